@@ -1,0 +1,76 @@
+"""A run in plain numbers: everything that a worker needs and nothing that two ranks could compute differently.
+
+`raylr.resolve.resolve` makes a plan from a config; the driver prints it and ships it. All durations are examples.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OptimizerPlan(Frozen):
+    """One optimizer as torch needs it; its LR comes from the policy's schedule of the same name."""
+
+    kind: str
+    match: str
+    momentum: float
+    nesterov: bool
+    beta1: float
+    beta2: float
+    eps: float
+    amsgrad: bool
+    weight_decay: float
+    decay_norms_and_biases: bool
+
+
+class Reason(Frozen):
+    """One line of the story that the plan tells: what was set, to what, and why."""
+
+    what: str
+    value: str
+    why: str
+
+
+class Plan(Frozen):
+    seed: int
+    device: str  # cpu or cuda
+    precision: str  # fp32 or bf16
+    num_threads: int
+    workers: tuple[int, int]
+    cpus_per_worker: int
+    model: str
+    dropout: float
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    num_train: int
+    num_test: int
+    total_examples: int
+    global_batch: int | None  # None with per_worker_size
+    per_worker_size: int | None
+    micro_size: int
+    reduce: str
+    eval_every: int
+    eval_micro_size: int
+    checkpoint_every: int
+    checkpoint_keep: int
+    rewarm: int
+    label_smoothing: float
+    clip_norm: float | None
+    flip: str
+    crop_padding: int
+    cutout: int
+    optimizers: dict[str, OptimizerPlan]
+    max_failures: int
+    failure_mode: str
+    stall_s: float
+    story: tuple[Reason, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def batch_at(self, world_size: int) -> int:
+        """The global batch of `world_size` workers."""
+        return self.global_batch if self.global_batch is not None else (self.per_worker_size or 0) * world_size
+
+    def num_micro_batches(self, world_size: int) -> int:
+        return self.batch_at(world_size) // self.micro_size
