@@ -1,0 +1,1 @@
+"""One rank's work: data, augmentation, models, optimizers and the training loop. Knows torch, never ray."""
