@@ -1,0 +1,30 @@
+"""The learning rate as data: durations, shapes, warmup, scaling rules and policies. Pure Python, no torch, no ray."""
+
+from raylr.lr.durations import Clock, duration_text, examples
+from raylr.lr.lint import Finding, lint
+from raylr.lr.parse import parse_shape, shape_text
+from raylr.lr.policy import Factors, Momentum, Override, Policy, Schedule, Warmup
+from raylr.lr.scaling import KNOWN_RANGE, SCALING_RULES, rule, scaled_betas_eps
+from raylr.lr.shapes import SHAPES, Shape
+
+__all__ = [
+    "KNOWN_RANGE",
+    "SCALING_RULES",
+    "SHAPES",
+    "Clock",
+    "Factors",
+    "Finding",
+    "Momentum",
+    "Override",
+    "Policy",
+    "Schedule",
+    "Shape",
+    "Warmup",
+    "duration_text",
+    "examples",
+    "lint",
+    "parse_shape",
+    "rule",
+    "scaled_betas_eps",
+    "shape_text",
+]

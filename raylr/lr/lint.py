@@ -1,0 +1,102 @@
+"""What is wrong with a policy before anything starts: named findings from the curve that the updates will see."""
+
+import math
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from raylr.lr.policy import Policy
+from raylr.lr.scaling import KNOWN_RANGE
+from raylr.lr.schedule import Schedule
+from raylr.lr.shapes import Shape
+
+_TOLERANCE = 0.02  # of the peak: a curve sampled at updates may miss its own top by so much
+_MAX_POINTS = 2000
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the user may not expect: its name, how bad it is, and what to do."""
+
+    name: str
+    severity: Literal["error", "warning"]
+    message: str
+
+
+def lint(policy: Policy, global_batch: int, stability_edge: float | None = None) -> list[Finding]:
+    """Return the findings for a run of this policy at this global batch; an empty list for a sound one.
+
+    Errors: no-update, warmup-longer-than-run. Warnings: first-update-zero, peak-never-reached, end-not-at-floor,
+    rebound, k-beyond-range, stability-edge. Overrides are left out: what was set on purpose is no finding.
+    """
+    if policy.total_examples < global_batch:
+        message = f"the run of {policy.total_examples} examples has no update of {global_batch}; use more epochs"
+        return [Finding("no-update", "error", message)]
+    findings = []
+    for name in policy.optimizers:
+        prefix = f"{name}: " if len(policy.optimizers) > 1 else ""
+        for finding in _findings(policy, name, global_batch, stability_edge):
+            findings.append(Finding(finding.name, finding.severity, prefix + finding.message))
+    return findings
+
+
+def _findings(policy: Policy, name: str, global_batch: int, stability_edge: float | None) -> list[Finding]:
+    schedule = policy.schedule(name)
+    warmup, total = schedule.effective_warmup(global_batch), policy.total_examples
+    findings = _peak_findings(schedule, global_batch, stability_edge)
+    if warmup > total:
+        message = f"the warmup is {warmup} examples at global batch {global_batch} and the run {total}; shorten it"
+        return [*findings, Finding("warmup-longer-than-run", "error", message)]
+    positions = update_positions(total, global_batch)
+    factors = [policy.factors(position, global_batch, name) for position in positions]
+    curve = [f.warmup * f.shape for f in factors]
+    return findings + _curve_findings(schedule.shape, curve, schedule.shape.multiplier(total, warmup, total))
+
+
+def _peak_findings(schedule: Schedule, global_batch: int, stability_edge: float | None) -> list[Finding]:
+    findings = []
+    k, known = global_batch / schedule.reference_batch, KNOWN_RANGE[schedule.scaling]
+    if k > known.max_k:
+        findings.append(Finding("k-beyond-range", "warning", f"k = {k:g}: {known.advice}"))
+    peak = schedule.peak(global_batch)
+    if stability_edge is not None and peak > stability_edge:
+        message = f"the peak LR {peak:.6g} is above the measured stability edge {stability_edge:.6g}; lower lr.base"
+        findings.append(Finding("stability-edge", "warning", message))
+    return findings
+
+
+def _curve_findings(shape: Shape, curve: list[float], end: float) -> list[Finding]:
+    findings = []
+    if curve[0] == 0.0:
+        findings.append(Finding("first-update-zero", "warning", "the first update has LR 0 and trains nothing"))
+    top = max(curve)
+    if top < 1.0 - _TOLERANCE:
+        message = f"the highest LR is {top:.3g} of the peak; let the shape fall only after the warmup"
+        findings.append(Finding("peak-never-reached", "warning", message))
+    fall = [*curve[curve.index(top) :], end]
+    floor = shape.floor or min(fall)
+    if end > floor + _TOLERANCE:
+        message = f"the run ends at {end:.3g} of the peak and not at its floor of {floor:.3g}; fit the shape to the run"
+        findings.append(Finding("end-not-at-floor", "warning", message))
+    rise = max(value - lowest for value, lowest in zip(fall, accumulate(fall, min), strict=True))
+    if rise > _TOLERANCE and not any(part.comes_back for part in shape.walk()):
+        message = f"after its fall the LR rises again by {rise:.3g} of the peak; use cosine_restarts or cyclic if meant"
+        findings.append(Finding("rebound", "warning", message))
+    return findings
+
+
+def update_positions(total: int, global_batch: int) -> list[int]:
+    """Return the positions of the updates of a run; of a long run about 2000 of them, the first and last among them.
+
+    The points between are spread irregularly (golden ratio), so that no period of the shape can hide from them.
+    """
+    count = total // global_batch
+    if count <= _MAX_POINTS:
+        return [index * global_batch for index in range(count)]
+    edge = _MAX_POINTS // 10
+    stride = (count - 2 * edge) / (_MAX_POINTS - 2 * edge)
+    middle = {
+        edge + min(int((i + (i * _GOLDEN) % 1.0) * stride), count - 2 * edge - 1) for i in range(_MAX_POINTS - 2 * edge)
+    }
+    return [index * global_batch for index in sorted({*range(edge), *middle, *range(count - edge, count)})]

@@ -1,0 +1,69 @@
+"""How the peak LR follows the global batch: rule(k) with k = global batch / reference batch.
+
+Decides the factor and, for Adam-like optimizers under the SDE rule, the betas and eps. Knows no schedule.
+"""
+
+import math
+from typing import NamedTuple
+
+from raylr.errors import ConfigError
+from raylr.lr.fields import nearest
+
+SCALING_RULES = ("none", "linear", "sqrt", "legw", "sde")
+
+
+class KnownRange(NamedTuple):
+    """The largest k at which a rule was seen to hold, and what to do beyond it."""
+
+    max_k: float
+    advice: str
+
+
+KNOWN_RANGE: dict[str, KnownRange] = {
+    "none": KnownRange(math.inf, ""),
+    "linear": KnownRange(
+        32.0, "linear scaling is known up to k = 32 (Goyal et al. 2017, 256 to 8192); use a smaller batch, sqrt or legw"
+    ),
+    "sqrt": KnownRange(
+        64.0, "square-root scaling is known up to k = 64 (You et al. 2020, 512 to 32768); use a smaller batch"
+    ),
+    "legw": KnownRange(
+        32.0, "LEGW is known up to k = 32 on images (You et al. 2019, 1024 to 32768); use a smaller batch"
+    ),
+    "sde": KnownRange(
+        10.0, "the SDE rule needs k (1 - beta1) < 1, which ends at k = 10 for beta1 = 0.9; use a smaller batch"
+    ),
+}
+
+
+def rule(name: str, k: float) -> float:
+    """Return the factor of the base LR at k = global batch / reference batch.
+
+    none 1; linear k (Goyal et al. 2017); sqrt, legw and sde sqrt(k) (Krizhevsky 2014, You et al. 2019, Malladi et al.
+    2022). Under legw the warmup's examples x k besides; under sde the betas and eps change, see `scaled_betas_eps`.
+
+    >>> rule("linear", 8), rule("sqrt", 4)
+    (8.0, 2.0)
+    """
+    if name not in SCALING_RULES:
+        raise ConfigError(f"lr.scaling={name} is unknown; use {nearest(name, SCALING_RULES)}")
+    if not (k > 0 and math.isfinite(k)):
+        raise ConfigError(f"k={k}, global batch / reference batch must be above 0")
+    if name == "none":
+        return 1.0
+    return float(k) if name == "linear" else math.sqrt(k)
+
+
+def scaled_betas_eps(k: float, betas: tuple[float, float], eps: float, field: str) -> tuple[tuple[float, float], float]:
+    """Return Adam's betas and eps under the SDE rule: 1 - b -> k (1 - b), eps -> eps / sqrt(k) (Malladi et al. 2022).
+
+    Raises ConfigError, naming `field`, where k (1 - b) >= 1: the average would have no memory left.
+    """
+    for number, beta in enumerate(betas, start=1):
+        if k * (1.0 - beta) >= 1.0:
+            raise ConfigError(
+                f"{field}: beta{number}={beta:g} under the sde rule at k = {k:g} becomes 1 - {k * (1.0 - beta):g}, "
+                f"not above 0; use a global batch below {1.0 / (1.0 - beta):g} x the reference batch"
+            )
+    first, second = (1.0 - k * (1.0 - beta) for beta in betas)
+    return (first, second), eps / math.sqrt(k)

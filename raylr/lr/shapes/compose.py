@@ -1,0 +1,167 @@
+"""Shapes made of given points or of other shapes."""
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Literal, Self
+
+from raylr.errors import ConfigError
+from raylr.lr.durations import duration_text, rounded_half_up
+from raylr.lr.fields import Checked, Examples, ExamplesOrNone, NotNegative
+from raylr.lr.shapes.shape import Restart, Shape
+
+
+@dataclass(frozen=True)
+class Knot(Checked):
+    """A point that a curve goes through."""
+
+    position: ExamplesOrNone
+    multiplier: NotNegative
+
+    def stretched(self, new_total: int, old_total: int) -> Self:
+        """Return the knot at its place in a run of another length."""
+        return replace(self, position=rounded_half_up(self.position * new_total, old_total))
+
+
+@dataclass(frozen=True)
+class Knots(Shape):
+    """Through the points: straight lines, steps that hold each multiplier, or straight lines in its logarithm.
+
+    Before the first point its multiplier holds, after the last point that one's.
+    """
+
+    points: tuple[Knot, ...]
+    interpolation: Literal["linear", "step", "log"] = "linear"
+    name: ClassVar[str] = "knots"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positions = [knot.position for knot in self.points]
+        if not positions or positions != sorted(set(positions)):
+            raise ConfigError(f"knots at {positions} must be one or more positions that grow")
+        if self.interpolation == "log" and min(knot.multiplier for knot in self.points) == 0:
+            raise ConfigError("interpolation=log needs multipliers above 0; use interpolation=linear")
+
+    @cached_property
+    def _positions(self) -> list[int]:
+        return [knot.position for knot in self.points]
+
+    def curve(self, position: int, warmup: int, total: int) -> float:
+        index = bisect_right(self._positions, position)
+        if index == 0:
+            return self.points[0].multiplier
+        before = self.points[index - 1]
+        if index == len(self.points) or self.interpolation == "step" or position == before.position:
+            return before.multiplier
+        after = self.points[index]
+        z = (position - before.position) / (after.position - before.position)
+        if self.interpolation == "log":
+            return before.multiplier * math.pow(after.multiplier / before.multiplier, z)
+        return before.multiplier + (after.multiplier - before.multiplier) * z
+
+    def check(self, warmup: int, total: int, field: str) -> None:
+        if self.points[-1].position > total:
+            raise self.refused(
+                field, f"the knot at {self.points[-1].position} examples is past the end; use one up to {total}ex"
+            )
+
+    def arguments_text(self, examples_per_epoch: int | None) -> list[str]:
+        points = [f"{duration_text(k.position, examples_per_epoch)}:{k.multiplier}" for k in self.points]
+        return points + [a for a in super().arguments_text(examples_per_epoch) if not a.startswith("points=")]
+
+
+@dataclass(frozen=True)
+class Sequence(Shape):
+    """One shape after the other, each from its own start over its own length; the last takes the rest of the run."""
+
+    parts: tuple[Shape, ...]
+    lengths: tuple[Examples, ...]
+    name: ClassVar[str] = "sequence"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.parts) != len(self.lengths) + 1:
+            raise ConfigError(
+                f"a sequence of {len(self.parts)} shapes needs {max(0, len(self.parts) - 1)} lengths and has "
+                f"{len(self.lengths)}; every shape but the last needs one, such as constant for 5ep"
+            )
+
+    def curve(self, position: int, warmup: int, total: int) -> float:
+        part, start, length = self._part(position, total)
+        return part.multiplier(position - start, 0, length)
+
+    def restart(self, position: int, total: int) -> Restart | None:
+        part, start, length = self._part(position, total)
+        return part.restart(position - start, length)
+
+    def _part(self, position: int, total: int) -> tuple[Shape, int, int]:
+        start = 0
+        for part, length in zip(self.parts, self.lengths, strict=False):
+            if position < start + length:
+                return part, start, length
+            start += length
+        return self.parts[-1], start, total - start
+
+    def check(self, warmup: int, total: int, field: str) -> None:
+        taken = sum(self.lengths)
+        if taken >= total:
+            raise self.refused(field, f"its parts take {taken} of {total} examples and leave none for the last one")
+        start = 0
+        for part, length in zip(self.parts, (*self.lengths, total - taken), strict=True):
+            part.check(0, length, field)
+            if start < warmup:
+                part.refuse_warmup(field)
+            start += length
+
+    def refuse_warmup(self, field: str) -> None:
+        self.parts[0].refuse_warmup(field)
+
+    @property
+    def parts_inside(self) -> tuple[Shape, ...]:
+        return self.parts
+
+    def arguments_text(self, examples_per_epoch: int | None) -> list[str]:
+        texts = [part.text(examples_per_epoch) for part in self.parts]
+        for index, length in enumerate(self.lengths):
+            texts[index] += f" for {duration_text(length, examples_per_epoch)}"
+        return texts + _floor_text(self)
+
+
+@dataclass(frozen=True)
+class Product(Shape):
+    """The product of two or more shapes over the same run."""
+
+    parts: tuple[Shape, ...]
+    name: ClassVar[str] = "product"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.parts) < 2:
+            raise ConfigError("a product needs two shapes, such as product(step(every=10ep), cosine)")
+
+    def curve(self, position: int, warmup: int, total: int) -> float:
+        return math.prod(part.multiplier(position, warmup, total) for part in self.parts)
+
+    def restart(self, position: int, total: int) -> Restart | None:
+        restarts = [part.restart(position, total) for part in self.parts]
+        return next((restart for restart in restarts if restart), None)
+
+    def check(self, warmup: int, total: int, field: str) -> None:
+        for part in self.parts:
+            part.check(warmup, total, field)
+
+    def refuse_warmup(self, field: str) -> None:
+        for part in self.parts:
+            part.refuse_warmup(field)
+
+    @property
+    def parts_inside(self) -> tuple[Shape, ...]:
+        return self.parts
+
+    def arguments_text(self, examples_per_epoch: int | None) -> list[str]:
+        return [part.text(examples_per_epoch) for part in self.parts] + _floor_text(self)
+
+
+def _floor_text(shape: Shape) -> list[str]:
+    return [f"floor={shape.floor}"] if shape.floor else []
