@@ -1,0 +1,56 @@
+"""The plain path beside the tree: DistributedDataParallel, one forward pass per rank, gradients summed while they come.
+
+Faster where communication matters, but the bits depend on the number of ranks. There is no re-forming: a lost worker
+restarts all from the checkpoint.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from raylr.plan import Plan
+from raylr.training.group import Group
+from raylr.training.stream import examples_at, micro_batch_seed
+from raylr.training.trainer import Trainer, Update
+
+
+class DDPTrainer(Trainer):
+    """A trainer whose update is DistributedDataParallel's."""
+
+    own_statistics = False
+    wrapped: Any = None
+
+    def update(self, group: Group, attention: bool = False) -> Update:
+        batch = self.plan.batch_at(group.size)
+        start, stop = group.place * batch // group.size, (group.place + 1) * batch // group.size
+        ids, epochs = examples_at(self.plan.seed, self.position + start, stop - start, self.plan.num_train)
+        inputs, labels = self.batch(ids, epochs)
+        torch.manual_seed(micro_batch_seed(self.plan.seed, self.position, group.place))
+        model = self._wrap(group)
+        model.train()
+        with self.precision():
+            output = model(inputs)
+        loss = F.cross_entropy(output.float(), labels, label_smoothing=self.plan.label_smoothing, reduction="sum")
+        for parameter in self.parameters:
+            parameter.grad = None
+        (loss * (group.size / batch)).backward()  # DDP averages over ranks; slices may differ by one example
+        extras = self.result[-3:]
+        extras[0], extras[1], extras[2] = loss.detach() / batch, (output.detach().argmax(1) == labels).sum(), float(attention)
+        group.all_reduce(extras)
+        if self.plan.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.plan.clip_norm)
+        return self._step(batch, group.size, *extras.tolist())
+
+    def _wrap(self, group: Group) -> Any:
+        if group.size == 1:
+            return self.model
+        if self.wrapped is None:
+            self.wrapped = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+        return self.wrapped
+
+
+def trainer_for(plan: Plan) -> type[Trainer]:
+    """The trainer that the plan's `reduce` names."""
+    return DDPTrainer if plan.reduce == "ddp" else Trainer

@@ -1,0 +1,83 @@
+"""A process group as the loop sees it: a place, a size, four collectives, and one error for a peer that is gone."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class GroupBroken(RuntimeError):
+    """A collective did not end: a peer died, hangs, or left. The state before the update still stands."""
+
+
+class Group:
+    """The ranks that train together. `Group()` is one rank alone, which needs no process group."""
+
+    def __init__(self, process_group: Any = None, place: int = 0, size: int = 1) -> None:
+        self.process_group, self.place, self.size = process_group, place, size
+
+    def all_to_all(self, output: Tensor, source: Tensor, output_splits: list[int], source_splits: list[int]) -> None:
+        """Send the i-th split of `source` to place i; `output` holds what came, by place."""
+        self._wait(lambda: self.process_group.alltoall_base(output, source, output_splits, source_splits))
+
+    def all_gather(self, output: Tensor, source: Tensor) -> None:
+        """Put everybody's `source` into `output`, by place."""
+        self._wait(lambda: self.process_group._allgather_base(output, source))
+
+    def all_reduce(self, tensor: Tensor) -> None:
+        """Sum in place, in no fixed order: exact only where at most one rank's value differs from zero."""
+        if self.size > 1:
+            self._wait(lambda: self.process_group.allreduce([tensor]))
+
+    def broadcast(self, tensor: Tensor, source: int) -> None:
+        """Overwrite `tensor` with that of place `source`."""
+        if self.size > 1:
+            options = dist.BroadcastOptions()
+            options.rootRank = source
+            self._wait(lambda: self.process_group.broadcast([tensor], options))
+
+    def broadcast_bytes(self, data: bytes, source: int, device: torch.device) -> bytes:
+        """The bytes that place `source` gave; what the others give is not looked at."""
+        if self.size == 1:
+            return data
+        length = torch.tensor([len(data)], dtype=torch.int64, device=device)
+        self.broadcast(length, source)
+        content = torch.empty(int(length.item()), dtype=torch.uint8, device=device)
+        if self.place == source:
+            content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        self.broadcast(content, source)
+        return content.cpu().numpy().tobytes()
+
+    def _wait(self, start: Callable[[], Any]) -> None:
+        try:
+            start().wait()
+        except RuntimeError as error:
+            raise GroupBroken(str(error).splitlines()[0]) from error
+
+
+def form_group(
+    host: str, port: int, generation: int, place: int, size: int, device: torch.device, timeout_s: float, default: bool = False
+) -> Group:
+    """Form a group of `size` processes over a TCP store at place 0; gloo on the CPU, NCCL on GPUs.
+
+    With `default` it becomes torch's default group too, which DistributedDataParallel needs. Raises GroupBroken when not
+    everybody comes within `timeout_s`.
+    """
+    if size == 1:
+        return Group()
+    timeout = timedelta(seconds=timeout_s)
+    try:
+        store = dist.PrefixStore(str(generation), dist.TCPStore(host, port, size, place == 0, timeout=timeout))
+        if default:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=place, world_size=size, timeout=timeout)
+            return Group(dist.group.WORLD, place, size)
+        if device.type == "cuda":
+            group: Any = dist.ProcessGroupNCCL(store, place, size, timeout)
+        else:
+            group = dist.ProcessGroupGloo(store, place, size, timeout)
+    except RuntimeError as error:
+        raise GroupBroken(str(error).splitlines()[0]) from error
+    return Group(group, place, size)

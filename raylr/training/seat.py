@@ -1,0 +1,58 @@
+"""What the loop asks of its surroundings: with whom it trains, whether somebody wants something, and where news goes.
+
+The loop knows this protocol only. `running` fills it for Ray; `Alone` fills it for one plain process.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from raylr.training.group import Group
+
+Mark = tuple[int, int]  # (position, position of the last evaluation): who is furthest holds the state
+
+
+@dataclass(frozen=True)
+class Formation:
+    """The group as it was agreed. With `source` None nobody holds the state: it comes from a checkpoint."""
+
+    group: Group
+    source: int | None
+    writer: int
+    all_equal: bool
+    cause: str  # start, restart, continue or rejoin
+
+
+class Seat(Protocol):
+    """A rank's place in the run."""
+
+    can_continue: bool
+
+    def form(self, mark: Mark | None) -> Formation:
+        """Agree with the others on the group; `mark` is None for who has no state yet. Raises GroupBroken."""
+
+    def attention(self) -> bool:
+        """True when this rank knows of an order; asked once an update, so it must be quick."""
+
+    def orders(self) -> list[dict[str, Any]]:
+        """The orders that wait; asked of the writer only."""
+
+    def publish(self, event: dict[str, Any]) -> None:
+        """Tell whoever watches. Must neither block nor fail."""
+
+
+class Alone:
+    """One process, no surroundings."""
+
+    can_continue = False
+
+    def form(self, mark: Mark | None) -> Formation:
+        return Formation(Group(), None, 0, True, "start")
+
+    def attention(self) -> bool:
+        return False
+
+    def orders(self) -> list[dict[str, Any]]:
+        return []
+
+    def publish(self, event: dict[str, Any]) -> None:
+        pass

@@ -1,0 +1,229 @@
+"""One rank's training state and one update of it.
+
+An update is: the gradients of this rank's micro-batches, one sum over all ranks, the LR written from the policy, one
+optimizer step. State changes only after the sum, so an update whose collective broke can be redone as if it never began.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raylr.lr import Factors, Override, Policy
+from raylr.lr.scaling import scaled_betas_eps
+from raylr.plan import Plan
+from raylr.training.augment import augment, to_input
+from raylr.training.batchnorm import RunningStatistics
+from raylr.training.data import Dataset
+from raylr.training.group import Group
+from raylr.training.hashing import sha256_of, weights_sha256
+from raylr.training.models import build
+from raylr.training.optimizers import build_optimizers
+from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
+from raylr.training.stream import examples_at, micro_batch_seed
+
+EXTRAS = 3  # loss, number of right answers, attention
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update did. `position` and `step` are those before it."""
+
+    step: int
+    position: int
+    global_batch: int
+    world_size: int
+    factors: dict[str, Factors]
+    causes: tuple[str, ...]
+    loss: float
+    num_correct: int
+    attention: bool
+
+    @property
+    def lr(self) -> dict[str, float]:
+        return {name: factors.lr for name, factors in self.factors.items()}
+
+
+class Trainer:
+    """Model, optimizers and position of one rank. Equal on all ranks after every update."""
+
+    own_statistics = True  # BatchNorm's running statistics are moved here, not by the modules
+
+    def __init__(self, plan: Plan, policy: Policy, dataset: Dataset) -> None:
+        torch.set_num_threads(plan.num_threads)
+        self.plan, self.policy, self.dataset = plan, policy, dataset
+        self.device = torch.device(plan.device)
+        torch.manual_seed(plan.seed)
+        model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizers = build_optimizers(self.model, plan.optimizers)
+        self.statistics = RunningStatistics(self.model if self.own_statistics else torch.nn.Module())
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.position, self.step = 0, 0
+        self.num_weights = sum(parameter.numel() for parameter in self.parameters)
+        self.length = self.num_weights + self.statistics.length + EXTRAS
+        self.result = self._new_buffer()
+        for parameter, view in zip(self.parameters, self._gradient_views(self.result), strict=True):
+            parameter.grad = view
+        self._free: list[Tensor] = []
+
+    def fits(self, world_size: int) -> bool:
+        """True while another update of this many workers ends within the run."""
+        return self.position + self.plan.batch_at(world_size) <= self.plan.total_examples
+
+    def update(self, group: Group, attention: bool = False) -> Update:
+        """Do one update. Raises GroupBroken, with the state as it was, when a peer is gone."""
+        batch = self.plan.batch_at(group.size)
+        num_micro = batch // self.plan.micro_size
+        own = micro_batches_of(group.place, group.size, num_micro)
+        self.model.train()
+        nodes = [tree_sum(node, num_micro, self._leaf, self._free.append) for node in cover(root(num_micro), own, num_micro)]
+        if nodes:
+            nodes[0][self.length - 1] += float(attention)
+        reduce_tree(nodes, self.result, self.length, num_micro, group)
+        self._free.extend(nodes)
+        return self._apply(batch, group.size, num_micro)
+
+    def _apply(self, batch: int, world_size: int, num_micro: int) -> Update:
+        loss, num_correct, wanted = self.result[self.length - EXTRAS : self.length].tolist()
+        self.result[: self.length - EXTRAS].div_(num_micro)
+        if self.plan.clip_norm is not None:
+            gradient = self.result[: self.num_weights]
+            gradient.mul_(torch.clamp(self.plan.clip_norm / (torch.linalg.vector_norm(gradient) + 1e-6), max=1.0))
+        self.statistics.move(self.result[self.num_weights : self.length - EXTRAS])
+        return self._step(batch, world_size, loss / num_micro, num_correct, wanted)
+
+    def _step(self, batch: int, world_size: int, loss: float, num_correct: float, attention: float) -> Update:
+        """Write the LR, step the optimizers, and move the position on."""
+        factors = self.write_lr(batch)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        causes = self.policy.causes(self.position)
+        update = Update(self.step, self.position, batch, world_size, factors, causes, loss, int(num_correct), attention > 0)
+        self.position, self.step = self.position + batch, self.step + 1
+        return update
+
+    def write_lr(self, batch: int) -> dict[str, Factors]:
+        """Write the policy's LR (and momentum, betas, eps where it drives them) into the optimizers; return its factors."""
+        factors = {}
+        for name, optimizer in self.optimizers.items():
+            factors[name] = self.policy.factors(self.position, batch, name)
+            values: dict[str, Any] = {"lr": factors[name].lr, **self._driven(name, batch)}
+            for group in optimizer.param_groups:
+                group.update(values)
+        return factors
+
+    def _driven(self, name: str, batch: int) -> dict[str, Any]:
+        """Hyperparameters beside the LR that the policy sets for this batch and position."""
+        plan, schedule = self.plan.optimizers[name], dict(self.policy.schedules)[name]
+        if schedule.scaling == "sde":
+            (beta1, beta2), eps = scaled_betas_eps(batch / schedule.reference_batch, (plan.beta1, plan.beta2), plan.eps, name)
+            return {"eps": eps, "alpha": beta2} if plan.kind == "rmsprop" else {"eps": eps, "betas": (beta1, beta2)}
+        momentum = self.policy.momentum(self.position, batch, name)
+        if momentum is None:
+            return {}
+        return {"momentum": momentum} if plan.kind in ("sgd", "rmsprop") else {"betas": (momentum, plan.beta2)}
+
+    def _leaf(self, node: Node) -> Tensor | None:
+        """The gradient, BatchNorm statistics, loss and right answers of one micro-batch, in one flat buffer."""
+        level, index = node
+        if level > 0:
+            return None
+        size = self.plan.micro_size
+        ids, epochs = examples_at(self.plan.seed, self.position + index * size, size, self.plan.num_train)
+        inputs, labels = self.batch(ids, epochs)
+        torch.manual_seed(micro_batch_seed(self.plan.seed, self.position, index))
+        with self.precision():
+            output = self.model(inputs)
+        loss = F.cross_entropy(output.float(), labels, label_smoothing=self.plan.label_smoothing)
+        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        buffer = self._free.pop() if self._free else self._new_buffer()
+        torch._foreach_copy_(self._gradient_views(buffer), list(gradients))
+        self.statistics.read(buffer[self.num_weights : self.length - EXTRAS])
+        buffer[self.length - 3] = loss.detach()
+        buffer[self.length - 2] = (output.detach().argmax(1) == labels).sum()
+        buffer[self.length - 1] = 0.0
+        return buffer
+
+    def batch(self, ids: np.ndarray, epochs: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Augmented inputs and labels of these training examples."""
+        plan, data = self.plan, self.dataset
+        images = torch.from_numpy(data.train_images[ids]).to(self.device)
+        where = torch.from_numpy(ids).to(self.device), torch.from_numpy(epochs).to(self.device)
+        images = augment(images, *where, plan.seed, plan.flip, plan.crop_padding, plan.cutout, data.mean)
+        return to_input(images, data.mean, data.std), torch.from_numpy(data.train_labels[ids]).to(self.device)
+
+    @contextlib.contextmanager
+    def precision(self) -> Iterator[None]:
+        """Autocast to bf16 where the plan says so."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.plan.precision == "bf16"):
+            yield
+
+    def state(self) -> dict[str, Any]:
+        """All that an update depends on, as tensors and plain data: what a checkpoint holds and a newcomer gets."""
+        self.statistics.restore()
+        return {
+            "model": {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()},
+            "optimizers": self._optimizer_state(),
+            "position": self.position,
+            "step": self.step,
+            "overrides": [vars(override) for override in self.policy.overrides],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a state that `state` gave. The LR is no part of it: the policy says it anew."""
+        self.model.load_state_dict(state["model"])
+        self.statistics.take()
+        names = {name: parameter for name, parameter in self.model.named_parameters()}
+        for optimizer_name, optimizer in self.optimizers.items():
+            optimizer.state.clear()
+            for name, values in state["optimizers"][optimizer_name].items():
+                optimizer.state[names[name]] = {key: _clone(value) for key, value in values.items()}
+        self.position, self.step = state["position"], state["step"]
+        overrides = tuple(Override(**entry) for entry in state["overrides"])
+        self.policy = Policy(self.policy.examples_per_epoch, self.policy.total_examples, self.policy.schedules, overrides)
+
+    def weights_sha256(self) -> str:
+        self.statistics.restore()
+        return weights_sha256(self.model)
+
+    def optimizer_sha256(self) -> str:
+        """SHA-256 over the optimizers' state by optimizer, parameter and key."""
+        state = self._optimizer_state()
+        return sha256_of(
+            {
+                f"{optimizer}/{name}/{key}": torch.as_tensor(value)
+                for optimizer, names in state.items()
+                for name, values in names.items()
+                for key, value in values.items()
+                if value is not None
+            }
+        )
+
+    def _optimizer_state(self) -> dict[str, dict[str, dict[str, Any]]]:
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return {
+            name: {names[parameter]: {key: _clone(value) for key, value in values.items()} for parameter, values in optimizer.state.items()}
+            for name, optimizer in self.optimizers.items()
+        }
+
+    def _new_buffer(self) -> Tensor:
+        # room so that `length` rounded up to any number of ranks fits; there are never more ranks than micro-batches
+        return torch.zeros(self.length + self.plan.num_micro_batches(self.plan.workers[1]), device=self.device)
+
+    def _gradient_views(self, buffer: Tensor) -> list[Tensor]:
+        """Views of a flat buffer with each parameter's shape and strides, so that copying a gradient moves memory in order."""
+        views, offset = [], 0
+        for parameter in self.parameters:
+            views.append(buffer[offset : offset + parameter.numel()].as_strided(parameter.shape, parameter.stride()))
+            offset += parameter.numel()
+        return views
+
+
+def _clone(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
