@@ -29,7 +29,7 @@ class Folder:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
             with self._temporary(self.path / "probe"):
                 pass
-            (self.path / "probe").unlink()
+            (self.path / "probe").unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"storage={self.path.parent} cannot be written ({error.strerror}); choose another --storage") from error
 

@@ -1,6 +1,6 @@
 """What the loop asks of its surroundings: with whom it trains, whether somebody wants something, and where news goes.
 
-The loop knows this protocol only. `running` fills it for Ray; `Alone` fills it for one plain process.
+The loop knows this protocol only. `running` fills it for Ray; `Plain` fills it for plain processes.
 """
 
 from dataclasses import dataclass
@@ -40,13 +40,16 @@ class Seat(Protocol):
         """Tell whoever watches. Must neither block nor fail."""
 
 
-class Alone:
-    """One process, no surroundings."""
+class Plain:
+    """A place in a group that was formed beforehand and does not change: one process alone, or ranks under torchrun."""
 
     can_continue = False
 
+    def __init__(self, group: Group | None = None) -> None:
+        self.group = group or Group()
+
     def form(self, mark: Mark | None) -> Formation:
-        return Formation(Group(), None, 0, True, "start")
+        return Formation(self.group, None, 0, True, "start")
 
     def attention(self) -> bool:
         return False

@@ -1,0 +1,226 @@
+"""The driver of a run: config, data, plan, cluster, Ray Train, result. It trains nothing itself and never imports torch."""
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from raylr.config import Config
+from raylr.errors import ConfigError, RaylrError
+from raylr.lr import Policy
+from raylr.plan import Plan
+from raylr.resolve import Hardware, local_hardware, resolve
+from raylr.running.local import cluster
+from raylr.storage import Folder, run_folder
+from raylr.training.data import DatasetInfo, prepare
+
+Listener = Callable[[dict[str, Any]], None]
+# What a plan may change between two starts of one run without changing its result.
+FREE = {"workers", "cpus_per_worker", "checkpoint_keep", "max_failures", "failure_mode", "stall_s", "story", "warnings"}
+
+
+class RunResult(BaseModel):
+    """`result.json`, with the run's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    run_dir: str
+    status: str
+    test_accuracy: float | None = None
+    weights_sha256: str | None = None
+
+
+def train(config: Config, on_event: Listener | None = None) -> RunResult:
+    """Train one run to its end, or go on with it, and return its result.
+
+    Raises ConfigError for a request that is refused before anything starts, RaylrError for a run that failed.
+    """
+    tell = on_event or (lambda event: None)
+    info = prepare(config.data, lambda done, total: tell({"kind": "prepare", "done": done, "total": total}))
+    plan, policy = resolve(config, info, local_hardware())
+    folder = run_folder(config.storage, run_name(config, plan))
+    plan = _agree_with_earlier(config, folder, plan, policy)
+    tell({"kind": "plan", "plan": plan, "policy": policy, "run_dir": str(folder)})
+    finished = _finished(config, folder)
+    if finished is not None:
+        tell({"kind": "finished", "result": finished, "run_dir": str(folder), "again": True})
+        return RunResult(run_dir=str(folder), **finished)
+    with cluster(config.address, plan.workers[1] * plan.cpus_per_worker) as own:
+        if not own:
+            _refuse_what_does_not_fit(plan)
+        _write_settings(config, folder, plan, policy)
+        result = _run(config, plan, policy, folder, info, tell)
+    folder.write_json("result.json", result)
+    tell({"kind": "finished", "result": result, "run_dir": str(folder)})
+    return RunResult(run_dir=str(folder), **result)
+
+
+def run_name(config: Config, plan: Plan) -> str:
+    """The name as given, else model, optimizers and seed."""
+    return config.name or f"{plan.model}-{'-'.join(one.kind for one in plan.optimizers.values())}-{plan.seed}"
+
+
+def _run(config: Config, plan: Plan, policy: Policy, folder: Folder, info: DatasetInfo, tell: Listener) -> dict[str, Any]:
+    import ray
+
+    from raylr.running.hub import Hub
+
+    hub: Any = ray.remote(num_cpus=0, max_concurrency=1000)(Hub).remote()  # type: ignore[call-overload]
+    settings = {
+        "plan": plan.model_dump(mode="json"),
+        "policy": json.loads(policy.to_json()),
+        "data": config.data.model_dump(mode="json"),
+        "storage": str(folder.path.parent),
+        "name": folder.path.name,
+        "hub": hub,
+    }
+    outcome: dict[str, Any] = {}
+    thread = threading.Thread(target=_fit, args=(plan, folder, settings, outcome), daemon=True, name="fit")
+    with _stop_on_signals(lambda: hub.order.remote({"kind": "stop"})):
+        thread.start()
+        _pump(hub, thread, tell)
+    if "error" in outcome:
+        _record_failure(folder, outcome["error"])
+    return {**_identity(plan, policy, info), **outcome.get("result", {"status": "failed"}), **_counts(folder)}
+
+
+def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str, Any]) -> None:
+    """Run Ray Train to its end; puts `result` or `error` into `outcome`."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+    from raylr.running.backend import LeanTrainer, OwnGroupConfig
+    from raylr.running.worker import work
+
+    scaling = ScalingConfig(
+        num_workers=plan.workers[0] if plan.workers[0] == plan.workers[1] else plan.workers,
+        use_gpu=plan.device == "cuda",
+        resources_per_worker={"CPU": plan.cpus_per_worker, **({"GPU": 1} if plan.device == "cuda" else {})},
+    )
+    run = RunConfig(
+        name="ray",
+        storage_path=str(folder.path),
+        failure_config=FailureConfig(max_failures=plan.max_failures, controller_failure_limit=plan.max_failures),
+    )
+    trainer = LeanTrainer(
+        work,
+        train_loop_config=settings,
+        backend_config=OwnGroupConfig(plan.failure_mode == "continue"),
+        scaling_config=scaling,
+        run_config=run,
+    )
+    try:
+        outcome["result"] = trainer.fit().return_value
+    except Exception as error:
+        outcome["error"] = error
+
+
+def _pump(hub: Any, thread: threading.Thread, tell: Listener) -> None:
+    """Pass the run's news on until it has ended."""
+    import ray
+
+    count, alive = 0, True
+    while alive:
+        alive = thread.is_alive()
+        try:
+            news = ray.get(hub.events_after.remote(count, 0.5 if alive else 0.0))
+        except ray.exceptions.RayError:
+            thread.join()
+            return
+        count += len(news)
+        for event in news:
+            tell(event)
+
+
+@contextlib.contextmanager
+def _stop_on_signals(stop: Callable[[], Any]) -> Iterator[None]:
+    """Ask the run to stop at the first SIGINT or SIGTERM; the second ends the driver at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        stop()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _agree_with_earlier(config: Config, folder: Folder, plan: Plan, policy: Policy) -> Plan:
+    """Check that a run of this name is the same run; its precision and threads hold. Raises ConfigError otherwise."""
+    if config.fresh or not folder.exists("plan.json"):
+        return plan
+    earlier = Plan.model_validate(folder.read_json("plan.json"))
+    if config.precision == "auto":
+        plan = plan.model_copy(update={"precision": earlier.precision})
+    old, new = earlier.model_dump(exclude=FREE), plan.model_dump(exclude=FREE)
+    different = [f"{name} was {old[name]!r} and is {new[name]!r}" for name in old if old[name] != new[name]]
+    if Policy.from_json(folder.read_bytes("policy.json").decode()).sha256 != policy.sha256:
+        different.append("the LR policy is another one")
+    if different:
+        raise ConfigError(f"name={folder.path.name} is another run: {'; '.join(different)}; use --fresh, or another --name")
+    return plan
+
+
+def _finished(config: Config, folder: Folder) -> dict[str, Any] | None:
+    if config.fresh or not folder.exists("result.json"):
+        return None
+    result: dict[str, Any] = folder.read_json("result.json")
+    return result if result["status"] == "complete" else None
+
+
+def _write_settings(config: Config, folder: Folder, plan: Plan, policy: Policy) -> None:
+    if config.fresh:
+        folder.remove()
+    folder.create()
+    folder.remove("result.json")
+    folder.write_json("config.json", config.model_dump(mode="json"))
+    folder.write_json("plan.json", plan.model_dump(mode="json"))
+    folder.write_bytes("policy.json", policy.to_json().encode())
+
+
+def _refuse_what_does_not_fit(plan: Plan) -> None:
+    import ray
+
+    have, need = ray.cluster_resources().get("CPU", 0), plan.workers[0] * plan.cpus_per_worker
+    if need > have:
+        raise ConfigError(f"workers={plan.workers[0]} need {need} CPUs, but the cluster has {have:g}; lower --workers or add a node")
+
+
+def _record_failure(folder: Folder, error: Exception) -> None:
+    folder.write_bytes("failure.txt", f"{error}\n".encode())
+
+
+def _identity(plan: Plan, policy: Policy, info: DatasetInfo) -> dict[str, Any]:
+    return {
+        "policy_sha256": policy.sha256,
+        "seed": plan.seed,
+        "data_source": info.source,
+        "data_sha256": info.data_sha256,
+        "precision": plan.precision,
+        "num_threads": plan.num_threads,
+        "versions": {name: version(name) for name in ("raylr", "ray", "torch", "torchvision", "numpy")},
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {plan.device}",
+    }
+
+
+def _counts(folder: Folder) -> dict[str, int]:
+    kinds = [row["kind"] for row in folder.read_rows("events.jsonl")]
+    return {f"{kind}s": kinds.count(kind) for kind in ("restart", "rejoin", "resize", "rollback")}
+
+
+__all__ = ["Hardware", "RaylrError", "RunResult", "run_name", "train"]

@@ -1,0 +1,148 @@
+"""The hub of a run: one small actor that agrees on who trains together, holds orders, and passes on news.
+
+It knows ranks and marks, never tensors; it imports neither torch nor the loop. A rank calls `join` when it starts, when a
+collective broke, or when all ranks agreed to let a newcomer in; the answer is the group. Members of the last group that
+do not come are asked for a sign of life: the dead are left out, and who hangs is killed, so that Ray replaces it.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+SIGN_OF_LIFE_S = 3.0
+KNOCK_PATIENCE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Joiner:
+    """A rank that waits for a group."""
+
+    rank: int
+    world_size: int
+    mark: tuple[int, int] | None
+    host: str
+    port: int
+    actor: Any
+    answer: asyncio.Future[dict[str, Any]]
+
+
+class Hub:
+    """State of one run's membership, orders and news. All methods run in one event loop."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.active: dict[int, Any] = {}  # rank -> actor handle, of the last group
+        self.waiting: dict[int, Joiner] = {}
+        self.lost: set[int] = set()
+        self.orders: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        self.changed = asyncio.Condition()
+        self._settling: asyncio.Task[None] | None = None
+
+    async def join(self, rank: int, world_size: int, mark: tuple[int, int] | None, host: str, port: int, actor: Any) -> dict[str, Any]:
+        """Wait for the next group and return it: generation, place, size, host, port, source, writer, all_equal, cause."""
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        if mark is None and rank in self.active:  # a new process in the place of an old one
+            del self.active[rank]
+            self.lost.add(rank)
+        self.waiting[rank] = Joiner(rank, world_size, mark, host, port, actor, answer)
+        await self._notify()
+        if self._settling is None or self._settling.done():
+            self._settling = asyncio.create_task(self._settle())
+        return await answer
+
+    async def _settle(self) -> None:
+        """Form a group as soon as everybody who is expected waits."""
+        since = time.monotonic()
+        while self.waiting:
+            missing = [rank for rank in self.active if rank not in self.waiting]
+            if not missing and (self.active or len(self.waiting) >= self._world_size()):
+                return self._form()
+            broken = any(rank in self.waiting for rank in self.active)
+            if missing and (broken or time.monotonic() - since > KNOCK_PATIENCE_S):
+                await asyncio.gather(*(self._check(rank, self.active[rank]) for rank in missing))
+            async with self.changed:
+                try:
+                    await asyncio.wait_for(self.changed.wait(), 0.05 if broken else 0.5)
+                except TimeoutError:
+                    pass
+
+    def _world_size(self) -> int:
+        return max(joiner.world_size for joiner in self.waiting.values())
+
+    async def _check(self, rank: int, actor: Any) -> None:
+        """Drop a member that is dead; kill and drop one that gives no sign of life."""
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(actor.__ray_ready__.remote().future()), SIGN_OF_LIFE_S)
+        except TimeoutError:
+            ray.kill(actor)
+        except ray.exceptions.RayError:
+            pass
+        else:
+            return
+        if rank not in self.waiting and self.active.get(rank) is actor:
+            del self.active[rank]
+            self.lost.add(rank)
+
+    def _form(self) -> None:
+        joiners = [self.waiting[rank] for rank in sorted(self.waiting)]
+        marks = [joiner.mark for joiner in joiners]
+        best = max((mark for mark in marks if mark is not None), default=None)
+        source = None if best is None else marks.index(best)
+        self.generation += 1
+        cause = "start" if best is None else "rejoin" if None in marks else "continue"
+        group = {
+            "generation": self.generation,
+            "size": len(joiners),
+            "host": joiners[0].host,
+            "port": joiners[0].port,
+            "source": source,
+            "writer": source or 0,
+            "all_equal": best is not None and all(mark == best for mark in marks),
+            "cause": cause,
+            "lost": sorted(self.lost),
+        }
+        self.active = {joiner.rank: joiner.actor for joiner in joiners}
+        self.waiting, self.lost = {}, set()
+        for place, joiner in enumerate(joiners):
+            joiner.answer.set_result({**group, "place": place})
+
+    async def wanted(self, since: int) -> None:
+        """Return once there is an order younger than `since`, or a newcomer waits."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: bool(self._orders_after(since)))
+
+    async def orders_after(self, since: int) -> list[dict[str, Any]]:
+        """The orders younger than the one numbered `since`, and `rejoin` when a newcomer waits."""
+        return self._orders_after(since)
+
+    def _orders_after(self, since: int) -> list[dict[str, Any]]:
+        newcomer = self.active and any(rank not in self.active for rank in self.waiting)
+        return [order for order in self.orders if order["number"] > since] + ([{"kind": "rejoin"}] if newcomer else [])
+
+    async def order(self, order: dict[str, Any]) -> int:
+        """Queue an order for all ranks; returns its number."""
+        number = time.time_ns()
+        self.orders.append({**order, "number": number})
+        await self._notify()
+        return number
+
+    async def publish(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        await self._notify()
+
+    async def events_after(self, count: int, timeout_s: float) -> list[dict[str, Any]]:
+        """Events from index `count` on; waits for one, at most `timeout_s`."""
+        async with self.changed:
+            try:
+                await asyncio.wait_for(self.changed.wait_for(lambda: len(self.events) > count), timeout_s)
+            except TimeoutError:
+                pass
+        return self.events[count:]
+
+    async def _notify(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()

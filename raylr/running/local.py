@@ -1,0 +1,85 @@
+"""Ray's own address space for a run: a cluster that was named, or a local one that starts and ends with the run."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from raylr.errors import ConfigError
+
+# Set before Ray is imported. Seconds between the controller's looks at the workers; Ray's default is 2.
+RAY_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, num_cpus: int) -> Iterator[bool]:
+    """Connect to the cluster at `address` (or RAY_ADDRESS), else start one with `num_cpus` CPUs; yields whether it is our own.
+
+    Our own has a token and a temporary folder to itself and leaves nothing behind. Raises ConfigError when the address
+    does not answer.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if address:
+        with _connected(address):
+            yield False
+        return
+    folder = Path(tempfile.mkdtemp(prefix="raylr-"))
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    with _environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}):
+        import ray
+
+        try:
+            ray.init(
+                address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False,
+                logging_level="ERROR", _temp_dir=str(folder), object_store_memory=256 * 2**20,
+            )  # fmt: skip
+            yield True
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[None]:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"address={address} does not answer as a Ray cluster: {reason}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

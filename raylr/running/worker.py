@@ -1,0 +1,90 @@
+"""What runs in a Ray Train worker: a seat in the run, and the loop."""
+
+import json
+import socket
+import threading
+import warnings
+from typing import Any
+
+import ray
+import ray.train
+
+from raylr.config import DataConfig
+from raylr.lr import Policy
+from raylr.plan import Plan
+from raylr.storage import run_folder
+from raylr.training.data import load, prepare
+from raylr.training.ddp import trainer_for
+from raylr.training.group import form_group
+from raylr.training.loop import Loop
+from raylr.training.seat import Formation, Mark
+
+
+class RaySeat:
+    """A rank's place, as the hub sees it."""
+
+    def __init__(self, hub: Any, plan: Plan) -> None:
+        context = ray.train.get_context()
+        self.hub, self.plan = hub, plan
+        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.can_continue = plan.failure_mode == "continue"
+        self._since = 0
+        self._wanted = threading.Event()
+        self._watching = False
+
+    def form(self, mark: Mark | None) -> Formation:
+        import torch
+
+        host = ray.util.get_node_ip_address()
+        me = ray.get_runtime_context().current_actor
+        answer = ray.get(self.hub.join.remote(self.rank, self.world_size, mark, host, _free_port(), me))
+        place, size = answer["place"], answer["size"]
+        device = torch.device(self.plan.device)
+        arguments = answer["host"], answer["port"], answer["generation"], place, size, device, self.plan.stall_s
+        group = form_group(*arguments, default=self.plan.reduce == "ddp")
+        self._wanted.clear()
+        if place == answer["writer"] and not self._watching:
+            self._watching = True
+            threading.Thread(target=self._watch, daemon=True, name="orders").start()
+        return Formation(group, answer["source"], answer["writer"], answer["all_equal"], answer["cause"])
+
+    def attention(self) -> bool:
+        return self._wanted.is_set()
+
+    def orders(self) -> list[dict[str, Any]]:
+        self._wanted.clear()
+        orders: list[dict[str, Any]] = ray.get(self.hub.orders_after.remote(self._since))
+        self._since = max((order["number"] for order in orders if "number" in order), default=self._since)
+        return orders
+
+    def publish(self, event: dict[str, Any]) -> None:
+        self.hub.publish.remote(event)
+
+    def _watch(self) -> None:
+        """Raise the flag whenever an order waits."""
+        try:
+            while True:
+                ray.get(self.hub.wanted.remote(self._since))
+                self._wanted.set()
+                while self._wanted.is_set():
+                    threading.Event().wait(0.05)
+        except ray.exceptions.RayError:
+            pass  # the hub ends with the run
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def work(config: dict[str, Any]) -> dict[str, Any]:
+    """Train function of every worker. `config` holds plain data and the hub's handle."""
+    plan, policy = Plan.model_validate(config["plan"]), Policy.from_json(json.dumps(config["policy"]))
+    seat = RaySeat(config["hub"], plan)
+    warnings.showwarning = lambda message, *_, **__: seat.publish({"kind": "warning", "text": str(message), "rank": seat.rank})
+    data = DataConfig.model_validate(config["data"])
+    prepare(data)
+    trainer = trainer_for(plan)(plan, policy, load(data))
+    result = Loop(trainer, seat, run_folder(config["storage"], config["name"])).run()
+    return {**result, "rank": seat.rank}
