@@ -1,0 +1,9 @@
+"""The images: found, decoded once per node into a checked cache, and memory-mapped by every rank. Knows numpy, never torch.
+
+`describe` says what a source holds, `prepare` decodes it, `load` maps it, `verify` checks every byte.
+"""
+
+from raylr.training.data.access import describe, load, prepare, verify
+from raylr.training.data.dataset import Dataset, DatasetInfo
+
+__all__ = ["Dataset", "DatasetInfo", "describe", "load", "prepare", "verify"]

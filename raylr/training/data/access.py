@@ -1,0 +1,110 @@
+"""From `data.source` to images: which source it means here, and what is used of it."""
+
+import warnings
+from dataclasses import replace
+
+from raylr.config import DataConfig
+from raylr.errors import ConfigError
+from raylr.training.data import cache
+from raylr.training.data.cifar import Cifar10, Unavailable
+from raylr.training.data.dataset import Dataset, DatasetInfo, Report, Source
+from raylr.training.data.pictures import Pictures
+from raylr.training.data.synthetic import Synthetic
+
+STAND_IN = "the images are SYNTHETIC, not CIFAR-10"
+
+
+def describe(config: DataConfig) -> DatasetInfo:
+    """What the source holds, from the prepared cache or else by listing names: nothing is decoded, downloaded or written."""
+    source: Source = Cifar10(config.root) if config.source == "auto" else _named(config)
+    folder = cache.folder_of(config.cache_dir, source)
+    info = _info(*cache.open_cache(folder)) if cache.is_made(folder) else source.describe()
+    if config.source == "auto" and info.note:
+        info = replace(info, note=f"{info.note}; where that fails, synthetic images take its place")
+    return _limited(info, config)
+
+
+def prepare(config: DataConfig, report: Report | None = None) -> DatasetInfo:
+    """Decode the source into this node's cache, unless it is there; every rank may call it, one does the work.
+
+    `auto` becomes cifar10 if that is here or can be downloaded, else synthetic, with a note and a warning: hand the answer's
+    `source` on, so that all nodes use the same. `report(done, total)` is called now and then while images are decoded.
+    """
+    source: Source = Cifar10(config.root) if config.source == "auto" else _named(config)
+    try:
+        cache.make(cache.folder_of(config.cache_dir, source), source, report)
+    except Unavailable as error:
+        if config.source != "auto":
+            raise ConfigError(
+                f"data.source=cifar10: {error}; put its files there, or use data.source=synthetic"
+            ) from error
+        warnings.warn(f"{STAND_IN}: {error}", stacklevel=2)
+        info = prepare(config.model_copy(update={"source": "synthetic"}), report)
+        return replace(info, note=f"{STAND_IN}: {error}")
+    return _open(config, source).info
+
+
+def load(config: DataConfig) -> Dataset:
+    """Map what `prepare` has made on this node. Checks the cache's sizes, headers and labels; `verify` checks all of it."""
+    return _open(config, _prepared(config))
+
+
+def verify(config: DataConfig) -> None:
+    """Compare every byte of the cache with its checksums. ConfigError names the file that differs."""
+    cache.check_all(cache.folder_of(config.cache_dir, _prepared(config)))
+
+
+def _named(config: DataConfig) -> Source:
+    if config.source == "cifar10":
+        return Cifar10(config.root)
+    return Synthetic() if config.source == "synthetic" else Pictures(config.source)
+
+
+def _prepared(config: DataConfig) -> Source:
+    """The source whose cache is here; for `auto` the first that has one."""
+    sources = (Cifar10(config.root), Synthetic()) if config.source == "auto" else (_named(config),)
+    for source in sources:
+        if cache.is_made(cache.folder_of(config.cache_dir, source)):
+            return source
+    raise ConfigError(
+        f"data.source={config.source} is not prepared in data.cache_dir={config.cache_dir}; run 'raylr data prepare'"
+    )
+
+
+def _open(config: DataConfig, source: Source) -> Dataset:
+    """A view of the examples that the config asks for."""
+    sidecar, arrays = cache.open_cache(cache.folder_of(config.cache_dir, source))
+    info = _limited(_info(sidecar, arrays), config)
+    if not info.data_sha256:
+        info = replace(info, data_sha256=cache.data_sha256(arrays, info.num_train, info.num_test))
+    if config.source == "auto" and info.source == "synthetic":
+        info = replace(info, note=STAND_IN)
+    return Dataset(
+        info,
+        arrays["train_images"][: info.num_train],
+        arrays["test_images"][: info.num_test],
+        arrays["train_labels"][: info.num_train],
+        arrays["test_labels"][: info.num_test],
+        sidecar.mean,
+        sidecar.std,
+    )
+
+
+def _info(sidecar: cache.Sidecar, arrays: cache.Arrays) -> DatasetInfo:
+    counts = len(arrays["train_images"]), len(arrays["test_images"])
+    return DatasetInfo(sidecar.source, *counts, sidecar.class_names, sidecar.image_shape, sidecar.data_sha256)
+
+
+def _limited(info: DatasetInfo, config: DataConfig) -> DatasetInfo:
+    """The info of the subset that the config asks for; its checksum is no longer that of the whole."""
+    wanted = (config.train_examples, config.test_examples)
+    for field, number, there in zip(
+        ("train_examples", "test_examples"), wanted, (info.num_train, info.num_test), strict=True
+    ):
+        if number is not None and number > there:
+            raise ConfigError(
+                f"data.{field}={number} is more than the {there} that data.source={info.source} has; use at most {there}"
+            )
+    num_train, num_test = wanted[0] or info.num_train, wanted[1] or info.num_test
+    whole = (num_train, num_test) == (info.num_train, info.num_test)
+    return replace(info, num_train=num_train, num_test=num_test, data_sha256=info.data_sha256 if whole else "")
