@@ -37,7 +37,7 @@ def decoded(cls: type[T], data: Any, path: str) -> T:
 
 def _named_shape(data: dict[str, Any], path: str) -> type[Shape]:
     name = data.pop("name", None)
-    if name not in SHAPES:
+    if not isinstance(name, str) or name not in SHAPES:
         raise ConfigError(f"{path}.name={name} is no shape; use {nearest(str(name), SHAPES)}")
     return SHAPES[name]
 

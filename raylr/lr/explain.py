@@ -10,13 +10,13 @@ def explanation(policy: Policy, position: int, global_batch: int, optimizer: str
     schedule = policy.schedule(optimizer)
     name = optimizer or policy.optimizers[0]
     k = global_batch / schedule.reference_batch
+    where = f"position {position} of {policy.total_examples} (epoch {_epoch(policy, position)})"
+    product = f"warmup {factors.warmup:.6g} x shape {factors.shape:.6g} x override {factors.override:.6g}"
+    base = f"base LR {schedule.base_lr:g} at batch {schedule.reference_batch}"
     lines = [
-        f"{name}: update at position {position} of {policy.total_examples} (epoch {_epoch(policy, position)}), "
-        f"global batch {global_batch}",
-        f"LR {factors.lr:.6g} = peak {factors.peak:.6g} x warmup {factors.warmup:.6g} x shape {factors.shape:.6g} "
-        f"x override {factors.override:.6g}",
-        f"  peak      {factors.peak:.6g}: base LR {schedule.base_lr:g} at batch {schedule.reference_batch}, "
-        f"scaling {schedule.scaling} with k = {k:g}",
+        f"{name}: update at {where}, global batch {global_batch}",
+        f"LR {factors.lr:.6g} = peak {factors.peak:.6g} x {product}",
+        f"  peak      {factors.peak:.6g}: {base}, scaling {schedule.scaling} with k = {k:g}",
         f"  warmup    {factors.warmup:.6g}: {_warmup_text(policy, position, global_batch, optimizer)}",
         f"  shape     {factors.shape:.6g}: {schedule.shape.text(policy.examples_per_epoch)}",
     ]

@@ -25,6 +25,7 @@ ExamplesOrNone = Annotated[int, Limit("0 examples or more", lambda v: v >= 0, ex
 Count = Annotated[int, Limit("at least 1", lambda v: v >= 1)]
 Positive = Annotated[float, Limit("above 0", lambda v: v > 0)]
 NotNegative = Annotated[float, Limit("0 or more", lambda v: v >= 0)]
+Decay = Annotated[float, Limit("above 0 and at most 1", lambda v: 0 < v <= 1)]
 AtLeastOne = Annotated[float, Limit("at least 1", lambda v: v >= 1)]
 Portion = Annotated[float, Limit("from 0 to 1", lambda v: 0 <= v <= 1)]
 InnerPortion = Annotated[float, Limit("above 0 and below 1", lambda v: 0 < v < 1)]

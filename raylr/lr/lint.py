@@ -8,7 +8,7 @@ from typing import Literal
 from raylr.lr.policy import Policy
 from raylr.lr.scaling import KNOWN_RANGE
 from raylr.lr.schedule import Schedule
-from raylr.lr.shapes import Shape
+from raylr.lr.shapes import CosineRestarts, Shape
 
 _TOLERANCE = 0.02  # of the peak: a curve sampled at updates may miss its own top by so much
 _MAX_POINTS = 2000
@@ -29,6 +29,7 @@ def lint(policy: Policy, global_batch: int, stability_edge: float | None = None)
 
     Errors: no-update, warmup-longer-than-run. Warnings: first-update-zero, peak-never-reached, end-not-at-floor,
     rebound, k-beyond-range, stability-edge. Overrides are left out: what was set on purpose is no finding.
+    Raises ConfigError where the policy has no LR at this batch: a warmup from the base LR that is no rise, say.
     """
     if policy.total_examples < global_batch:
         message = f"the run of {policy.total_examples} examples has no update of {global_batch}; use more epochs"
@@ -75,7 +76,7 @@ def _curve_findings(shape: Shape, curve: list[float], end: float) -> list[Findin
         message = f"the highest LR is {top:.3g} of the peak; let the shape fall only after the warmup"
         findings.append(Finding("peak-never-reached", "warning", message))
     fall = [*curve[curve.index(top) :], end]
-    floor = shape.floor or min(fall)
+    floor = shape.floor if shape.floor or isinstance(shape, CosineRestarts) else min(fall)
     if end > floor + _TOLERANCE:
         message = f"the run ends at {end:.3g} of the peak and not at its floor of {floor:.3g}; fit the shape to the run"
         findings.append(Finding("end-not-at-floor", "warning", message))

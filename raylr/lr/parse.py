@@ -99,7 +99,8 @@ def _positional_values(cls: type[Shape], texts: list[str], clock: Clock, field: 
     if cls is Sequence:
         return _sequence_values(texts, clock, field)
     if texts:
-        raise ConfigError(f"{field}: {cls.name}({texts[0]}), an argument needs its name; use {_EXAMPLES.get(cls.name)}")
+        example = _EXAMPLES.get(cls.name, f"{cls.name}(floor=0.01)")
+        raise ConfigError(f"{field}: {cls.name}({texts[0]}), an argument needs its name; use {example}")
     return {}
 
 

@@ -110,7 +110,7 @@ class Policy:
         resolved = self._resolved.get((optimizer, global_batch)) or self._resolve(global_batch, optimizer)
         peak, start_ratio, warmup_examples, rise, shape, restarts, overrides = resolved
         if position < 0:
-            raise ConfigError(f"position={position} is before the start of the run; use 0 or more")
+            raise _before_the_start(position)
         warmup, end = 1.0, position + global_batch
         if end < warmup_examples:
             warmup = rise.factor(end / warmup_examples, start_ratio)
@@ -125,6 +125,8 @@ class Policy:
     def momentum(self, position: int, global_batch: int, optimizer: str | None = None) -> float | None:
         """Return the momentum of the update that starts at `position`; None where the policy sets none."""
         schedule = self.schedule(optimizer)
+        if position < 0:
+            raise _before_the_start(position)
         leg = schedule.shape.leg(position, schedule.effective_warmup(global_batch), self.total_examples)
         if schedule.momentum is None or leg is None:
             return None
@@ -251,6 +253,10 @@ class Policy:
     def _require_target(self, target: str) -> None:
         if target != "*" and target not in self.optimizers:
             raise ConfigError(f"target={target} of an override is no optimizer; use * or {', '.join(self.optimizers)}")
+
+
+def _before_the_start(position: int) -> ConfigError:
+    return ConfigError(f"position={position} is before the start of the run; use 0 or more")
 
 
 def _decoded_schedules(data: Any) -> tuple[tuple[str, Schedule], ...]:

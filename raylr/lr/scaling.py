@@ -4,6 +4,7 @@ Decides the factor and, for Adam-like optimizers under the SDE rule, the betas a
 """
 
 import math
+from fractions import Fraction
 from typing import NamedTuple
 
 from raylr.errors import ConfigError
@@ -59,11 +60,13 @@ def scaled_betas_eps(k: float, betas: tuple[float, float], eps: float, field: st
 
     Raises ConfigError, naming `field`, where k (1 - b) >= 1: the average would have no memory left.
     """
-    for number, beta in enumerate(betas, start=1):
-        if k * (1.0 - beta) >= 1.0:
+    lost = [
+        Fraction(str(k)) * (1 - Fraction(str(beta))) for beta in betas
+    ]  # exact: 10 x (1 - 0.9) is 1, not just below
+    for number, (beta, share) in enumerate(zip(betas, lost, strict=True), start=1):
+        if share >= 1:
             raise ConfigError(
-                f"{field}: beta{number}={beta:g} under the sde rule at k = {k:g} becomes 1 - {k * (1.0 - beta):g}, "
-                f"not above 0; use a global batch below {1.0 / (1.0 - beta):g} x the reference batch"
+                f"{field}: beta{number}={beta:g} under the sde rule at k = {k:g} becomes {float(1 - share):g}, "
+                f"which is not above 0; use a global batch below {1 / (1 - beta):g} x the reference batch"
             )
-    first, second = (1.0 - k * (1.0 - beta) for beta in betas)
-    return (first, second), eps / math.sqrt(k)
+    return (float(1 - lost[0]), float(1 - lost[1])), eps / math.sqrt(k)

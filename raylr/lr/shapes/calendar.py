@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from raylr.errors import ConfigError
-from raylr.lr.fields import Count, Examples, ExamplesOrNone, Positive
+from raylr.lr.fields import Count, Decay, Examples, ExamplesOrNone, Positive
 from raylr.lr.shapes.shape import Restart, Shape
 
 
@@ -15,7 +15,7 @@ class Step(Shape):
     """gamma^floor(p / every)."""
 
     every: Examples
-    gamma: Positive = 0.1
+    gamma: Decay = 0.1
     name: ClassVar[str] = "step"
 
     def curve(self, position: int, warmup: int, total: int) -> float:
@@ -27,7 +27,7 @@ class MultiStep(Shape):
     """gamma^(number of milestones `at` or before p)."""
 
     at: tuple[Examples, ...]
-    gamma: Positive = 0.1
+    gamma: Decay = 0.1
     name: ClassVar[str] = "multistep"
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class MultiStep(Shape):
 class Exponential(Shape):
     """gamma^(p / every); with `staircase` the exponent is floored."""
 
-    gamma: Positive
+    gamma: Decay
     every: Examples
     staircase: bool = False
     name: ClassVar[str] = "exponential"

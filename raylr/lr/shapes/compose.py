@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 from raylr.errors import ConfigError
 from raylr.lr.durations import duration_text, rounded_half_up
 from raylr.lr.fields import Checked, Examples, ExamplesOrNone, NotNegative
-from raylr.lr.shapes.shape import Restart, Shape
+from raylr.lr.shapes.shape import Restart, Shape, number_text
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Knots(Shape):
             )
 
     def arguments_text(self, examples_per_epoch: int | None) -> list[str]:
-        points = [f"{duration_text(k.position, examples_per_epoch)}:{k.multiplier}" for k in self.points]
+        points = [f"{duration_text(k.position, examples_per_epoch)}:{number_text(k.multiplier)}" for k in self.points]
         return points + [a for a in super().arguments_text(examples_per_epoch) if not a.startswith("points=")]
 
 
@@ -141,7 +141,10 @@ class Product(Shape):
             raise ConfigError("a product needs two shapes, such as product(step(every=10ep), cosine)")
 
     def curve(self, position: int, warmup: int, total: int) -> float:
-        return math.prod(part.multiplier(position, warmup, total) for part in self.parts)
+        product = 1.0
+        for part in self.parts:
+            product *= part.multiplier(position, warmup, total)
+        return product
 
     def restart(self, position: int, total: int) -> Restart | None:
         restarts = [part.restart(position, total) for part in self.parts]
@@ -164,4 +167,4 @@ class Product(Shape):
 
 
 def _floor_text(shape: Shape) -> list[str]:
-    return [f"floor={shape.floor}"] if shape.floor else []
+    return [f"floor={number_text(shape.floor)}"] if shape.floor else []

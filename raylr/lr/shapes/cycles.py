@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from raylr.errors import ConfigError
-from raylr.lr.fields import AtLeastOne, Examples, InnerPortion, Positive
+from raylr.lr.fields import AtLeastOne, Decay, Examples, InnerPortion, NotNegative, Positive
 from raylr.lr.shapes.shape import Shape
 
 
-@dataclass(frozen=True)
 class _OwnRise(Shape):
     """A shape that carries its own rise."""
 
@@ -29,12 +28,12 @@ class Cyclic(_OwnRise):
     peak LR of the policy: only the ratio of low to high counts.
     """
 
-    low: Positive
+    low: NotNegative
     high: Positive
     up: Examples
     down: Examples | None = None
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular"
-    gamma: Positive | None = None
+    gamma: Decay | None = None
     every: Examples | None = None
     name: ClassVar[str] = "cyclic"
     comes_back: ClassVar[bool] = True
@@ -45,7 +44,7 @@ class Cyclic(_OwnRise):
             raise ConfigError(f"low={self.low} must not be above high={self.high}")
         if self.mode == "exp_range" and (self.gamma is None or self.every is None):
             raise ConfigError("mode=exp_range needs gamma and every, such as gamma=0.9, every=1ep")
-        if self.mode != "exp_range" and not self.gamma == self.every == None:  # noqa: E711
+        if self.mode != "exp_range" and (self.gamma is not None or self.every is not None):
             raise ConfigError(f"gamma and every belong to mode=exp_range, not to mode={self.mode}; leave them out")
 
     def curve(self, position: int, warmup: int, total: int) -> float:

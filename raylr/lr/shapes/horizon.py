@@ -18,7 +18,6 @@ class Constant(Shape):
         return 1.0
 
 
-@dataclass(frozen=True)
 class _Horizon(Shape):
     """A shape that needs room between the end of the warmup and the end of the run."""
 

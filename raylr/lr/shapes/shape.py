@@ -30,8 +30,8 @@ class Shape(Checked, ABC):
 
     def multiplier(self, position: int, warmup: int, total: int) -> float:
         """Return the shape's factor of the LR for the update that starts at `position`."""
-        floor = self.floor
-        return floor + (1.0 - floor) * self.curve(position if position < total else total, warmup, total)
+        g = self.curve(position if position < total else total, warmup, total)  # noqa: FURB136 - min() costs 0.1 us
+        return self.floor + (1.0 - self.floor) * g if self.floor else g
 
     @abstractmethod
     def curve(self, position: int, warmup: int, total: int) -> float:
@@ -101,7 +101,15 @@ def _value_text(argument: Argument, value: Any, examples_per_epoch: int | None) 
         return items[0] if len(items) == 1 else f"[{', '.join(items)}]"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return duration_text(value, examples_per_epoch) if argument.is_duration else f"{value}"
+    if argument.is_duration:
+        return duration_text(value, examples_per_epoch)
+    return number_text(value) if isinstance(value, float) else f"{value}"
+
+
+def number_text(value: float) -> str:
+    """Return the shortest text that reads back as exactly this number: 25, not 25.0."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _stretched(argument: Argument, value: Any, new_total: int, old_total: int) -> Any:
