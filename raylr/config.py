@@ -1,44 +1,61 @@
 """The one config tree: what a user may set, as frozen typed data.
 
-Flags, YAML keys and `raylr fields` all come from here: the field `batch.global_size` is `--batch.global-size` as a flag and
-`batch: {global_size: ...}` in YAML. Nothing is resolved here (see `plan.py`); this module knows neither torch nor ray.
+Flags, YAML keys and `raylr fields` all come from here: the field `batch.global_size` is `--batch.global-size` as a flag
+and `batch: {global_size: ...}` in YAML. Nothing is chosen here: that is `resolve.py`. Knows neither torch nor ray.
 """
 
-from typing import Annotated, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-Duration = Annotated[str, "duration: 5ep, 0.3dur, 20000ex or 400st"]
+from raylr.fields import refusal
+
+# The text of an annotation is the field's unit in --help and `raylr fields`.
+Duration = Annotated[str, "duration"]  # 5ep, 0.3dur, 20000ex or 400st
+Examples = Annotated[int, "examples"]
+Pixels = Annotated[int, "pixels"]
+Seconds = Annotated[float, "s"]
+Epochs = Annotated[float, "epochs"]
+FailureMode = Literal["continue", "restart"]
+Scaling = Literal["none", "linear", "sqrt", "legw", "sde"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
 
 
 class Section(BaseModel):
     """A frozen part of the tree in which an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
 
 
 class DataConfig(Section):
-    source: str = Field("auto", description="auto, cifar10, synthetic, or a folder or archive with train/<class>/* and test/<class>/*")
+    source: str = Field("auto", description="auto, cifar10, synthetic, or a folder or archive of train/*/*, test/*/*")
     root: str = Field("data", description="where CIFAR-10 is, or is downloaded to")
     cache_dir: str = Field("~/.cache/raylr/data", description="where the decoded images are kept, once per node")
-    train_examples: int | None = Field(None, ge=1, description="use the first so many training examples, classes balanced by the order of the data")
-    test_examples: int | None = Field(None, ge=1, description="use the first so many test examples")
-    flip: Literal["random", "alternate", "none"] = Field("random", description="mirror images: by chance, or every other epoch")
-    crop_padding: int = Field(2, ge=0, le=16, description="pixels of reflected border before a random crop of the old size; 0 is off")
-    cutout: int = Field(0, ge=0, le=32, description="side in pixels of a random square set to the mean; 0 is off")
+    train_examples: Examples | None = Field(None, ge=1, description="train on so many of them, classes balanced [all]")
+    test_examples: Examples | None = Field(None, ge=1, description="test on so many of them, classes balanced [all]")
+    flip: Literal["random", "alternate", "none"] = Field("random", description="mirror images by chance or in turn")
+    crop_padding: Pixels = Field(2, ge=0, le=16, description="reflected border before a random crop; 0 is off")
+    cutout: Pixels = Field(0, ge=0, le=32, description="side of a random square set to the mean; 0 is off")
 
 
 class ModelConfig(Section):
-    name: str = Field("cnn-small", description="cnn-small (32/64/128 channels), cnn-large (64/256/256)")
+    name: Literal["cnn-small", "cnn-large"] = Field("cnn-small", description="32/64/128 or 64/256/256 channels")
     dropout: float = Field(0.0, ge=0, lt=1, description="probability before the last layer")
 
 
 class BatchConfig(Section):
-    global_size: int | None = Field(None, ge=1, description="examples per update over all workers [512]")
-    micro_size: int = Field(128, ge=1, description="examples that pass through the model at once; part of the result, as BatchNorm sees it")
-    per_worker_size: int | None = Field(None, ge=1, description="instead of global_size: the global batch, and with it the LR, follows the workers")
-    reduce: Literal["tree", "ddp"] = Field("tree", description="tree: the same bits at any world size; ddp: plain DistributedDataParallel")
+    global_size: Examples | None = Field(None, ge=1, description="per update, over all workers [512]")
+    micro_size: Examples = Field(128, ge=1, description="through the model at once; BatchNorm sees these together")
+    per_worker_size: Examples | None = Field(None, ge=1, description="or this: batch and LR follow the workers [off]")
+    reduce: Literal["tree", "ddp"] = Field("tree", description="same bits at any world size, or plain DDP")
 
 
 class OptimizerConfig(Section):
@@ -49,21 +66,21 @@ class OptimizerConfig(Section):
     beta2: float = Field(0.999, ge=0, lt=1, description="of adam and adamw; the smoothing constant of rmsprop")
     eps: float = Field(1e-8, gt=0, description="of adam, adamw and rmsprop")
     amsgrad: bool = Field(False, description="of adam and adamw")
-    weight_decay: float = Field(5e-4, ge=0, description="per update, on weights of two or more dimensions")
-    decay_norms_and_biases: bool = Field(False, description="decay parameters of one dimension too")
+    weight_decay: float | None = Field(None, ge=0, description="per update, on weights [by the optimizer]")
+    decay_norms_and_biases: bool = Field(False, description="weight decay on parameters of one dimension too")
 
 
 class LRConfig(Section):
-    base: float | None = Field(None, gt=0, description="LR that was tuned at the reference batch [by the optimizer]")
-    reference_batch: int | None = Field(None, ge=1, description="global batch at which base was tuned [by the optimizer]")
-    scaling: Literal["none", "linear", "sqrt", "legw", "sde"] | None = Field(None, description="peak LR = base x rule(global batch / reference batch) [linear for sgd, sqrt otherwise]")
-    warmup: Duration | None = Field(None, description="the rise to the peak [longer for a larger batch]; 0ep is none")
+    base: float | None = Field(None, gt=0, description="LR as tuned at the reference batch [by the optimizer]")
+    reference_batch: Examples | None = Field(None, ge=1, description="batch at which it was tuned [by the optimizer]")
+    scaling: Scaling | None = Field(None, description="how the LR follows the batch [linear for sgd, sqrt for others]")
+    warmup: Duration | None = Field(None, description="the rise to the peak; 0ep is none [longer for a larger batch]")
     warmup_from: Literal["zero", "base"] = Field("zero", description="where the rise starts")
     warmup_rise: Literal["linear", "exponential", "cosine", "constant"] = Field("linear", description="how it rises")
-    shape: str | None = Field(None, description="the curve after the warmup: cosine, step(every=10ep, gamma=0.5), ... [linear]")
-    momentum_low: float | None = Field(None, ge=0, lt=1, description="with one_cycle and cyclic: momentum at the LR's top")
-    momentum_high: float | None = Field(None, ge=0, lt=1, description="with one_cycle and cyclic: momentum at the LR's bottom")
-    rewarm: Duration = Field("1ep", description="rise to the new peak after the batch has grown, with batch.per_worker_size")
+    shape: str | None = Field(None, description="the curve after the warmup, such as cosine(floor=0.01) [linear]")
+    momentum_low: float | None = Field(None, ge=0, lt=1, description="of one_cycle and cyclic, at the top LR [off]")
+    momentum_high: float | None = Field(None, ge=0, lt=1, description="of one_cycle and cyclic, at the low LR [off]")
+    rewarm: Duration = Field("1ep", description="rise to the new peak after the batch grew, with batch.per_worker_size")
 
 
 class GroupConfig(Section):
@@ -76,49 +93,57 @@ class GroupConfig(Section):
 
 class LossConfig(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient of an update")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient of an update [off]")
 
 
 class EvalConfig(Section):
-    every: Duration = Field("1ep", description="test at the first update boundary at or after each multiple")
-    micro_size: int = Field(500, ge=1, description="test examples that pass through the model at once")
+    every: Duration = Field("1ep", description="test at the first update at or after each multiple")
+    micro_size: Examples = Field(500, ge=1, description="test examples that pass through the model at once")
 
 
 class CheckpointConfig(Section):
-    every: Duration = Field("1ep", description="write a checkpoint at the first update boundary at or after each multiple")
+    every: Duration = Field("1ep", description="write one at the first update at or after each multiple")
     keep: int = Field(3, ge=1, description="newest checkpoints kept")
 
 
 class FailureConfig(Section):
     max_failures: int = Field(3, ge=0, description="lost workers and restarts that a run survives")
-    mode: Literal["continue", "restart"] | None = Field(None, description="continue without the dead, or restart all from the checkpoint [continue; restart with MIN:MAX]")
-    stall_s: float = Field(120.0, gt=0, description="seconds after which a collective that does not end counts as a dead worker")
+    mode: FailureMode | None = Field(None, description="on a lost worker [continue; restart with MIN:MAX]")
+    stall_s: Seconds = Field(120.0, gt=0, description="a collective that takes longer counts as a lost worker")
 
 
 class Config(Section):
     name: str | None = Field(None, description="name of the run and of its folder [model-optimizer-seed]")
     storage: str = Field("runs", description="where run folders are: a path or a URI such as s3://bucket/runs")
     seed: int = Field(0, ge=0, description="of the initialisation, the order of the data, augmentation and dropout")
-    epochs: float | None = Field(None, gt=0, description="length of the run [8, or the policy's]")
+    epochs: Epochs | None = Field(None, gt=0, description="length of the run [8, or the policy's]")
     workers: str = Field("2", description="data-parallel workers: N, or MIN:MAX")
     cpus_per_worker: int = Field(1, ge=1, description="CPUs that Ray reserves for a worker")
     num_threads: int = Field(1, ge=1, description="threads of a worker's tensor operations; changes the bits")
     gpu: Literal["auto", "yes", "no"] = Field("auto", description="one GPU per worker; auto: if the cluster has enough")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where every node has it")
-    policy: str | None = Field(None, description="policy.json or best_policy.json that sets the LR and the length")
+    policy: str | None = Field(None, description="a policy.json that sets the LR and the length [off]")
     stretch: bool = Field(False, description="scale the whole policy to --epochs")
     fresh: bool = Field(False, description="start over: an old run of this name is removed")
-    address: str | None = Field(None, description="address of a Ray cluster [RAY_ADDRESS; else a local one of its own]")
+    address: str | None = Field(None, description="address of a Ray cluster [RAY_ADDRESS, else a local one of its own]")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     lr: LRConfig = LRConfig()
-    optimizers: dict[str, GroupConfig] = Field({}, description="several optimizers by name: --optimizers.NAME.match, .optimizer.*, .lr.*")
+    optimizers: dict[str, GroupConfig] = Field({}, description="several optimizers, by name")
     loss: LossConfig = LossConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     failure: FailureConfig = FailureConfig()
+
+    if not TYPE_CHECKING:  # type checkers see the fields
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise refusal(error, Config) from None
 
     @field_validator("name")
     @classmethod
@@ -126,6 +151,14 @@ class Config(Section):
         if name is not None and (not name.strip() or name.startswith(".") or any(mark in name for mark in "/\\\0")):
             raise ValueError("is one folder's name: no path separators, no leading dot")
         return name
+
+    @field_validator("optimizers")
+    @classmethod
+    def _have_plain_names(cls, optimizers: dict[str, GroupConfig]) -> dict[str, GroupConfig]:
+        for name in optimizers:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"has the name {name!r}: use letters, digits, - and _")
+        return optimizers
 
     @field_validator("workers")
     @classmethod

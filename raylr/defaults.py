@@ -1,0 +1,38 @@
+"""What a run gets where the user says nothing: the one table of tuned numbers, and the rule of the warmup."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """An optimizer's LR at the global batch at which it was tuned, and what goes with it."""
+
+    base_lr: float
+    reference_batch: int
+    scaling: str
+    weight_decay: float
+
+
+TUNED = {
+    "sgd": Tuned(base_lr=0.4, reference_batch=512, scaling="linear", weight_decay=5e-4),
+    "adam": Tuned(base_lr=0.004, reference_batch=512, scaling="sqrt", weight_decay=0.0),
+    "adamw": Tuned(base_lr=0.004, reference_batch=512, scaling="sqrt", weight_decay=0.05),
+    "rmsprop": Tuned(base_lr=0.001, reference_batch=512, scaling="sqrt", weight_decay=0.0),
+}
+EPOCHS = 8.0
+GLOBAL_BATCH = 512
+SHAPE = "linear"  # ends at its floor, 0
+WARMUP_EPOCHS = (
+    1.0  # up to k = 1, and as much again for each doubling of the batch beyond (Goyal 2017: 5 epochs at k = 32)
+)
+WARMUP_SHARE = 0.2  # of the run, at most
+
+
+def warmup_epochs(k: float, epochs: float) -> float:
+    """Epochs of warmup for a batch of k reference batches: 1 + log2(k), at most a fifth of the run.
+
+    >>> warmup_epochs(1, epochs=8), warmup_epochs(4, epochs=90), warmup_epochs(4, epochs=10)
+    (1.0, 3.0, 2.0)
+    """
+    return min(WARMUP_EPOCHS * (1 + math.log2(max(1.0, k))), WARMUP_SHARE * epochs)

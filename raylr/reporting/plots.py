@@ -1,0 +1,106 @@
+"""The curve of the LR over a run, as text for a terminal and as a PNG."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from raylr.errors import ConfigError
+from raylr.lr import Policy
+from raylr.plan import Plan
+
+NUM_POINTS = 1000
+MARKS = "*o+x#@%&"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a plot: an LR at epochs."""
+
+    optimizer: str
+    label: str
+    epochs: tuple[float, ...]
+    lr: tuple[float, ...]
+
+
+def curves(plan: Plan, policy: Policy, world_sizes: Iterable[int]) -> list[Curve]:
+    """The LR of the updates of each optimizer at each global batch that these world sizes lead to."""
+    labels: dict[int, list[int]] = {}
+    for world_size in world_sizes:
+        batch = plan.batch_at(world_size)
+        if world_size <= plan.num_micro_batches(world_size) and batch <= plan.total_examples:
+            labels.setdefault(batch, []).append(world_size)
+    return [
+        _curve(plan, policy, name, batch, f"global batch {batch} ({', '.join(map(str, workers))} workers)")
+        for name in policy.optimizers
+        for batch, workers in labels.items()
+    ]
+
+
+def _curve(plan: Plan, policy: Policy, optimizer: str, batch: int, label: str) -> Curve:
+    """The LR at up to about NUM_POINTS updates, first and last among them."""
+    last = plan.total_examples // batch - 1
+    updates = sorted({round(index * last / NUM_POINTS) for index in range(NUM_POINTS + 1)})
+    positions = [update * batch for update in updates]
+    epochs = tuple(position / plan.num_train for position in positions)
+    return Curve(optimizer, label, epochs, tuple(policy.lr(position, batch, optimizer) for position in positions))
+
+
+def text_plot(drawn: Sequence[Curve], width: int = 72, height: int = 12) -> str:
+    """The curves as text, one picture per optimizer, each column showing the highest LR that falls into it."""
+    pictures = []
+    for optimizer in dict.fromkeys(curve.optimizer for curve in drawn):
+        pictures.append(_picture(optimizer, [curve for curve in drawn if curve.optimizer == optimizer], width, height))
+    return "\n".join(pictures)
+
+
+def _picture(title: str, drawn: Sequence[Curve], width: int, height: int) -> str:
+    top = max(max(curve.lr) for curve in drawn)
+    length = max(max(curve.epochs) for curve in drawn)
+    canvas = [[" "] * width for _ in range(height)]
+    for mark, curve in zip(MARKS * len(drawn), drawn, strict=False):
+        for column, lr in _columns(curve, width, length).items():
+            canvas[height - 1 - round(lr / top * (height - 1)) if top > 0 else height - 1][column] = mark
+    lines = [f"LR of {title}" + "".join(f"   {mark} {curve.label}" for mark, curve in zip(MARKS, drawn, strict=False))]
+    for index, row in enumerate(canvas):
+        value = top * (height - 1 - index) / (height - 1)
+        lines.append((f"{value:9.3g} |" if index % 3 == 2 or index == 0 else " " * 9 + " |") + "".join(row).rstrip())
+    lines.append(" " * 10 + "+" + "-" * width)
+    lines.append(" " * 11 + "0" + f"{length:.3g} epochs".rjust(width - 1))
+    return "\n".join(lines)
+
+
+def _columns(curve: Curve, width: int, length: float) -> dict[int, float]:
+    """The highest LR in each column; a column between two points takes the value on the line between them."""
+    columns: dict[int, float] = {}
+    scale = (width - 1) / length if length > 0 else 0.0
+    points = [(epoch * scale, lr) for epoch, lr in zip(curve.epochs, curve.lr, strict=True)]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        for column in range(round(x0) + 1, round(x1)):
+            columns[column] = y0 + (y1 - y0) * (column - x0) / (x1 - x0)
+    for x, y in points:
+        columns[round(x)] = max(y, columns.get(round(x), 0.0))
+    return columns
+
+
+def save_png(drawn: Sequence[Curve], path: Path) -> Path:
+    """Draw the curves into `path`, one panel per optimizer. Raises ConfigError when it cannot be written."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    optimizers = list(dict.fromkeys(curve.optimizer for curve in drawn))
+    figure = Figure(figsize=(8, 1 + 3 * len(optimizers)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(optimizers), squeeze=False)[:, 0]
+    for panel, optimizer in zip(panels, optimizers, strict=True):
+        for curve in drawn:
+            if curve.optimizer == optimizer:
+                panel.plot(curve.epochs, curve.lr, label=curve.label)
+        panel.set(xlabel="epoch", ylabel="learning rate", title=optimizer, ylim=(0, None))
+        panel.grid(alpha=0.3)
+        panel.legend()
+    try:
+        figure.savefig(path, dpi=120, format="png")
+    except OSError as error:
+        raise ConfigError(f"png={path} cannot be written ({error.strerror}); give another file") from None
+    return path

@@ -1,0 +1,49 @@
+"""Run folders as they are found on the disk: which there are, how they ended, and why an LR was what it was."""
+
+from pathlib import Path
+from typing import Any
+
+from raylr.errors import ConfigError
+from raylr.lr import Policy
+from raylr.storage import Folder, run_folder
+
+
+def open_run(run: str, storage: str = "runs") -> Folder:
+    """The folder of a run, given by its path or by its name under `storage`. Raises ConfigError when there is none."""
+    for folder in (Folder(Path(run).expanduser().resolve()), run_folder(storage, run)):
+        if folder.exists("policy.json"):
+            return folder
+    names = [name for name, _ in results_under(storage)]
+    there = f"; there are {', '.join(names)}" if names else f"; `raylr runs --storage {storage}` lists them"
+    raise ConfigError(f"run={run} is no run folder, nor the name of one in {storage}{there}")
+
+
+def results_under(storage: str) -> list[tuple[str, dict[str, Any]]]:
+    """Names and results of the runs under `storage`, by name; an empty result for a run that has not ended."""
+    root = Path(storage).expanduser()
+    folders = [Folder(path.parent) for path in sorted(root.glob("*/policy.json"))]
+    return [(one.path.name, one.read_json("result.json") if one.exists("result.json") else {}) for one in folders]
+
+
+def explain_step(folder: Folder, step: int) -> str:
+    """Why the update `step` of a run had its LR: the policy's words for each optimizer, beside what the ledger says."""
+    row = _ledger_row(folder, step)
+    policy = Policy.from_json(folder.read_bytes("policy.json").decode())
+    position, batch = row["position"], row["global_batch"]
+    lines = [f"step {step} of {folder}: position {position:,}, epoch {row['epoch']:.3f}, global batch {batch}"]
+    for name, lr in row["lr"].items():
+        lines += ["", f"{name}: the ledger has LR {lr!r}"]
+        lines.append(policy.explain(position, batch, name))
+        factors = row["factors"][name]
+        if factors["override"] != 1.0:
+            lines.append(f"override {factors['override']!r} was at work, set by {', '.join(row['causes'])}")
+    return "\n".join(lines)
+
+
+def _ledger_row(folder: Folder, step: int) -> dict[str, Any]:
+    rows = folder.read_rows("ledger.jsonl")
+    for row in rows:
+        if row["step"] == step:
+            return row
+    there = f"its last step is {rows[-1]['step']}" if rows else "it is empty"
+    raise ConfigError(f"step={step} is not in the ledger of {folder}; {there}")

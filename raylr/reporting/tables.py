@@ -1,0 +1,153 @@
+"""Plans, results and fields as tables and numbered lines for a terminal or a log."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from raylr.fields import Setting
+from raylr.lr import Policy
+from raylr.plan import Plan
+
+LOG_WIDTH = 200  # of a table that goes into a file or a pipe
+
+
+class DataFacts(Protocol):
+    """What is told of a data set."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def num_train(self) -> int: ...
+    @property
+    def num_test(self) -> int: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def data_sha256(self) -> str: ...
+    @property
+    def note(self) -> str: ...
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, or wide enough for a log."""
+    out = Console(highlight=False, markup=False, emoji=False)
+    if not out.is_terminal:
+        out.width = LOG_WIDTH
+    return out
+
+
+def story(plan: Plan) -> str:
+    """The plan as numbered lines: what was set, to what, and why."""
+    width = max((len(reason.what) for reason in plan.story), default=0)
+    return "\n".join(
+        f"{number:2}. {reason.what:<{width}}  {reason.value}  ({reason.why})"
+        for number, reason in enumerate(plan.story, start=1)
+    )
+
+
+def numbers(plan: Plan, policy: Policy, world_sizes: Iterable[int]) -> Table:
+    """The numbers that the plan comes to at several world sizes, a row each."""
+    table = _table("workers", "micro-batches each", "global batch", "updates")
+    for name in policy.optimizers:
+        prefix = f"{name} " if len(policy.optimizers) > 1 else ""
+        for heading in ("k", "peak LR", "first LR", "warmup updates"):
+            table.add_column(prefix + heading, justify="right")
+    for world_size in world_sizes:
+        num_micro = plan.num_micro_batches(world_size)
+        if world_size > num_micro:
+            table.add_row(str(world_size), f"more than the {num_micro} there are")
+            continue
+        batch = plan.batch_at(world_size)
+        most, least = -(-num_micro // world_size), num_micro // world_size
+        cells = [str(world_size), f"{least}" if most == least else f"{least} to {most}", str(batch)]
+        cells.append(f"{plan.total_examples // batch:,}")
+        for name in policy.optimizers:
+            cells += _schedule_cells(policy, name, batch)
+        table.add_row(*cells)
+    return table
+
+
+def _schedule_cells(policy: Policy, name: str, batch: int) -> list[str]:
+    schedule = policy.schedule(name)
+    warmup = -(-schedule.effective_warmup(batch) // batch)
+    first = policy.lr(0, batch, name)
+    return [f"{batch / schedule.reference_batch:g}", f"{schedule.peak(batch):.4g}", f"{first:.4g}", f"{warmup:,}"]
+
+
+def results(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows of a metrics.jsonl."""
+    table = _table("epoch", "step", "lr", "train loss", "accuracy", "test loss", "accuracy", "images/s", "workers", "s")
+    for row in rows:
+        table.add_row(
+            f"{row['epoch']:.2f}",
+            str(row["step"]),
+            rates(row["lr"]),
+            f"{row['train_loss']:.4f}",
+            f"{row['train_accuracy']:.2%}",
+            f"{row['test_loss']:.4f}",
+            f"{row['test_accuracy']:.2%}",
+            f"{row['images_per_s']:,.0f}",
+            str(row["world_size"]),
+            f"{row['wall_s']:.1f}",
+        )
+    return table
+
+
+def rates(lr: Mapping[str, float]) -> str:
+    """The LRs of a row; with their optimizers' names where there are several."""
+    if len(lr) == 1:
+        return f"{next(iter(lr.values())):.4g}"
+    return " ".join(f"{name}={value:.4g}" for name, value in lr.items())
+
+
+def setting_table(found: Iterable[Setting]) -> Table:
+    """All fields: type, default, unit, description."""
+    table = _table("field", "type", "default", "unit", "description", numeric=False)
+    for setting in found:
+        default = setting.default or "(must be given)"
+        table.add_row(setting.key, setting.kind, default, setting.unit, setting.description)
+    return table
+
+
+def run_table(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
+    """Run names with what their result.json says."""
+    table = _table("run", "status", "test accuracy", "epochs", "steps", "seconds", "data")
+    for name, result in found:
+        accuracy = result.get("test_accuracy")
+        table.add_row(
+            name,
+            str(result.get("status", "unfinished")),
+            "" if accuracy is None else f"{accuracy:.2%}",
+            f"{result['epochs']:g}" if "epochs" in result else "",
+            str(result.get("steps", "")),
+            f"{result['wall_s']:.1f}" if "wall_s" in result else "",
+            str(result.get("data_source", "")),
+        )
+    return table
+
+
+def dataset(info: DataFacts) -> Table:
+    """What a data set holds."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    height, width, channels = info.image_shape
+    table.add_row("source", info.source)
+    size = f"{height} x {width} x {channels}"
+    table.add_row("images", f"{info.num_train:,} for training, {info.num_test:,} for the test, {size}")
+    table.add_row("classes", f"{len(info.class_names)}: {', '.join(info.class_names)}")
+    table.add_row("data_sha256", info.data_sha256 or "known once it is prepared")
+    if info.note:
+        table.add_row("note", info.note)
+    return table
+
+
+def _table(*headings: str, numeric: bool = True) -> Table:
+    """Plain columns; the first is text, the others numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if numeric and index else "left", overflow="fold")
+    return table

@@ -1,0 +1,201 @@
+"""From a config to a plan of plain numbers and a policy: all choices of a run, and all refusals, on the driver.
+
+The only place that decides; workers only carry out. Knows neither torch nor ray.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from raylr.choose_lr import Part, parts_of, policy_of_config, policy_of_file, run_length
+from raylr.config import Config
+from raylr.defaults import EPOCHS, GLOBAL_BATCH, TUNED
+from raylr.errors import ConfigError
+from raylr.lr import Clock, Policy, examples, lint
+from raylr.plan import OptimizerPlan, Plan, Reason
+from raylr.story import DatasetInfo, story
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machines that train. `bf16`: every processor computes it natively; `num_gpus` of all of them together."""
+
+    bf16: bool
+    num_gpus: int
+
+
+def local_hardware() -> Hardware:
+    """This machine, read from the kernel: instructions for bf16, and GPUs as far as CUDA_VISIBLE_DEVICES shows them."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        words = set()
+    num_gpus = len([path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()])
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        num_gpus = min(num_gpus, len([device for device in visible.split(",") if device.strip() not in ("", "-1")]))
+    return Hardware(bool(words & {"avx512_bf16", "amx_bf16", "bf16"}), num_gpus)
+
+
+def resolve(config: Config, dataset: DatasetInfo, hardware: Hardware) -> tuple[Plan, Policy]:
+    """The plan and the LR policy of a run. They differ between numbers of workers only where that must show.
+
+    Raises ConfigError, one line that names the field, for everything that could not be carried out.
+    """
+    parts = parts_of(config)
+    batches = _batches(config, dataset)
+    if config.policy is not None:
+        policy, why_length = policy_of_file(config, parts, dataset.num_train), "the policy's"
+        _check_length(config, policy.total_examples, batches[-1], dataset.num_train)
+        lr_story = [Reason(what="LR", value=f"policy {policy.sha256[:12]}", why=f"policy={config.policy}")]
+    else:
+        if config.stretch:
+            raise ConfigError("stretch=yes scales a policy file; give one with --policy, or drop --stretch")
+        total = run_length(config.epochs or EPOCHS, dataset.num_train)
+        _check_length(config, total, batches[-1], dataset.num_train)
+        policy, lr_story = policy_of_config(parts, Clock(dataset.num_train, total, batches[-1]))
+        why_length = "given" if config.epochs else "enough for a first good result"
+    for batch in batches:
+        for part in parts:
+            policy.factors(0, batch, part.name)  # refuses what does not fit this batch
+    plan = _plan(config, dataset, hardware, parts, Clock(dataset.num_train, policy.total_examples, batches[-1]))
+    told = {
+        "story": tuple(story(config, dataset, parts, plan, why_length, lr_story, hardware.num_gpus)),
+        "warnings": tuple(_warnings(plan, dataset, hardware, policy, batches)),
+    }
+    return plan.model_copy(update=told), policy
+
+
+def _plan(config: Config, dataset: DatasetInfo, hardware: Hardware, parts: list[Part], clock: Clock) -> Plan:
+    device = _device(config, hardware)
+    has_bf16 = hardware.bf16 or device == "cuda"
+    low, high = config.num_workers
+    return Plan(
+        seed=config.seed,
+        device=device,
+        precision=("bf16" if has_bf16 else "fp32") if config.precision == "auto" else config.precision,
+        num_threads=config.num_threads,
+        workers=(low, high),
+        cpus_per_worker=config.cpus_per_worker,
+        model=config.model.name,
+        dropout=config.model.dropout,
+        num_classes=dataset.num_classes,
+        image_shape=dataset.image_shape,
+        num_train=dataset.num_train,
+        num_test=dataset.num_test,
+        total_examples=clock.total_examples,
+        global_batch=_global_batch(config),
+        per_worker_size=config.batch.per_worker_size,
+        micro_size=config.batch.micro_size,
+        reduce=config.batch.reduce,
+        eval_every=_interval(config.eval.every, clock, "eval.every"),
+        eval_micro_size=config.eval.micro_size,
+        checkpoint_every=_interval(config.checkpoint.every, clock, "checkpoint.every"),
+        checkpoint_keep=config.checkpoint.keep,
+        rewarm=examples(config.lr.rewarm, clock, "lr.rewarm"),
+        label_smoothing=config.loss.label_smoothing,
+        clip_norm=config.loss.clip_norm,
+        flip=config.data.flip,
+        crop_padding=_crop_padding(config, min(dataset.image_shape[:2])),
+        cutout=config.data.cutout,
+        optimizers={part.name: _optimizer_plan(part) for part in parts},
+        max_failures=config.failure.max_failures,
+        failure_mode=config.failure.mode or ("continue" if low == high else "restart"),
+        stall_s=config.failure.stall_s,
+    )
+
+
+def _optimizer_plan(part: Part) -> OptimizerPlan:
+    chosen = part.optimizer
+    decay = chosen.weight_decay if chosen.weight_decay is not None else TUNED[chosen.name].weight_decay
+    others = chosen.model_dump(exclude={"name", "weight_decay"})
+    return OptimizerPlan(kind=chosen.name, match=part.match, weight_decay=decay, **others)
+
+
+def _global_batch(config: Config) -> int | None:
+    """The fixed global batch, or None where it follows the workers."""
+    return None if config.batch.per_worker_size is not None else config.batch.global_size or GLOBAL_BATCH
+
+
+def _batches(config: Config, dataset: DatasetInfo) -> list[int]:
+    """The global batches that can occur, smallest first."""
+    batch, (low, high) = config.batch, config.num_workers
+    if batch.global_size is not None and batch.per_worker_size is not None:
+        raise ConfigError(
+            f"batch.global_size={batch.global_size} beside batch.per_worker_size={batch.per_worker_size}; give only one"
+        )
+    if batch.micro_size > dataset.num_train:
+        raise ConfigError(
+            f"batch.micro_size={batch.micro_size} is more than the {dataset.num_train} training examples; "
+            f"use at most {dataset.num_train}"
+        )
+    global_batch = _global_batch(config)
+    field = "batch.per_worker_size" if global_batch is None else "batch.global_size"
+    size = global_batch or batch.per_worker_size or 0
+    if size % batch.micro_size:
+        below = size // batch.micro_size * batch.micro_size
+        nearest = " or ".join(str(multiple) for multiple in (below, below + batch.micro_size) if multiple)
+        raise ConfigError(f"{field}={size} is not a multiple of batch.micro_size={batch.micro_size}; use {nearest}")
+    if global_batch is None:
+        return [size * world_size for world_size in range(low, high + 1)]
+    _check_workers(config, size)
+    return [size]
+
+
+def _check_workers(config: Config, size: int) -> None:
+    """Refuse more workers than micro-batches, and for plain DDP a number of workers that does not divide them."""
+    low, high = config.num_workers
+    num_micro = size // config.batch.micro_size
+    if high > num_micro:
+        finer = next((micro for micro in range(size // high, 0, -1) if size % micro == 0), None)
+        raise ConfigError(
+            f"workers={config.workers} is more than the {num_micro} micro-batches of an update "
+            f"(batch.global_size={size} / batch.micro_size={config.batch.micro_size}); use at most {num_micro} workers"
+            + (f" or batch.micro_size={finer}" if finer else "")
+        )
+    uneven = [world_size for world_size in range(low, high + 1) if num_micro % world_size]
+    if config.batch.reduce == "ddp" and uneven:
+        raise ConfigError(
+            f"batch.reduce=ddp gives every worker as many micro-batches, and {num_micro} do not divide by "
+            f"workers={uneven[0]}; use batch.reduce=tree or another number of workers"
+        )
+
+
+def _check_length(config: Config, total: int, batch: int, num_train: int) -> None:
+    if total < batch:
+        length = f"epochs={config.epochs or EPOCHS:g}" if config.policy is None else f"policy={config.policy}"
+        raise ConfigError(
+            f"{length} is {total} examples, shorter than one update of {batch}; "
+            f"use at least {batch / num_train:.4g} epochs or a smaller batch"
+        )
+
+
+def _crop_padding(config: Config, side: int) -> int:
+    padding = config.data.crop_padding
+    if padding >= side:
+        raise ConfigError(f"data.crop_padding={padding} must be less than the images' {side} pixels; use {side - 1}")
+    return padding
+
+
+def _interval(text: str, clock: Clock, field: str) -> int:
+    count = examples(text, clock, field)
+    if count < 1:
+        raise ConfigError(f"{field}={text} is no interval; use 1st for every update, or 1ep")
+    return count
+
+
+def _device(config: Config, hardware: Hardware) -> str:
+    needed = config.num_workers[1]
+    if config.gpu == "yes" and hardware.num_gpus < needed:
+        there = f"there are {hardware.num_gpus}"
+        raise ConfigError(f"gpu=yes needs {needed} GPUs, one per worker, but {there}; use gpu=no or fewer workers")
+    return "cpu" if config.gpu == "no" or hardware.num_gpus < needed else "cuda"
+
+
+def _warnings(plan: Plan, dataset: DatasetInfo, hardware: Hardware, policy: Policy, batches: list[int]) -> list[str]:
+    found = [dataset.note] if dataset.note else []
+    if plan.precision == "bf16" and plan.device == "cpu" and not hardware.bf16:
+        found.append("precision=bf16 is slow on this processor, which has no instructions for it; use fp32 for speed")
+    for batch in batches:
+        found += [f"{finding.name}: {finding.message}" for finding in lint(policy, batch)]
+    return list(dict.fromkeys(found))
