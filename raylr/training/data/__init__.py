@@ -1,4 +1,4 @@
-"""The images: found, decoded once per node into a checked cache, and memory-mapped by every rank. Knows numpy, never torch.
+"""The images: found, decoded once per node into a checked cache, memory-mapped by every rank. Knows numpy, never torch.
 
 `describe` says what a source holds, `prepare` decodes it, `load` maps it, `verify` checks every byte.
 """

@@ -15,7 +15,7 @@ STAND_IN = "the images are SYNTHETIC, not CIFAR-10"
 
 
 def describe(config: DataConfig) -> DatasetInfo:
-    """What the source holds, from the prepared cache or else by listing names: nothing is decoded, downloaded or written."""
+    """What the source holds, from its cache or else by listing names: nothing is decoded, downloaded or written."""
     source: Source = Cifar10(config.root) if config.source == "auto" else _named(config)
     folder = cache.folder_of(config.cache_dir, source)
     info = _info(*cache.open_cache(folder)) if cache.is_made(folder) else source.describe()
@@ -27,8 +27,8 @@ def describe(config: DataConfig) -> DatasetInfo:
 def prepare(config: DataConfig, report: Report | None = None) -> DatasetInfo:
     """Decode the source into this node's cache, unless it is there; every rank may call it, one does the work.
 
-    `auto` becomes cifar10 if that is here or can be downloaded, else synthetic, with a note and a warning: hand the answer's
-    `source` on, so that all nodes use the same. `report(done, total)` is called now and then while images are decoded.
+    `auto` becomes cifar10 if that is here or can be downloaded, else synthetic, with a note and a warning: hand the
+    answer's `source` on, so that all nodes use the same. `report(done, total)` is called now and then while decoding.
     """
     source: Source = Cifar10(config.root) if config.source == "auto" else _named(config)
     try:
@@ -45,7 +45,7 @@ def prepare(config: DataConfig, report: Report | None = None) -> DatasetInfo:
 
 
 def load(config: DataConfig) -> Dataset:
-    """Map what `prepare` has made on this node. Checks the cache's sizes, headers and labels; `verify` checks all of it."""
+    """Map what `prepare` has made on this node. Checks sizes, headers and labels of the cache; `verify` all of it."""
     return _open(config, _prepared(config))
 
 
@@ -102,9 +102,7 @@ def _limited(info: DatasetInfo, config: DataConfig) -> DatasetInfo:
         ("train_examples", "test_examples"), wanted, (info.num_train, info.num_test), strict=True
     ):
         if number is not None and number > there:
-            raise ConfigError(
-                f"data.{field}={number} is more than the {there} that data.source={info.source} has; use at most {there}"
-            )
+            raise ConfigError(f"data.{field}={number} is more than data.source={info.source} has; use at most {there}")
     num_train, num_test = wanted[0] or info.num_train, wanted[1] or info.num_test
     whole = (num_train, num_test) == (info.num_train, info.num_test)
     return replace(info, num_train=num_train, num_test=num_test, data_sha256=info.data_sha256 if whole else "")

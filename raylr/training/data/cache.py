@@ -69,7 +69,7 @@ def make(folder: Path, source: Source, report: Report | None = None) -> None:
 
 
 def open_cache(folder: Path) -> tuple[Sidecar, Arrays]:
-    """The sidecar and the four arrays; the images are mapped, the labels read. Checks sizes, headers and labels, not every byte."""
+    """The sidecar and the four arrays: images mapped, labels read. Checks sizes, headers and labels, not every byte."""
     try:
         sidecar = Sidecar.model_validate_json((folder / SIDECAR).read_text())
     except (OSError, ValidationError, UnicodeDecodeError) as error:
@@ -86,6 +86,10 @@ def open_cache(folder: Path) -> tuple[Sidecar, Arrays]:
             arrays[name.removesuffix(".npy")] = np.load(path, mmap_mode="c" if "images" in name else None)
         except (ValueError, OSError) as error:
             raise _damaged(folder, name, "its header is not what was written") from error
+    for split in SPLITS:
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if images.dtype != np.uint8 or images.shape != (len(labels), *sidecar.image_shape):
+            raise _damaged(folder, f"{split}_images.npy", "its header is not what was written")
     return sidecar, arrays
 
 
@@ -188,7 +192,7 @@ def _seal(folder: Path, source: str, contents: Contents) -> None:
 
 
 def _statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel in 0..1, from exact counts of the 256 values; a flat channel's deviation is 1."""
+    """Mean and standard deviation per channel in 0..1, from counts of the 256 values; 1 for a flat channel."""
     channels = images.shape[-1]
     counts = np.zeros((channels, 256), dtype=np.int64)
     for start in range(0, len(images), CHUNK):

@@ -1,4 +1,7 @@
-"""CIFAR-10 as torchvision has it: its files, its integrity check, its download. torchvision is imported only where it is used."""
+"""CIFAR-10 as torchvision has it: its files, its integrity check, its download.
+
+torchvision, and torch with it, is imported only by what reads or downloads the files.
+"""
 
 import pickle
 import socket
@@ -52,34 +55,21 @@ class Cifar10:
         if not self.folder.is_dir():
             self._fetch()
         self._check()
-        labels = {split: np.concatenate([self._read(name)["labels"] for name in FILES[split]]) for split in SPLITS}
-        return Contents(CLASS_NAMES, SHAPE, labels, self._pieces)
-
-    def _pieces(self) -> Iterator[Piece]:
-        for split in SPLITS:
-            start = 0
-            for name in FILES[split]:
-                images = self._read(name)["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-                yield Piece(split, np.arange(start, start + len(images)), images)
-                start += len(images)
-
-    def _read(self, name: str) -> Any:
-        with (self.folder / name).open("rb") as file:
-            return pickle.load(file, encoding="latin1")  # only after its MD5 was found right
+        return contents(self.folder)
 
     def _check(self) -> None:
         """torchvision's integrity check, file by file."""
-        from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
-        from torchvision.datasets.utils import check_integrity  # type: ignore[import-untyped]
+        from torchvision.datasets import CIFAR10
+        from torchvision.datasets.utils import check_integrity
 
         for name, md5 in CIFAR10.train_list + CIFAR10.test_list:
             if not check_integrity(str(self.folder / name), md5):
                 raise ConfigError(
-                    f"data.root={self.root}: {self.folder / name} is missing or damaged; remove {self.folder} and run again"
+                    f"data.root={self.root}: {self.folder / name} is missing or damaged; remove it all and run again"
                 )
 
     def _fetch(self) -> None:
-        """Download into a temporary folder beside the place, or take the archive that is there, and move it when it is whole."""
+        """Unpack the archive in data.root, or else a download, beside the place, and move it there when it is whole."""
         root = self.folder.parent
         archive = root / URL.rpartition("/")[2]
         if not archive.is_file() and (reason := unreachable()):
@@ -104,18 +94,38 @@ class Cifar10:
         return Unavailable(f"CIFAR-10 is not in data.root={self.root} and cannot be downloaded ({reason})")
 
 
-def unreachable() -> str:
-    """Why the server cannot be reached; empty when it can. Takes at most REACH_S, even where names are not resolved."""
-    outcome = [f"no answer within {REACH_S:.0f} s"]
+def contents(folder: Path) -> Contents:
+    """The batches in a folder whose MD5 were checked: unpickling runs whatever is in them."""
+    labels = {split: np.concatenate([_read(folder / name)["labels"] for name in FILES[split]]) for split in SPLITS}
+    return Contents(CLASS_NAMES, SHAPE, labels, lambda: _pieces(folder))
+
+
+def _pieces(folder: Path) -> Iterator[Piece]:
+    for split in SPLITS:
+        start = 0
+        for name in FILES[split]:
+            images = _read(folder / name)["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            yield Piece(split, np.arange(start, start + len(images)), images)
+            start += len(images)
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        return pickle.load(file, encoding="latin1")
+
+
+def unreachable(url: str = URL, limit_s: float = REACH_S) -> str:
+    """Why a server cannot be reached; empty when it can. Takes at most limit_s, even where names are not resolved."""
+    outcome = [f"no answer within {limit_s:g} s"]
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(URL, method="HEAD"), timeout=REACH_S).close()
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=limit_s).close()
             outcome[0] = ""
-        except Exception as error:
+        except OSError as error:
             outcome[0] = str(error).strip("<>")
 
     thread = threading.Thread(target=ask, daemon=True)  # a name look-up has no timeout of its own
     thread.start()
-    thread.join(REACH_S)
+    thread.join(limit_s)
     return outcome[0]

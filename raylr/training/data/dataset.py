@@ -32,7 +32,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images, mapped from the cache: all ranks of a node share one copy in memory. mean and std per channel in 0..1."""
+    """The images, mapped from the cache: all ranks of a node share one copy. mean and std are per channel, in 0..1."""
 
     info: DatasetInfo
     train_images: Images

@@ -1,4 +1,7 @@
-"""The files in a folder or an archive, one after the other. Nothing is unpacked to disk and no link in an archive is followed."""
+"""The files in a folder or an archive, one after the other.
+
+Nothing is unpacked to disk, and no link in an archive is followed.
+"""
 
 import lzma
 import os
@@ -35,7 +38,7 @@ def readable(source: str) -> Iterator[None]:
     try:
         yield
     except BROKEN as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         raise ConfigError(
             f"data.source={source} cannot be read: it is damaged or truncated ({reason}); get it anew"
         ) from error

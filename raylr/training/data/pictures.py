@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ class Pictures:
     @property
     def path(self) -> Path:
         path = Path(self.name).expanduser()
-        if not path.exists():
+        if not os.path.exists(path):
             raise ConfigError(
                 f"data.source={self.name} does not exist; give a folder or an archive, or auto, cifar10 or synthetic"
             )
@@ -61,16 +62,17 @@ class Pictures:
     def scan(self) -> Contents:
         """List the images; their order is that of their names, whatever they are packed in."""
         found: dict[str, Classes] = {split: defaultdict(list) for split in SPLITS}
-        first = None
+        first, other = None, "nothing"
         with readable(self.name):
             for member in members(self.path):
                 if (place := self._place(member)) is None:
+                    other = other if member.is_folder else member.name
                     continue
                 names = found[place[0]][place[1]]  # of a folder too: an empty class is to be seen
                 if not member.is_folder:
                     names.append(member.name)
                     first = first or First(member.name, _shape(self._open(member)))
-        self._check(found)
+        self._check(found, other)
         assert first is not None
         class_names = tuple(sorted(found["train"]))
         ordered = {
@@ -96,10 +98,10 @@ class Pictures:
             raise self._error(f"{member.name} lies too deep; images are at {split}/<class>/<image>")
         return None
 
-    def _check(self, found: dict[str, Classes]) -> None:
+    def _check(self, found: dict[str, Classes], other: str) -> None:
         for split in SPLITS:
             if not found[split]:
-                raise self._error(f"there is no {split}/<class>/<image> in it")
+                raise self._error(f"there is no {split}/<class>/<image> in it, but {other}")
             if empty := [name for name, files in found[split].items() if not files]:
                 raise self._error(f"the class {min(empty)} has no image in {split}/; add some, or remove the class")
         for has, lacks in (SPLITS, SPLITS[::-1]):

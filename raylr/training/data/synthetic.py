@@ -1,6 +1,6 @@
 """Procedural images for where no others can be had: ten classes of textures that a small CNN learns, but not at once.
 
-An image shows a patch of one of its class's textures, shifted and mirrored, mixed with one of another class, under changing
+An image shows one of its class's textures, shifted and mirrored, mixed with one of another class, under changing
 contrast, brightness and noise. Integers only, so that every machine makes the same bytes.
 """
 
@@ -74,7 +74,7 @@ def _patch(classes: Integers, words: Integers) -> npt.NDArray[np.int32]:
 
 @cache
 def _textures() -> npt.NDArray[np.int32]:
-    """[classes, textures, H, W, 3] in -128..127: the sum of a coarse and a fine field of random values, without seams."""
+    """[classes, textures, H, W, 3] in -128..127: a coarse and a fine field of random values, without seams."""
     coarse, fine = (_field(cells, number) for number, cells in enumerate((8, 16)))
     return ((coarse + fine) // 2).astype(np.int32)
 
