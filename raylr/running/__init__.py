@@ -1,0 +1,1 @@
+"""Many ranks: Ray's workers, drivers, populations and clusters. The only folder that imports ray."""

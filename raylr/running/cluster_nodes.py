@@ -1,0 +1,105 @@
+"""How a node of a local cluster is started: the `ray start` command, its environment and ports, and when it is ready."""
+
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from raylr.errors import RaylrError
+from raylr.running import cluster_state
+from raylr.running.cluster_processes import MARK, spawn
+from raylr.running.cluster_state import LocalCluster, Node
+
+OBJECT_STORE_BYTES = 256 * 2**20  # per node; by default each would plan with a third of the machine's memory
+START_TIMEOUT_S = 120.0
+# What would lead our nodes to another cluster, another folder or another token than theirs.
+_FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_REDIS_ADDRESS", "RAY_TMPDIR", "RAY_GCS_SERVER_PORT")
+_PORTS = range(20_000, 32_000)  # below those that the system hands out to connections, so that none is taken meanwhile
+
+
+def start(cluster: LocalCluster, cpus: int, indices: Sequence[int]) -> LocalCluster:
+    """Start nodes at the same time, record them, wait until all are ready; return the cluster with them."""
+    started = []
+    for index in indices:
+        folder = _temp_dir(cluster, index)
+        folder.mkdir()
+        process = spawn(_command(cluster, index, cpus), _environment(cluster, index), folder, cluster.log_path(index))
+        started.append(Node(index, cpus, process))
+    cluster = cluster_state.write(replace(cluster, nodes=(*cluster.nodes, *started)))
+    deadline = time.monotonic() + START_TIMEOUT_S
+    for node in started:
+        cluster = replace(cluster, address=_wait_for(cluster, node, deadline))
+    return cluster_state.write(cluster)
+
+
+def is_free(port: int) -> bool:
+    """True when nothing listens on `port` on any address of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A port that nothing listens on, drawn at random so that two commands at once hardly draw the same."""
+    while not is_free(port := secrets.choice(_PORTS)):
+        pass
+    return port
+
+
+def _temp_dir(cluster: LocalCluster, index: int) -> Path:
+    # One for each node: two that start at the same time in one folder take the same socket paths, and one fails.
+    return cluster.temp_dir / str(index)
+
+
+def _command(cluster: LocalCluster, index: int, cpus: int) -> list[str]:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    command += [f"--num-cpus={cpus}", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+    command += [f"--temp-dir={_temp_dir(cluster, index)}", f"--node-name={cluster.node_name(index)}"]
+    command += ["--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0"]  # 0: any that is free
+    if index > 0:
+        return [*command, f"--address={cluster.address}"]
+    port = cluster.dashboard.rpartition(":")[2]
+    command += ["--head", "--port=0", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
+    return [*command, f"--ray-client-server-port={free_port()}"]
+
+
+def _environment(cluster: LocalCluster, index: int) -> dict[str, str]:
+    """The environment of everything that runs on a node, jobs included."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    own = {
+        MARK: f"{cluster.id}/{index}",
+        "SPT_NOENV": "1",  # Ray renames its processes; without this the new name overwrites the mark
+        "DASHBOARD_METRIC_PORT": str(free_port()),
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # a `uv run` above us would make every job pack its whole directory
+    }
+    return inherited | cluster.env | own
+
+
+def _wait_for(cluster: LocalCluster, node: Node, deadline: float) -> str:
+    """Wait until a node has joined (the head: until the job server answers) and return the address of the cluster.
+
+    `ray start` writes that address into the node's temporary folder as the last thing before it blocks.
+    """
+    ready, log = _temp_dir(cluster, node.index) / "ray_current_cluster", cluster.log_path(node.index)
+    while not (ready.exists() and (address := ready.read_text())):
+        if not node.process.runs():
+            raise RaylrError(f"node {node.index} ended while it started: {_last_line(log)}; all it said: {log}")
+        if time.monotonic() > deadline:
+            raise RaylrError(
+                f"node {node.index} is not up after {START_TIMEOUT_S:g} s: {_last_line(log)}; all it said: {log}"
+            )
+        time.sleep(0.05)
+    return address
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "it printed nothing")
