@@ -74,7 +74,7 @@ def duration_text(num_examples: int, examples_per_epoch: int | None = None) -> s
     >>> duration_text(75, examples_per_epoch=50), duration_text(75)
     ('1.5ep', '75ex')
     """
-    if examples_per_epoch and num_examples and num_examples * 100 % examples_per_epoch == 0:
+    if examples_per_epoch and num_examples * 100 % examples_per_epoch == 0:
         hundredths = num_examples * 100 // examples_per_epoch
         return f"{hundredths // 100}.{hundredths % 100:02d}".rstrip("0").rstrip(".") + "ep"
     return f"{num_examples}ex"

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Literal
 
 from raylr.lr.policy import Policy
@@ -75,16 +74,26 @@ def _curve_findings(shape: Shape, curve: list[float], end: float) -> list[Findin
     if top < 1.0 - _TOLERANCE:
         message = f"the highest LR is {top:.3g} of the peak; let the shape fall only after the warmup"
         findings.append(Finding("peak-never-reached", "warning", message))
-    fall = [*curve[curve.index(top) :], end]
-    floor = shape.floor if shape.floor or isinstance(shape, CosineRestarts) else min(fall)
+    lowest, rise = _fall_and_rise([*curve, end])
+    floor = shape.floor if shape.floor or isinstance(shape, CosineRestarts) else lowest
     if end > floor + _TOLERANCE:
         message = f"the run ends at {end:.3g} of the peak and not at its floor of {floor:.3g}; fit the shape to the run"
         findings.append(Finding("end-not-at-floor", "warning", message))
-    rise = max(value - lowest for value, lowest in zip(fall, accumulate(fall, min), strict=True))
     if rise > _TOLERANCE and not any(part.comes_back for part in shape.walk()):
         message = f"after its fall the LR rises again by {rise:.3g} of the peak; use cosine_restarts or cyclic if meant"
         findings.append(Finding("rebound", "warning", message))
     return findings
+
+
+def _fall_and_rise(curve: list[float]) -> tuple[float, float]:
+    """Return the lowest value after a fall (infinity without one), and the most that the curve rises from it again."""
+    highest, lowest, rise = 0.0, math.inf, 0.0
+    for value in curve:
+        highest = max(highest, value)
+        if highest - value > _TOLERANCE:
+            lowest = min(lowest, value)
+        rise = max(rise, value - lowest)
+    return lowest, rise
 
 
 def update_positions(total: int, global_batch: int) -> list[int]:

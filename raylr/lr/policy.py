@@ -133,7 +133,7 @@ class Policy:
         return schedule.momentum.high - (schedule.momentum.high - schedule.momentum.low) * leg
 
     def causes(self, position: int, optimizer: str | None = None) -> tuple[str, ...]:
-        """Return, sorted, the causes whose override factor is not 1 at `position`; of any target unless one is named."""
+        """Return, sorted, the causes whose factor is not 1 at `position`; of any target where no optimizer is given."""
         at_work = (chain for chain in self._chains if optimizer is None or chain.target in ("*", optimizer))
         return tuple(sorted({chain.cause for chain in at_work if chain.factor(position) != 1.0}))
 

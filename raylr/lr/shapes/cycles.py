@@ -60,8 +60,7 @@ class Cyclic(_OwnRise):
             return height
         if self.mode == "triangular2":
             return math.ldexp(height, -cycle)
-        assert self.gamma is not None and self.every is not None
-        return height * math.pow(self.gamma, position / self.every)
+        return height * math.pow(self.gamma or 1.0, position / (self.every or 1))
 
 
 @dataclass(frozen=True)

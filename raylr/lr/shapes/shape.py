@@ -30,7 +30,7 @@ class Shape(Checked, ABC):
 
     def multiplier(self, position: int, warmup: int, total: int) -> float:
         """Return the shape's factor of the LR for the update that starts at `position`."""
-        g = self.curve(position if position < total else total, warmup, total)  # noqa: FURB136 - min() costs 0.1 us
+        g = self.curve(position if position < total else total, warmup, total)
         return self.floor + (1.0 - self.floor) * g if self.floor else g
 
     @abstractmethod
