@@ -1,15 +1,24 @@
 """Ray Train without its own process group: workers form theirs through the hub, and a dead one is replaced alone.
 
-Touches what Ray 2.60 calls developer API: a backend with `has_replica_groups` makes Train's controller replace only the
-worker that failed and leave the train function of the others running.
+Touches private names of Ray 2.60: a backend with `has_replica_groups` makes Train's controller replace only the worker that
+failed and leave the train function of the others running. The stock controller gives up when a second worker dies before
+the first is replaced; ours looks for all the dead first.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+import ray
+from ray.exceptions import RayActorError
+from ray.train import Result
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+SIGN_OF_LIFE_S = 5.0
 
 
 class RestartBackend(Backend):
@@ -32,11 +41,47 @@ class OwnGroupConfig(BackendConfig):
         return ContinueBackend if self.can_continue else RestartBackend
 
 
+class ReplacingController(TrainController):
+    """Train's controller, which replaces several dead workers at once."""
+
+    def _replace_bad_workers(self, poll_status: WorkerGroupPollStatus) -> None:
+        groups = self._worker_group._replica_groups
+        signs = [group.get_workers()[0].actor.__ray_ready__.remote() for group in groups]
+        ray.wait(signs, num_returns=len(signs), timeout=SIGN_OF_LIFE_S)
+        failing = poll_status.failing_replica_group_indices
+        dead = [index for index, sign in enumerate(signs) if index in failing or not _is_alive(sign)]
+        for index in dead:
+            groups[index].shutdown()
+        for index in dead:
+            try:
+                self._worker_group.replace_replica_group(index)
+            except RayActorError:  # one more died meanwhile; the next poll finds it
+                return
+
+
+def _is_alive(sign: Any) -> bool:
+    try:
+        ray.get(sign, timeout=0)
+    except (RayActorError, ray.exceptions.GetTimeoutError):
+        return False
+    return True
+
+
 class LeanTrainer(DataParallelTrainer):
-    """Ray Train's trainer without the detached process that frees placement groups after a dead controller.
+    """Ray Train's trainer with the controller above, and without the detached process that frees placement groups.
 
     That process needs Ray's dashboard, and Ray frees a job's placement groups itself when its driver ends.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         return [one for one in super()._create_default_callbacks() if not isinstance(one, PlacementGroupCleanerCallback)]
+
+    def _initialize_and_run_controller(self, **settings: Any) -> Result:
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "label_selector": {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()},
+            "runtime_env": {"env_vars": get_env_vars_to_propagate()},
+        }
+        controller = ray.remote(**options)(ReplacingController).remote(**settings)
+        ray.get(controller.run.remote())
+        return ray.get(controller.get_result.remote())
