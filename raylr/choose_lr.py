@@ -25,7 +25,7 @@ from raylr.lr import (
     shape_text,
 )
 from raylr.lr.durations import rounded_half_up
-from raylr.plan import Reason
+from raylr.run_plan import Reason
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ def _warmup(part: Part, shape: Shape, clock: Clock, k: float, legw: bool) -> tup
         return count, "given"
     if _rises_by_itself(shape):
         return 0, "the shape has a rise of its own"
-    epochs = warmup_epochs(1.0 if legw else k, clock.total_examples / clock.examples_per_epoch)
-    count = round(min(epochs, epochs * factor) / factor * clock.examples_per_epoch)
+    epochs = warmup_epochs(k, clock.total_examples / clock.examples_per_epoch, legw)
+    count = round(epochs * clock.examples_per_epoch)
     if legw:
         return count, f"at the reference batch; LEGW makes it x {k:g}"
     return count, f"1 epoch, and 1 more per doubling of the reference batch (k = {k:g}); a fifth of the run at most"

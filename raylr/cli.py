@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from raylr.cli_cluster import cluster
 from raylr.cli_options import ConfigCommand
 from raylr.config import Config
 from raylr.errors import ConfigError, RaylrError
@@ -77,7 +78,7 @@ def describe_data(config: Config) -> int:
     from raylr.reporting.tables import console, dataset
     from raylr.training.data import describe
 
-    console().print(dataset(describe(config.data)))
+    console().print(dataset(describe(config.data)), soft_wrap=True)
     return 0
 
 
@@ -89,7 +90,7 @@ def prepare_data(config: Config) -> int:
 
     with counting("decoding images") as report:
         info = prepare(config.data, report)
-    console().print(dataset(info))
+    console().print(dataset(info), soft_wrap=True)
     return 0
 
 
@@ -149,7 +150,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     for name, action in (("describe", describe_data), ("prepare", prepare_data), ("verify", verify_data)):
         data.add_command(ConfigCommand(name, action, arguments, sections=["data"]))
-    for command in (data, fields, runs):
+    for command in (data, fields, runs, cluster):
         raylr.add_command(command)
     return raylr
 

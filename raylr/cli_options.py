@@ -16,6 +16,9 @@ from raylr.settings import load_config
 
 TITLES = {"": "run", "optimizers.NAME": "optimizers (several, by name)"}
 
+EPILOG = """Fields are `batch: {global_size: 512}` in CONFIG.yaml and `--batch.global-size 512` as flags; `raylr fields`
+lists them with their units. A duration is 5ep (epochs), 400st (updates), 20000ex (examples) or 0.3dur (of the run)."""
+
 
 class FieldOption(click.Option):
     """The flag of one field of the config."""
@@ -60,6 +63,7 @@ class ConfigCommand(click.Command):
             params=[click.Argument(["config"], required=False, metavar="[CONFIG.yaml]"), *options, *self.fields],
             callback=self._call,
             help=action.__doc__,
+            epilog=EPILOG,
             short_help=(action.__doc__ or "").partition("\n")[0],
             context_settings={"max_content_width": 120, "token_normalize_func": lambda token: token.replace("_", "-")},
         )
@@ -74,9 +78,11 @@ class ConfigCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            raise self._unknown(error.option_name) from None
+            raise self._unknown(error.option_name, ctx.command_path) from None
 
-    def _unknown(self, flag: str) -> ConfigError:
+    def _unknown(self, flag: str, verb: str) -> ConfigError:
+        if flag.lstrip("-").replace("-", "_") in {setting.key for setting in settings(Config)}:
+            return ConfigError(f"{flag} is not a flag of `{verb}`; `{verb} --help` lists them")
         others = [option for param in self.params if not isinstance(param, FieldOption) for option in param.opts]
         known = [option.setting.key for option in self.fields] + [option.removeprefix("--") for option in others]
         return unknown_field(flag.lstrip("-").replace("-", "_"), known)

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from raylr.config import Scaling
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -10,7 +12,7 @@ class Tuned:
 
     base_lr: float
     reference_batch: int
-    scaling: str
+    scaling: Scaling
     weight_decay: float
 
 
@@ -29,10 +31,14 @@ WARMUP_EPOCHS = (
 WARMUP_SHARE = 0.2  # of the run, at most
 
 
-def warmup_epochs(k: float, epochs: float) -> float:
+def warmup_epochs(k: float, epochs: float, legw: bool = False) -> float:
     """Epochs of warmup for a batch of k reference batches: 1 + log2(k), at most a fifth of the run.
+
+    Under LEGW, which multiplies the warmup by k itself, 1 epoch at the reference batch, with the same limit.
 
     >>> warmup_epochs(1, epochs=8), warmup_epochs(4, epochs=90), warmup_epochs(4, epochs=10)
     (1.0, 3.0, 2.0)
     """
+    if legw:
+        return min(WARMUP_EPOCHS, WARMUP_SHARE * epochs / max(1.0, k))
     return min(WARMUP_EPOCHS * (1 + math.log2(max(1.0, k))), WARMUP_SHARE * epochs)

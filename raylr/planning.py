@@ -2,8 +2,8 @@
 
 from raylr.config import Config
 from raylr.lr import Policy
-from raylr.plan import Plan
 from raylr.resolve import local_hardware, resolve
+from raylr.run_plan import Plan
 from raylr.training.data import describe
 
 

@@ -12,7 +12,7 @@ from raylr.config import Config
 from raylr.defaults import EPOCHS, GLOBAL_BATCH, TUNED
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, examples, lint
-from raylr.plan import OptimizerPlan, Plan, Reason
+from raylr.run_plan import OptimizerPlan, Plan, Reason
 from raylr.story import DatasetInfo, story
 
 
@@ -148,10 +148,10 @@ def _check_workers(config: Config, size: int) -> None:
     num_micro = size // config.batch.micro_size
     if high > num_micro:
         finer = next((micro for micro in range(size // high, 0, -1) if size % micro == 0), None)
+        division = f"batch.global_size={size} / batch.micro_size={config.batch.micro_size}"
         raise ConfigError(
-            f"workers={config.workers} is more than the {num_micro} micro-batches of an update "
-            f"(batch.global_size={size} / batch.micro_size={config.batch.micro_size}); use at most {num_micro} workers"
-            + (f" or batch.micro_size={finer}" if finer else "")
+            f"workers={config.workers} is more than there are micro-batches in an update, {num_micro} ({division}); "
+            f"use workers={num_micro}" + (f" or batch.micro_size={finer}" if finer else "")
         )
     uneven = [world_size for world_size in range(low, high + 1) if num_micro % world_size]
     if config.batch.reduce == "ddp" and uneven:

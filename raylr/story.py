@@ -5,7 +5,7 @@ from typing import Protocol
 
 from raylr.choose_lr import Part
 from raylr.config import Config
-from raylr.plan import Plan, Reason
+from raylr.run_plan import Plan, Reason
 
 
 class DatasetInfo(Protocol):

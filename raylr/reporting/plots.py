@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raylr.errors import ConfigError
 from raylr.lr import Policy
-from raylr.plan import Plan
+from raylr.run_plan import Plan
 
 NUM_POINTS = 1000
 MARKS = "*o+x#@%&"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from raylr.reporting.tables import console, rates, results, story
 from raylr.storage import Folder
@@ -25,14 +26,13 @@ class Display:
         self.log_interval_s = log_interval_s
         self._rows: list[dict[str, Any]] = []
         self._logged_at = -log_interval_s
-        self._bar = _bar(self.out)
-        self._task: TaskID | None = None
+        self._bar: Progress | None = None  # only in a terminal, while something moves
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._end_bar()
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event; a kind that is not known here is passed over."""
@@ -86,26 +86,27 @@ class Display:
 
     def _move(self, text: str, done: int, total: int) -> None:
         if self.out.is_terminal:
-            if self._task is None:
+            if self._bar is None:
                 self._bar = _bar(self.out)
+                self._bar.add_task(text, total=total)
                 self._bar.start()
-                self._task = self._bar.add_task(text, total=total)
-            self._bar.update(self._task, description=text, completed=done, total=total)
+            self._bar.update(self._bar.task_ids[0], description=text, completed=done, total=total)
         elif time.monotonic() - self._logged_at >= self.log_interval_s:
             self._logged_at = time.monotonic()
             self._line(f"{done / total:4.0%}  {text}")
 
     def _end_bar(self) -> None:
-        self._bar.stop()
-        self._task = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def _line(self, text: str) -> None:
-        self.out.print(text, soft_wrap=True)
+        self.out.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def _bar(out: Console) -> Progress:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), TimeRemainingColumn())
-    return Progress(*columns, console=out, transient=True)
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    return Progress(text, BarColumn(bar_width=20), TimeRemainingColumn(), console=out, transient=True)
 
 
 @contextlib.contextmanager
@@ -113,4 +114,3 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """Give a callback (done, total) that shows how far `what` is."""
     with Display() as display:
         yield lambda done, total: display._move(what, done, total)
-        display._end_bar()

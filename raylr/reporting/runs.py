@@ -32,11 +32,13 @@ def explain_step(folder: Folder, step: int) -> str:
     position, batch = row["position"], row["global_batch"]
     lines = [f"step {step} of {folder}: position {position:,}, epoch {row['epoch']:.3f}, global batch {batch}"]
     for name, lr in row["lr"].items():
-        lines += ["", f"{name}: the ledger has LR {lr!r}"]
+        own = policy.lr(position, batch, name)
+        agrees = "as the policy says, to the last bit" if lr == own else f"where policy.json alone gives {own!r}"
+        lines += ["", f"{name}: LR {lr!r} in the ledger, {agrees}"]
+        if lr != own:
+            override = row["factors"][name]["override"]
+            lines.append(f"override {override!r} was at work, set by {', '.join(row['causes'])}")
         lines.append(policy.explain(position, batch, name))
-        factors = row["factors"][name]
-        if factors["override"] != 1.0:
-            lines.append(f"override {factors['override']!r} was at work, set by {', '.join(row['causes'])}")
     return "\n".join(lines)
 
 

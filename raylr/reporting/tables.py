@@ -9,7 +9,7 @@ from rich.table import Table
 
 from raylr.fields import Setting
 from raylr.lr import Policy
-from raylr.plan import Plan
+from raylr.run_plan import Plan
 
 LOG_WIDTH = 200  # of a table that goes into a file or a pipe
 
@@ -131,18 +131,26 @@ def run_table(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
     return table
 
 
-def dataset(info: DataFacts) -> Table:
-    """What a data set holds."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    height, width, channels = info.image_shape
-    table.add_row("source", info.source)
-    size = f"{height} x {width} x {channels}"
-    table.add_row("images", f"{info.num_train:,} for training, {info.num_test:,} for the test, {size}")
-    table.add_row("classes", f"{len(info.class_names)}: {', '.join(info.class_names)}")
-    table.add_row("data_sha256", info.data_sha256 or "known once it is prepared")
-    if info.note:
-        table.add_row("note", info.note)
+def node_table(nodes: Iterable[tuple[int, int, str]]) -> Table:
+    """Index, CPUs and state of a cluster's nodes; node 0 is the head."""
+    table = _table("node", "CPUs", "state")
+    for index, cpus, state in nodes:
+        table.add_row(f"{index} (head)" if index == 0 else str(index), str(cpus), state)
     return table
+
+
+def dataset(info: DataFacts) -> str:
+    """What a data set holds, in lines."""
+    height, width, channels = info.image_shape
+    lines = {
+        "source": info.source,
+        "training": f"{info.num_train:,} images of {height} x {width} x {channels}",
+        "test": f"{info.num_test:,} images",
+        "classes": f"{len(info.class_names)}: {', '.join(info.class_names)}",
+        "data_sha256": info.data_sha256 or "known once it is prepared",
+        "note": info.note,
+    }
+    return "\n".join(f"{name + ':':<12} {value}" for name, value in lines.items() if value)
 
 
 def _table(*headings: str, numeric: bool = True) -> Table:

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from raylr.config import Config
 from raylr.errors import ConfigError, RaylrError
 from raylr.lr import Policy
-from raylr.plan import Plan
 from raylr.resolve import Hardware, local_hardware, resolve
+from raylr.run_plan import Plan
 from raylr.running.local import cluster
 from raylr.storage import Folder, run_folder
 from raylr.training.data import DatasetInfo, prepare

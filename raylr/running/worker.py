@@ -11,7 +11,7 @@ import ray.train
 
 from raylr.config import DataConfig
 from raylr.lr import Policy
-from raylr.plan import Plan
+from raylr.run_plan import Plan
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
 from raylr.training.ddp import trainer_for

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from raylr.plan import Plan
+from raylr.run_plan import Plan
 from raylr.training.group import Group
 from raylr.training.stream import examples_at, micro_batch_seed
 from raylr.training.trainer import Trainer, Update

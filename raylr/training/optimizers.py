@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from raylr.errors import ConfigError
-from raylr.plan import OptimizerPlan
+from raylr.run_plan import OptimizerPlan
 
 Named = list[tuple[str, nn.Parameter]]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from raylr.lr import Factors, Override, Policy
 from raylr.lr.scaling import scaled_betas_eps
-from raylr.plan import Plan
+from raylr.run_plan import Plan
 from raylr.training.augment import augment, to_input
 from raylr.training.batchnorm import RunningStatistics
 from raylr.training.data import Dataset

@@ -1,0 +1,112 @@
+"""Plans and results as tables: the numbers that stand in them."""
+
+import io
+
+from rich.console import Console
+from rich.table import Table
+
+from raylr.config import Config
+from raylr.fields import settings
+from raylr.reporting import tables
+from raylr.resolve import Hardware, resolve
+from raylr.settings import load_config
+from raylr.training.data import DatasetInfo
+
+DATA = DatasetInfo("cifar10", 50_000, 10_000, tuple("abcdefghij"), (32, 32, 3), "", "")
+
+
+def lines(table: Table) -> list[str]:
+    file = io.StringIO()
+    Console(file=file, width=300).print(table)
+    return [" ".join(line.split()) for line in file.getvalue().splitlines()]
+
+
+def numbers(world_sizes: list[int], **values: str) -> list[str]:
+    config = load_config(None, {key.replace("__", "."): value for key, value in values.items()})
+    return lines(tables.numbers(*resolve(config, DATA, Hardware(False, 0)), world_sizes))
+
+
+def test_a_fixed_batch_gives_the_same_lr_at_every_world_size() -> None:
+    found = numbers([1, 2, 3], lr__base="0.2", lr__reference_batch="256", batch__global_size="1024")
+    assert found[0] == "workers micro-batches each global batch updates k peak LR first LR warmup updates"
+    # k = 4: warmup min(3, 8 / 5) epochs = 80,000 examples = 79 updates; the first is 1024 / 80,000 of the peak 0.8
+    assert found[2:] == [
+        "1 8 1024 390 4 0.8 0.01024 79",
+        "2 4 1024 390 4 0.8 0.01024 79",
+        "3 2 to 3 1024 390 4 0.8 0.01024 79",
+    ]
+
+
+def test_a_batch_per_worker_gives_the_lr_of_the_batch() -> None:
+    found = numbers(
+        [1, 2, 4],
+        lr__base="0.1",
+        lr__reference_batch="256",
+        lr__warmup="1ep",
+        batch__per_worker_size="256",
+        workers="1:4",
+    )
+    assert found[2:] == [
+        "1 2 256 1,562 1 0.1 0.000512 196",
+        "2 2 512 781 2 0.2 0.002048 98",
+        "4 2 1024 390 4 0.4 0.008192 49",
+    ]
+
+
+def test_more_workers_than_micro_batches_are_shown_as_what_cannot_be() -> None:
+    assert numbers([8])[2] == "8 more than the 4 there are"
+
+
+def test_each_optimizer_has_columns_of_its_own() -> None:
+    found = numbers([1], optimizers__a__match="a*", optimizers__b__match="b*", workers="1")
+    assert found[0].endswith("a k a peak LR a first LR a warmup updates b k b peak LR b first LR b warmup updates")
+
+
+def test_the_story_is_numbered_from_one() -> None:
+    plan, _ = resolve(Config(), DATA, Hardware(False, 0))
+    story = tables.story(plan).splitlines()
+    assert [line[:3] for line in story[:2]] == [" 1.", " 2."]
+    assert story[1] == " 2. model         cnn-small  (model.name=cnn-small)"
+    assert len(story) == len(plan.story)
+
+
+def test_every_field_stands_in_the_table_of_fields() -> None:
+    found = lines(tables.setting_table(settings(Config)))
+    assert "batch.micro_size integer 128 examples through the model at once; BatchNorm sees these together" in found
+    match = (
+        "optimizers.NAME.match text (must be given) names of its parameters: patterns with * and ?, separated by commas"
+    )
+    assert match in found
+    assert len(found) == 2 + len(list(settings(Config)))
+
+
+def test_runs_without_a_result_are_unfinished() -> None:
+    result = {
+        "status": "complete",
+        "test_accuracy": 0.9012,
+        "epochs": 8.0,
+        "steps": 781,
+        "wall_s": 61.04,
+        "data_source": "cifar10",
+    }
+    found = lines(tables.run_table([("a", result), ("b", {})]))
+    assert found[2:] == ["a complete 90.12% 8 781 61.0 cifar10", "b unfinished"]
+
+
+def test_a_data_set_is_told_in_lines() -> None:
+    assert tables.dataset(DATA).splitlines() == [
+        "source:      cifar10",
+        "training:    50,000 images of 32 x 32 x 3",
+        "test:        10,000 images",
+        "classes:     10: a, b, c, d, e, f, g, h, i, j",
+        "data_sha256: known once it is prepared",
+    ]
+
+
+def test_several_lrs_carry_their_optimizers_names() -> None:
+    assert tables.rates({"sgd": 0.123456}) == "0.1235"
+    assert tables.rates({"a": 0.5, "b": 1e-5}) == "a=0.5 b=1e-05"
+
+
+def test_nodes_are_listed_with_their_state() -> None:
+    assert lines(tables.node_table([(0, 2, "alive"), (1, 4, "dead")]))[2:] == ["0 (head) 2 alive", "1 4 dead"]
