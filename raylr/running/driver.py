@@ -19,7 +19,7 @@ from raylr.resolve import Hardware, local_hardware, resolve
 from raylr.run_plan import Plan
 from raylr.running.local import cluster
 from raylr.storage import Folder, run_folder
-from raylr.training.data import DatasetInfo, prepare
+from raylr.training.data import DatasetInfo, describe, prepare
 
 Listener = Callable[[dict[str, Any]], None]
 # What a plan may change between two starts of one run without changing its result.
@@ -43,6 +43,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
     Raises ConfigError for a request that is refused before anything starts, RaylrError for a run that failed.
     """
     tell = on_event or (lambda event: None)
+    resolve(config, describe(config.data), local_hardware())  # refuse before anything is downloaded or decoded
     info = prepare(config.data, lambda done, total: tell({"kind": "prepare", "done": done, "total": total}))
     plan, policy = resolve(config, info, local_hardware())
     folder = run_folder(config.storage, run_name(config, plan))
