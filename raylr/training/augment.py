@@ -1,7 +1,7 @@
 """Mirror, crop and cut out images, and turn them into what a model takes: in batches, on any device.
 
-Every random number is a function of (seed, epoch, example), so an example looks the same whichever rank meets it and after
-any restart. Mirror, padding and crop are one gather of pixels; nothing is done per image in Python.
+Every random number is a function of (seed, epoch, example), so an example looks the same whichever rank meets it and
+after any restart. Mirror, border, crop and cutout are one gather of pixels; nothing is done per image in Python.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,12 @@ def augment(
     cutout: int,
     mean: Sequence[float],
 ) -> Tensor:
-    """Augmented copies, uint8 [b, H, W, C], of the images uint8 [b, H, W, C] of examples `ids` [b] in `epochs` [b], int64.
+    """Augmented copies of images, uint8 [b, H, W, C], that are the examples `ids` [b] in `epochs` [b], both int64.
 
-    flip: `random` mirrors by chance, `alternate` mirrors half of the images in even epochs and the other half in odd ones
-    (Jordan 2024), `none` does nothing. crop_padding: a window of the old size, anywhere in the image with a border of so many
-    reflected pixels. cutout: a square of that side, anywhere within the image, is set to `mean` (0..1 per channel), rounded.
+    flip: `random` mirrors by chance, `alternate` mirrors half of the images in even epochs and the other half in odd
+    ones (Jordan 2024), `none` does nothing. crop_padding: a window of the old size, anywhere in the image with a border
+    of so many reflected pixels. cutout: a square of that side, anywhere within the image, is set to `mean` (0..1 per
+    channel), rounded to whole grey levels.
     """
     count, height, width, channels = images.shape
     check_fits(height, width, crop_padding, cutout)
@@ -77,7 +78,7 @@ def _mirrored(flip: str, words: Tensor, ids: Tensor, epochs: Tensor, seed: int) 
 
 
 def _window(starts: Tensor, size: int) -> Tensor:
-    """Indices [b, size] of the pixels from `starts` on, reflected at both ends of 0 .. size - 1 without repeating the edge."""
+    """Indices [b, size] of the pixels from `starts` on, reflected at the ends of 0 .. size - 1, the edge once."""
     places = (starts[:, None] + torch.arange(size, device=starts.device)).abs()
     return (size - 1) - ((size - 1) - places).abs()
 

@@ -1,7 +1,7 @@
-"""The models that ship: small convolutional networks of the fast kind, after airbench94 (Jordan 2024, arXiv 2404.00498).
+"""The models that ship: convolutional networks of the fast kind, after airbench94 (Jordan 2024, arXiv 2404.00498).
 
-A 2 x 2 stem, three groups that halve the resolution, a max over what is left, a linear layer scaled down. Convolutions start
-as the identity on their first channels, so that the signal passes a fresh network.
+A 2 x 2 stem, three groups that halve the resolution, a max over what is left, a linear layer scaled down. Convolutions
+start as the identity on their first channels, so that the signal passes a fresh network.
 """
 
 import difflib
@@ -57,7 +57,8 @@ def build(name: str, num_classes: int, image_shape: tuple[int, int, int], dropou
     height, width, channels = image_shape
     if min(height, width) < SMALLEST_SIDE:
         raise ConfigError(
-            f"model.name={name} needs images of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels; data.source has {height} x {width}"
+            f"model.name={name} needs images of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels; "
+            f"data.source has {height} x {width}"
         )
     return FastCNN(WIDTHS[name], num_classes, channels, dropout)
 

@@ -1,7 +1,7 @@
-"""Random numbers as a pure function of a counter: SplitMix64 (Steele, Lea & Flood 2014) on numpy arrays and torch tensors.
+"""Random numbers as a function of a counter: SplitMix64 (Steele, Lea & Flood 2014) on numpy arrays and torch tensors.
 
-Whoever asks for the number of a (seed, epoch, example) gets it without having drawn those before it, on any device and any
-version of the libraries. int64 stands for the 64 bits throughout: sums and products wrap in both libraries.
+Whoever asks for the number of a (seed, epoch, example) gets it without having drawn those before it, on any device and
+any version of the libraries. int64 stands for the 64 bits throughout: sums and products wrap in both libraries.
 """
 
 from typing import TYPE_CHECKING, TypeVar

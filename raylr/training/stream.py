@@ -1,7 +1,7 @@
 """Which example comes when: one endless stream of permutations, and the seeds that hang on a place in it.
 
-The stream is the permutation of epoch 0, then that of epoch 1, and so on. A global batch is the slice [position, position +
-batch) of it and may cross the end of an epoch. Everything is a function of (seed, position), so no state is to be saved.
+The stream is the permutation of epoch 0, then that of epoch 1, and so on. A global batch is its slice [position,
+position + batch) and may cross the end of an epoch. All is a function of (seed, position), so no state is to be saved.
 """
 
 from functools import lru_cache
@@ -16,7 +16,7 @@ ORDER, MICRO_BATCH = 1, 2  # purposes: no two of them share their random numbers
 
 @lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, num_examples: int) -> npt.NDArray[np.int64]:
-    """The order of the examples in an epoch: they are sorted by their random words. Read-only; the last few are kept."""
+    """The order of the examples in an epoch: sorted by their random words. Read-only; the last few are kept."""
     words = splitmix64(start_state(seed, ORDER, epoch), np.arange(num_examples, dtype=np.int64))
     order = np.argsort(words).astype(np.int64, copy=False)  # words of one state never tie
     order.flags.writeable = False
@@ -36,5 +36,5 @@ def examples_at(
 
 
 def micro_batch_seed(seed: int, position: int, index: int) -> int:
-    """The seed, in [0, 2^64), of what is random inside the model (dropout) in micro-batch `index` of the update at `position`."""
+    """The seed, in [0, 2^64), of the dropout in micro-batch number `index` of the update at `position`."""
     return start_state(seed, MICRO_BATCH, position, index) & MASK

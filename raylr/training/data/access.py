@@ -6,7 +6,7 @@ from dataclasses import replace
 from raylr.config import DataConfig
 from raylr.errors import ConfigError
 from raylr.training.data import cache
-from raylr.training.data.cifar import Cifar10, Unavailable
+from raylr.training.data.cifar import Cifar10, UnavailableError
 from raylr.training.data.dataset import Dataset, DatasetInfo, Report, Source
 from raylr.training.data.pictures import Pictures
 from raylr.training.data.synthetic import Synthetic
@@ -33,7 +33,7 @@ def prepare(config: DataConfig, report: Report | None = None) -> DatasetInfo:
     source: Source = Cifar10(config.root) if config.source == "auto" else _named(config)
     try:
         cache.make(cache.folder_of(config.cache_dir, source), source, report)
-    except Unavailable as error:
+    except UnavailableError as error:
         if config.source != "auto":
             raise ConfigError(
                 f"data.source=cifar10: {error}; put its files there, or use data.source=synthetic"

@@ -27,7 +27,7 @@ REACH_S = 8.0  # to find out whether there is a way to the server; by then we ha
 STALL_S = 30.0  # without a byte, once the download runs
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """CIFAR-10 is not here and cannot be fetched."""
 
 
@@ -90,8 +90,8 @@ class Cifar10:
         finally:
             socket.setdefaulttimeout(before)
 
-    def _unavailable(self, reason: str) -> Unavailable:
-        return Unavailable(f"CIFAR-10 is not in data.root={self.root} and cannot be downloaded ({reason})")
+    def _unavailable(self, reason: str) -> UnavailableError:
+        return UnavailableError(f"CIFAR-10 is not in data.root={self.root} and cannot be downloaded ({reason})")
 
 
 def contents(folder: Path) -> Contents:
@@ -120,7 +120,7 @@ def unreachable(url: str = URL, limit_s: float = REACH_S) -> str:
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=limit_s).close()
+            urllib.request.build_opener().open(urllib.request.Request(url, method="HEAD"), timeout=limit_s).close()
             outcome[0] = ""
         except OSError as error:
             outcome[0] = str(error).strip("<>")

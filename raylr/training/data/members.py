@@ -1,4 +1,4 @@
-"""The files in a folder or an archive, one after the other.
+"""The files in a folder or an archive: their names first, then the bytes of those that are wanted.
 
 Nothing is unpacked to disk, and no link in an archive is followed.
 """
@@ -8,12 +8,12 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from stat import S_ISLNK
+from typing import Protocol
 
 from raylr.errors import ConfigError
 
@@ -22,21 +22,94 @@ LARGEST_FILE = 64 * 2**20  # bytes; a damaged or hostile header may promise any 
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, RuntimeError)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
-    """A file, or a folder. `read` is to be called before the next member is asked for."""
+    """A file or a folder. The name is relative, with / between the parts; the place is the packing's own."""
 
-    name: str  # relative, with / between the parts
+    name: str
     is_folder: bool
     size: int
-    read: Callable[[], bytes]
+    place: int | str
+
+
+class Packing(Protocol):
+    """A folder or an archive that is open."""
+
+    def members(self) -> Iterator[Member]:
+        """All members as they are stored; of a folder, sorted."""
+
+    def read(self, member: Member) -> bytes:
+        """The bytes of a file. Quick only when files are asked for in the order of `members`."""
+
+
+class Folder:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def members(self) -> Iterator[Member]:
+        for folder, folders, files in os.walk(self._path, onerror=_raise):
+            folders.sort()
+            inside = Path(folder).relative_to(self._path)
+            yield Member(inside.as_posix(), True, 0, "")
+            for name in sorted(files):
+                path = inside / name
+                yield Member(path.as_posix(), False, (self._path / path).stat().st_size, str(path))
+
+    def read(self, member: Member) -> bytes:
+        return (self._path / str(member.place)).read_bytes()
+
+
+class Zip:
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+
+    def members(self) -> Iterator[Member]:
+        for info in self._archive.infolist():
+            if S_ISLNK(info.external_attr >> 16):
+                raise _link(self._archive.filename, info.filename)
+            yield Member(_plain(info.filename), info.is_dir(), info.file_size, info.filename)
+
+    def read(self, member: Member) -> bytes:
+        return self._archive.read(str(member.place))
+
+
+class Tar:
+    def __init__(self, archive: tarfile.TarFile) -> None:
+        assert archive.fileobj is not None
+        self._archive, self._file = archive, archive.fileobj  # the file is the unpacked stream
+
+    def members(self) -> Iterator[Member]:
+        for info in self._archive:
+            if not (info.isfile() or info.isdir()):
+                raise _link(self._archive.name, info.name)
+            yield Member(_plain(info.name), info.isdir(), info.size, info.offset_data)
+        # tarfile takes a broken header, or the end of the file, for the end of the archive
+        if self._bytes(self._archive.offset, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no end mark")
+
+    def read(self, member: Member) -> bytes:
+        return self._bytes(int(member.place), member.size)
+
+    def _bytes(self, start: int, size: int) -> bytes:
+        self._file.seek(start)
+        data: bytes = self._file.read(size)
+        if len(data) != size:
+            raise tarfile.ReadError("unexpected end of data")
+        return data
 
 
 @contextmanager
-def readable(source: str) -> Iterator[None]:
-    """Turn whatever a broken archive or folder raises into a ConfigError."""
+def opened(source: str, path: Path) -> Iterator[Packing]:
+    """The packing at a path. Whatever it raises when it is broken becomes a ConfigError about data.source=`source`."""
     try:
-        yield
+        if path.is_dir():
+            yield Folder(path)
+        elif path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                yield Zip(archive)
+        else:
+            with tarfile.open(path) as tar:
+                yield Tar(tar)
     except BROKEN as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         raise ConfigError(
@@ -44,62 +117,12 @@ def readable(source: str) -> Iterator[None]:
         ) from error
 
 
-def members(path: Path) -> Iterator[Member]:
-    """The members in the order in which they are stored; of a folder, sorted."""
-    walk = _of_folder if path.is_dir() else _of_zip if path.suffix == ".zip" else _of_tar
-    for member in walk(path):
-        if member.size > LARGEST_FILE:
-            raise ConfigError(
-                f"data.source={path}: {member.name} has {member.size} bytes; an image has at most {LARGEST_FILE}"
-            )
-        yield member
-
-
-def _of_folder(path: Path) -> Iterator[Member]:
-    for folder, folders, files in os.walk(path, onerror=_raise):
-        folders.sort()
-        inside = Path(folder).relative_to(path)
-        yield Member(inside.as_posix(), True, 0, bytes)
-        for name in sorted(files):
-            file = Path(folder, name)
-            yield Member((inside / name).as_posix(), False, file.stat().st_size, file.read_bytes)
-
-
-def _of_zip(path: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if S_ISLNK(info.external_attr >> 16):
-                raise _link(path, info.filename)
-            yield Member(_plain(info.filename), info.is_dir(), info.file_size, partial(archive.read, info))
-
-
-def _of_tar(path: Path) -> Iterator[Member]:
-    with tarfile.open(path) as archive:
-        for info in archive:
-            if not (info.isfile() or info.isdir()):
-                raise _link(path, info.name)
-            yield Member(_plain(info.name), info.isdir(), info.size, partial(_read_tar, archive, info))
-        # tarfile takes a broken header, or the end of the file, for the end of the archive
-        assert archive.fileobj is not None
-        archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("no end mark")
-
-
-def _read_tar(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(info)
-    data = file.read() if file else b""
-    if len(data) != info.size:
-        raise tarfile.ReadError("unexpected end of data")
-    return data
-
-
 def _plain(name: str) -> str:
     return name.removeprefix("./").rstrip("/")
 
 
-def _link(path: Path, name: str) -> ConfigError:
-    return ConfigError(f"data.source={path}: {name} is a link or a device; pack plain files only")
+def _link(archive: object, name: str) -> ConfigError:
+    return ConfigError(f"data.source={archive}: {name} is a link or a device; pack plain files only")
 
 
 def _raise(error: OSError) -> None:

@@ -4,9 +4,9 @@ import hashlib
 import io
 import os
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from PIL import Image, UnidentifiedImageError
 
 from raylr.errors import ConfigError
 from raylr.training.data.dataset import SPLITS, Contents, DatasetInfo, Images, Indices, Piece
-from raylr.training.data.members import ARCHIVES, Member, members, readable
+from raylr.training.data.members import ARCHIVES, LARGEST_FILE, Member, Packing, opened
 
-Classes = dict[str, list[str]]  # names of files by class
+Listed = list[tuple[str, str, Member]]  # split, class, member; a folder that is a class too
 CHANNELS = {"L": 1, "RGB": 3}
 
 
@@ -48,9 +48,8 @@ class Pictures:
     def key(self) -> str:
         """An archive is known by its path, size and time of change; a folder by those of all its files."""
         path = self.path
-        with readable(self.name):
-            files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-            stamps = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        stamps = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
         digest = hashlib.sha256(repr((str(path), stamps)).encode()).hexdigest()
         return f"{re.sub('[^A-Za-z0-9_-]+', '-', path.name)}-{digest[:12]}"
 
@@ -61,31 +60,36 @@ class Pictures:
 
     def scan(self) -> Contents:
         """List the images; their order is that of their names, whatever they are packed in."""
-        found: dict[str, Classes] = {split: defaultdict(list) for split in SPLITS}
-        first, other = None, "nothing"
-        with readable(self.name):
-            for member in members(self.path):
-                if (place := self._place(member)) is None:
-                    other = other if member.is_folder else member.name
-                    continue
-                names = found[place[0]][place[1]]  # of a folder too: an empty class is to be seen
-                if not member.is_folder:
-                    names.append(member.name)
-                    first = first or First(member.name, _shape(self._open(member)))
-        self._check(found, other)
-        assert first is not None
-        class_names = tuple(sorted(found["train"]))
-        ordered = {
-            split: [(label, name) for label, key in enumerate(class_names) for name in sorted(found[split][key])]
-            for split in SPLITS
-        }
-        labels = {split: np.array([label for label, _ in ordered[split]], dtype=np.int64) for split in SPLITS}
-        places = {
-            name: (split, np.array([place])) for split in SPLITS for place, (_, name) in enumerate(ordered[split])
-        }
-        if len(places) < sum(map(len, ordered.values())):
+        with opened(self.name, self.path) as packing:
+            listed = self._list(packing)
+            class_names = self._class_names(listed)
+            files = [(split, name, member) for split, name, member in listed if not member.is_folder]
+            first = First(files[0][2].name, _shape(self._open(packing, files[0][2])))
+        labels: dict[str, Indices] = {}
+        places: dict[str, tuple[str, Indices]] = {}
+        for split in SPLITS:
+            ordered = sorted((name, member.name) for its_split, name, member in files if its_split == split)
+            labels[split] = np.searchsorted(class_names, [name for name, _ in ordered])
+            places |= {name: (split, np.array([place])) for place, (_, name) in enumerate(ordered)}
+        if len(places) < len(files):
             raise self._error("some file is in it twice; pack it anew")
-        return Contents(class_names, first.shape, labels, lambda: self._decode(places, first))
+        pieces = partial(self._decode, [member for _, _, member in files], places, first)
+        return Contents(class_names, first.shape, labels, pieces)
+
+    def _list(self, packing: Packing) -> Listed:
+        listed: Listed = []
+        other = "nothing"
+        for member in packing.members():
+            if member.size > LARGEST_FILE:
+                raise self._error(f"{member.name} has {member.size} bytes; an image has at most {LARGEST_FILE}")
+            if place := self._place(member):
+                listed.append((*place, member))
+            elif other == "nothing" and not member.is_folder:
+                other = member.name
+        for split in SPLITS:
+            if split not in {its_split for its_split, _, _ in listed}:
+                raise self._error(f"there is no {split}/<class>/<image> in it, but {other}")
+        return listed
 
     def _place(self, member: Member) -> tuple[str, str] | None:
         """The split and the class that a member belongs to, if any."""
@@ -98,26 +102,27 @@ class Pictures:
             raise self._error(f"{member.name} lies too deep; images are at {split}/<class>/<image>")
         return None
 
-    def _check(self, found: dict[str, Classes], other: str) -> None:
-        for split in SPLITS:
-            if not found[split]:
-                raise self._error(f"there is no {split}/<class>/<image> in it, but {other}")
-            if empty := [name for name, files in found[split].items() if not files]:
-                raise self._error(f"the class {min(empty)} has no image in {split}/; add some, or remove the class")
+    def _class_names(self, listed: Listed) -> tuple[str, ...]:
+        """The classes, sorted; each has images in both splits."""
+        named = {(split, name) for split, name, _ in listed}
+        filled = {(split, name) for split, name, member in listed if not member.is_folder}
+        if empty := sorted(named - filled):
+            split, name = empty[0]
+            raise self._error(f"the class {name} has no image in {split}/; add some, or remove the class")
         for has, lacks in (SPLITS, SPLITS[::-1]):
-            if missing := found[has].keys() - found[lacks].keys():
+            if missing := sorted(name for split, name in named if split == has and (lacks, name) not in named):
                 raise self._error(
-                    f"the class {min(missing)} is in {has}/ but missing from {lacks}/; each class is to be in both"
+                    f"the class {missing[0]} is in {has}/ but missing from {lacks}/; each is to be in both"
                 )
+        return tuple(sorted({name for _, name in named}))
 
-    def _decode(self, places: dict[str, tuple[str, Indices]], first: First) -> Iterator[Piece]:
-        with readable(self.name):
-            for member in members(self.path):
-                if member.name in places:
-                    yield Piece(*places[member.name], self._pixels(member, first)[None])
+    def _decode(self, files: list[Member], places: dict[str, tuple[str, Indices]], first: First) -> Iterator[Piece]:
+        with opened(self.name, self.path) as packing:
+            for file in files:  # as they are stored, for packings that can only be read from front to back
+                yield Piece(*places[file.name], self._pixels(packing, file, first)[None])
 
-    def _pixels(self, member: Member, first: First) -> Images:
-        image = self._open(member)
+    def _pixels(self, packing: Packing, member: Member, first: First) -> Images:
+        image = self._open(packing, member)
         if (shape := _shape(image)) != first.shape:
             raise self._error(
                 f"{member.name} is {_text(shape)}, but {first.name} is {_text(first.shape)}; all images are of one kind"
@@ -127,8 +132,8 @@ class Pictures:
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             raise self._error(f"{member.name} does not decode ({error}); remove or replace it") from error
 
-    def _open(self, member: Member) -> Image.Image:
-        data = member.read()
+    def _open(self, packing: Packing, member: Member) -> Image.Image:
+        data = packing.read(member)
         try:
             image = Image.open(io.BytesIO(data))
         except Exception as error:
