@@ -32,8 +32,8 @@ def up(
     """Start a cluster of `nodes` nodes with `cpus` logical CPUs each and return it when it takes jobs.
 
     Its state is kept under `clusters`. What is left of an earlier cluster of this name that is gone is cleared first.
-    If a part does not come up, nothing is left running. Raises ConfigError for a name or a port in use and for nonsense,
-    RaylrError for a node that fails.
+    If a part does not come up, nothing is left running. Raises ConfigError for a name or a port in use and for
+    nonsense, RaylrError for a node that fails.
     """
     need_proc()
     _check_counts(nodes=nodes, cpus=cpus)
@@ -105,9 +105,7 @@ def _clear_earlier(folder: Path) -> None:
     if (cluster := cluster_state.read(folder)) is None:
         return
     if cluster.runs():
-        raise ConfigError(
-            f"name={cluster.name}, this cluster is up at {cluster.dashboard}; use another name, or end it first"
-        )
+        raise ConfigError(f"name={cluster.name}, it is up at {cluster.dashboard}; end it first, or use another name")
     _end(cluster)
 
 
@@ -129,7 +127,7 @@ def _make_temp_dir() -> Path:
 
 
 def _end(cluster: LocalCluster) -> None:
-    """End its processes and remove what means nothing without them; the logs of its start stay, for who seeks a cause."""
+    """End its processes and remove what means nothing without them; the logs of its start stay: they tell a cause."""
     end(cluster.id, [node.process for node in cluster.nodes])
     shutil.rmtree(cluster.temp_dir, ignore_errors=True)
     cluster.token_path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How a node of a local cluster is started: the `ray start` command, its environment and ports, and when it is ready."""
+"""How a node of a local cluster is started: the `ray start` command, its environment and ports; when it is ready."""
 
 import os
 import secrets
@@ -76,6 +76,7 @@ def _environment(cluster: LocalCluster, index: int) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     own = {
         MARK: f"{cluster.id}/{index}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",  # a job's `python` is ours
         "SPT_NOENV": "1",  # Ray renames its processes; without this the new name overwrites the mark
         "DASHBOARD_METRIC_PORT": str(free_port()),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # a `uv run` above us would make every job pack its whole directory
@@ -93,9 +94,7 @@ def _wait_for(cluster: LocalCluster, node: Node, deadline: float) -> str:
         if not node.process.runs():
             raise RaylrError(f"node {node.index} ended while it started: {_last_line(log)}; all it said: {log}")
         if time.monotonic() > deadline:
-            raise RaylrError(
-                f"node {node.index} is not up after {START_TIMEOUT_S:g} s: {_last_line(log)}; all it said: {log}"
-            )
+            raise RaylrError(f"node {node.index} is not up after {START_TIMEOUT_S:g} s; all it said: {log}")
         time.sleep(0.05)
     return address
 

@@ -1,0 +1,207 @@
+"""Local clusters with the real commands: one is shared by most tests, a second comes up beside it and crashes."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raylr.errors import ConfigError, RaylrError
+from raylr.running import cluster, cluster_nodes
+from raylr.running.cluster import LocalCluster
+from raylr.running.cluster_state import read
+
+BIN = Path(sys.executable).parent
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def left_of(one: LocalCluster, index: int | None = None) -> set[int]:
+    """Running processes with the id of the cluster (of its node) in the environment, or its temporary folder's name
+    in the command line."""
+    words = [f"{one.temp_dir.name}", f"{one.id}"] if index is None else [f"{one.id}/{index}\0"]
+    pids = {int(name) for name in os.listdir("/proc") if name.isdigit()} - {os.getpid()}
+    return {pid for pid in pids if any(word.encode() in said_by(pid) for word in words)}
+
+
+def said_by(pid: int) -> bytes:
+    """The command line and the environment of a process; nothing when it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+    return b""
+
+
+def wait_until(holds: Callable[[], Any], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"not so after {timeout_s:g} s"
+        time.sleep(0.05)
+
+
+def answer(one: LocalCluster, token: str | None) -> int:
+    """The HTTP status with which the job server answers."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{one.dashboard}/api/jobs/", headers=headers)) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("clusters")
+
+
+@pytest.fixture(scope="module")
+def shared(clusters: Path) -> Iterator[LocalCluster]:
+    one = cluster.up("shared", nodes=2, cpus=1, clusters=clusters)
+    yield one
+    cluster.down("shared", clusters=clusters)
+    assert left_of(one) == set()
+    assert not one.temp_dir.exists()
+    assert not one.folder.exists()
+
+
+def test_all_nodes_are_alive_after_up(shared: LocalCluster, clusters: Path) -> None:
+    states = [(node.index, node.cpus, node.state) for node in cluster.status("shared", clusters=clusters).nodes]
+    assert states == [(0, 1, "alive"), (1, 1, "alive")]
+    assert len(left_of(shared)) > len(left_of(shared, 0)) > len(left_of(shared, 1)) >= 4
+
+
+def test_the_state_is_json_and_the_token_is_for_its_owner_only(shared: LocalCluster) -> None:
+    assert json.loads((shared.folder / "state.json").read_text())["dashboard"] == shared.dashboard
+    assert shared.env["RAY_AUTH_TOKEN_PATH"] == str(shared.folder / "token")
+    assert shared.token_path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_job_server_refuses_a_missing_and_a_wrong_token(shared: LocalCluster) -> None:
+    assert answer(shared, None) == 401
+    assert answer(shared, "0" * 64) == 403
+    assert answer(shared, shared.token_path.read_text()) == 200
+
+
+def test_the_printed_line_runs_a_job_that_sees_all_nodes(shared: LocalCluster, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(
+        "import os, subprocess, ray\n"
+        "ray.init(log_to_driver=False)\n"
+        "print('nodes', len(ray.nodes()), 'waits', os.environ['RAY_JOB_STOP_WAIT_TIME_S'])\n"
+        "subprocess.Popen(['sleep', '1000'], start_new_session=True)  # outlives its job; `down` must find it\n"
+    )
+    env = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    line = shared.submit_line("python job.py")
+    done = subprocess.run(line, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert "nodes 2 waits 30" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+def test_a_killed_node_is_dead_at_once_and_another_joins(shared: LocalCluster, clusters: Path) -> None:
+    killed = cluster.kill_node("shared", 1, clusters=clusters)
+    assert [node.state for node in killed.nodes] == ["alive", "dead"]
+    assert left_of(shared, 1) == set()
+    cluster.add_node("shared", cpus=1, clusters=clusters)
+    now = cluster.status("shared", clusters=clusters)
+    assert [(node.index, node.state) for node in now.nodes] == [(0, "alive"), (1, "dead"), (2, "alive")]
+
+
+def test_two_clusters_live_side_by_side_and_a_crashed_one_is_ended_completely(
+    shared: LocalCluster, clusters: Path
+) -> None:
+    second = cluster.up("second", nodes=1, cpus=1, clusters=clusters)
+    assert answer(shared, second.token_path.read_text()) == 403
+    os.kill(second.nodes[0].process.pid, signal.SIGKILL)
+    wait_until(lambda: not second.runs())
+    assert left_of(second)  # its agents live on for a while
+    with pytest.raises(ConfigError, match="name=second, this cluster is gone: its head has ended"):
+        cluster.status("second", clusters=clusters)
+    cluster.down("second", clusters=clusters)
+    assert left_of(second) == set()
+    assert not second.temp_dir.exists()
+    assert cluster.status("shared", clusters=clusters).nodes[0].state == "alive"
+
+
+def test_down_ends_what_a_killed_up_had_started(clusters: Path) -> None:
+    command = f"from raylr.running.cluster import Path, up; up('cut', clusters=Path({str(clusters)!r}))"
+    starting = subprocess.Popen([sys.executable, "-c", command])
+    wait_until(lambda: (one := read(clusters / "cut")) and len(left_of(one)) > 2)
+    with pytest.raises(ConfigError, match="name=cut, another command works on this cluster; wait for its end"):
+        cluster.down("cut", clusters=clusters)
+    starting.kill()
+    starting.wait()
+    one = read(clusters / "cut")
+    assert one
+    assert left_of(one)
+    cluster.down("cut", clusters=clusters)
+    assert left_of(one) == set()
+
+
+def test_a_node_that_does_not_come_up_is_told_with_its_cause_and_leaves_nothing(
+    clusters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_nodes, "OBJECT_STORE_BYTES", 1)  # less than Ray takes
+    with pytest.raises(RaylrError, match=r"node 0 ended while it started: .*minimum allowed.*; all it said: .*-0.log"):
+        cluster.up("small", nodes=1, clusters=clusters)
+    assert [path.name for path in (clusters / "small").iterdir()] == ["node-0.log"]
+    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and b"node-name=small" in said_by(int(pid))]
+
+
+def test_a_name_and_a_port_in_use_are_refused(shared: LocalCluster, clusters: Path) -> None:
+    port = int(shared.dashboard.rpartition(":")[2])
+    with pytest.raises(
+        ConfigError, match=f"name=shared, it is up at {shared.dashboard}; end it first, or use another name"
+    ):
+        cluster.up("shared", clusters=clusters)
+    with pytest.raises(ConfigError, match=rf"dashboard_port={port}, the port is in use; use \d+ or leave it out"):
+        cluster.up("other", dashboard_port=port, clusters=clusters)
+
+
+def test_only_living_nodes_beside_the_head_can_be_killed(shared: LocalCluster, clusters: Path) -> None:
+    with pytest.raises(
+        ConfigError, match='index=0, a cluster ends with its head; use "raylr cluster down --name shared"'
+    ):
+        cluster.kill_node("shared", 0, clusters=clusters)
+    with pytest.raises(ConfigError, match=r"index=7, no such node is alive; use [12]"):
+        cluster.kill_node("shared", 7, clusters=clusters)
+
+
+@pytest.mark.parametrize("verb", [cluster.status, cluster.down, cluster.add_node])
+def test_a_verb_without_an_up_names_the_clusters_that_are(verb: Any, shared: LocalCluster, clusters: Path) -> None:
+    with pytest.raises(ConfigError, match="name=lost, no such cluster is up; those that are: shared"):
+        verb("lost", clusters=clusters)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"name": "../home/me"}, "name=../home/me, a cluster's name is of letters, digits, - and _; use home-me"),
+        ({"nodes": 0}, "nodes=0, it counts from one; use 1"),
+        ({"cpus": -1}, "cpus=-1, it counts from one; use 1"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_starts(wrong: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cluster.up(**wrong, clusters=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + 30 * "x")
+    with pytest.raises(ConfigError, match=r"TMPDIR=/tmp/x+, Ray's socket paths leave it \d+ bytes; use TMPDIR=/tmp"):
+        cluster.up(clusters=tmp_path)
+
+
+def test_a_state_that_is_none_is_refused_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "state.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"local/state.json is not a cluster's state .*; delete the file"):
+        cluster.down(clusters=tmp_path)
