@@ -203,7 +203,7 @@ def test_more_examples_than_there_are_is_refused(tmp_path, config, field):
         ({"train/cat/1.png": b"no image"}, "train/cat/1.png does not decode (unknown format); remove or replace it"),
         ({"train/cat/1.png": b""}, "train/cat/1.png does not decode (unknown format)"),
         ({"train/cat/1.png": picture(1)[:-30]}, "train/cat/1.png does not decode ("),
-        ({"train/cat/1.png": picture(1, size=(7, 3))}, "train/cat/1.png is 3 x 7 pixels in RGB, but SPLIT/cat/0.png is"),
+        ({"train/cat/1.png": picture(1, size=(7, 3))}, "train/cat/1.png is 3 x 7 pixels in RGB, but SPLIT/cat/0.png"),
         ({"train/cat/1.png": picture(1, "L")}, "train/cat/1.png is 4 x 5 pixels in grey, but SPLIT/cat/0.png is 4 x 5"),
         ({"train/cat/deep/1.png": picture(1)}, "train/cat/deep/1.png lies too deep; images are at train/"),
     ],
