@@ -14,7 +14,7 @@ from raylr.errors import ConfigError
 from raylr.fields import Setting, settings, unknown_field
 from raylr.settings import load_config
 
-TITLES = {"": "run", "optimizers.NAME": "optimizers (several, by name)"}
+TITLES = {"": "run", "optimizers.NAME": "several optimizers, each with a NAME"}
 
 EPILOG = """Fields are `batch: {global_size: 512}` in CONFIG.yaml and `--batch.global-size 512` as flags; `raylr fields`
 lists them with their units. A duration is 5ep (epochs), 400st (updates), 20000ex (examples) or 0.3dur (of the run)."""
@@ -35,7 +35,10 @@ class FieldOption(click.Option):
             super().__init__([name, f"--{dotted}{leaf}"], default=None)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        """The flag and what it means, its default in brackets."""
+        """The flag and what it means, its default in brackets; in one line those that an optimizer without a name has."""
+        unnamed, _, section = self.setting.section.partition("optimizers.NAME.")
+        if section and not unnamed:
+            return f"--{self.setting.section}.*", f"as --{section}.*"
         default = f" [{self.setting.default}]" if self.setting.default else ""
         return self.label, self.setting.description + default
 
@@ -96,7 +99,7 @@ class ConfigCommand(click.Command):
             sections.setdefault(TITLES.get(title, title), []).append(option.get_help_record(ctx))
         for title, records in sections.items():
             with formatter.section(title):
-                formatter.write_dl(records, col_max=44)
+                formatter.write_dl(list(dict.fromkeys(records)), col_max=44)
 
 
 def _group_names(arguments: Sequence[str]) -> tuple[str, ...]:
