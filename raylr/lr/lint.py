@@ -7,7 +7,7 @@ from typing import Literal
 from raylr.lr.policy import Policy
 from raylr.lr.scaling import KNOWN_RANGE
 from raylr.lr.schedule import Schedule
-from raylr.lr.shapes import CosineRestarts, Shape
+from raylr.lr.shapes import CosineRestarts, Cyclic, Shape
 
 _TOLERANCE = 0.02  # of the peak: a curve sampled at updates may miss its own top by so much
 _MAX_POINTS = 2000
@@ -27,7 +27,7 @@ def lint(policy: Policy, global_batch: int, stability_edge: float | None = None)
     """Return the findings for a run of this policy at this global batch; an empty list for a sound one.
 
     Errors: no-update, warmup-longer-than-run. Warnings: first-update-zero, peak-never-reached, end-not-at-floor,
-    rebound, k-beyond-range, stability-edge. Overrides are left out: what was set on purpose is no finding.
+    rebound, k-beyond-range, stability-edge, cyclic-high. Overrides are left out: what was set on purpose is no finding.
     Raises ConfigError where the policy has no LR at this batch: a warmup from the base LR that is no rise, say.
     """
     if policy.total_examples < global_batch:
@@ -63,6 +63,13 @@ def _peak_findings(schedule: Schedule, global_batch: int, stability_edge: float 
     if stability_edge is not None and peak > stability_edge:
         message = f"the peak LR {peak:.6g} is above the measured stability edge {stability_edge:.6g}; lower lr.base"
         findings.append(Finding("stability-edge", "warning", message))
+    for part in schedule.shape.walk():
+        if isinstance(part, Cyclic) and part.high not in (1.0, schedule.base_lr):
+            message = (
+                f"cyclic(high={part.high:g}) beside a base LR of {schedule.base_lr:g}: the cycle's top is the peak LR and "
+                f"low/high = {part.low / part.high:g} its bottom; use lr.base={part.high:g}"
+            )
+            findings.append(Finding("cyclic-high", "warning", message))
     return findings
 
 
@@ -74,7 +81,7 @@ def _curve_findings(shape: Shape, curve: list[float], end: float) -> list[Findin
     if top < 1.0 - _TOLERANCE:
         message = f"the highest LR is {top:.3g} of the peak; let the shape fall only after the warmup"
         findings.append(Finding("peak-never-reached", "warning", message))
-    lowest, rise = _fall_and_rise([*curve, end])
+    lowest, rise = _fall_and_rise(curve)
     floor = shape.floor if shape.floor or isinstance(shape, CosineRestarts) else lowest
     if end > floor + _TOLERANCE:
         message = f"the run ends at {end:.3g} of the peak and not at its floor of {floor:.3g}; fit the shape to the run"

@@ -6,7 +6,7 @@ position in examples and the global batch. Knows neither torch nor ray nor how m
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -59,9 +59,6 @@ class Policy:
     total_examples: int
     schedules: tuple[tuple[str, Schedule], ...]
     overrides: tuple[Override, ...] = ()
-    _resolved: dict[tuple[str | None, int], _Resolved] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     FORMAT_VERSION: ClassVar[int] = 1
 
@@ -217,6 +214,10 @@ class Policy:
             "schedules": [{"name": name} | encoded(schedule) for name, schedule in self.schedules],
             "overrides": encoded(self.overrides),
         }
+
+    @cached_property
+    def _resolved(self) -> dict[tuple[str | None, int], _Resolved]:
+        return {}  # what was worked out so far, by optimizer and global batch
 
     @cached_property
     def _chains(self) -> tuple[Chain, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from raylr.errors import ConfigError
 from raylr.lr import Momentum, Override, Policy, Schedule, Warmup
-from raylr.lr.shapes import Constant, Linear
+from raylr.lr.shapes import Constant
 from tests.lr.curves import EPOCH, PLAIN, TOTAL, policy, shape, warmup_of
 
 OVERRIDES = (Override(100, 0.1, 0, "*", "guard"), Override(200, 1.0, 50, "sgd", "resize"))
@@ -156,9 +156,3 @@ def test_a_wrong_field_is_named(path: str, value: object, message: str) -> None:
 def test_what_is_no_policy_at_all(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Policy.from_json(text)
-
-
-def test_floor_zero_has_no_state_to_forget() -> None:
-    plain = Policy(EPOCH, TOTAL, (("sgd", Schedule(1.0, 10, "none", Warmup(), Linear())),))
-    assert "_resolved" not in plain.to_json()
-    assert "_resolved" not in repr(plain)

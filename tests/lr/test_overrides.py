@@ -1,11 +1,13 @@
 """Factors from outside: holds, ramps, what supersedes what, and what explain says about it."""
 
+from itertools import permutations
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raylr.errors import ConfigError
-from raylr.lr import Override, Policy
+from raylr.lr import Momentum, Override, Policy
 from tests.lr.curves import TOTAL, policy
 
 
@@ -69,6 +71,12 @@ def test_causes_are_those_whose_factor_is_not_one() -> None:
     ]
 
 
+def test_causes_are_sorted_and_the_order_of_entries_changes_no_bit() -> None:
+    entries = [entry(0, factor, cause=cause) for factor, cause in zip((0.1, 0.2, 0.3, 0.7), "dbca", strict=True)]
+    assert flat(*entries).causes(0) == ("a", "b", "c", "d")
+    assert len({flat(*order).factors(0, 10).override for order in permutations(entries)}) == 1
+
+
 def test_entries_are_sorted_by_position_and_stable() -> None:
     first, second, third = entry(200, 0.5, cause="a"), entry(200, 0.6, cause="b"), entry(100, 0.7, cause="c")
     assert flat(first, second, third).overrides == (third, first, second)
@@ -80,6 +88,12 @@ def test_a_later_call_takes_back_the_return_that_still_lay_ahead() -> None:
     twice = once.with_overrides(entry(200, 0.01, cause="guard"), entry(500, 1.0, cause="guard"))
     assert factors(twice, 150, 200, 300, 499, 500) == [0.1, 0.01, 0.01, 0.01, 1]
     assert factors(once, 300) == [1]
+
+
+def test_a_ramp_may_be_added_in_a_later_call_at_the_same_position() -> None:
+    together = flat(entry(200, 0.25, cause="resize"), entry(200, 1.0, ramp=100, cause="resize"))
+    one_by_one = flat(entry(200, 0.25, cause="resize")).with_overrides(entry(200, 1.0, ramp=100, cause="resize"))
+    assert one_by_one == together
 
 
 def test_a_later_call_leaves_other_causes_and_targets_alone() -> None:
@@ -157,7 +171,5 @@ def test_explain_says_where_the_warmup_stands(text: str, warmup: int, position: 
 
 
 def test_explain_tells_of_the_momentum_and_not_of_an_override_that_came_back() -> None:
-    from raylr.lr import Momentum
-
     run = policy("one_cycle(pct=0.5)", 0, momentum=Momentum(0.85, 0.95)).with_overrides(entry(0, 1.0))
     assert run.explain(500, 10).splitlines()[-2:] == ["  override  1: none", "  momentum  0.85: against the LR's leg"]

@@ -109,7 +109,7 @@ def test_any_number_survives_text(floor: float, every: int) -> None:
         ("sequence(constant, cosine)", r"constant in a sequence needs its length; use constant for 5ep"),
         ("sequence(constant for 5ep)", r"the last shape of a sequence takes the rest of the run; use constant there"),
         ("sequence(constant for 5, cosine)", r"lr\.shape=5, a duration carries its unit"),
-        ("sequence()", r"a sequence of 0 shapes needs 0 lengths"),
+        ("sequence()", r"a sequence of 0 shapes has 0 lengths; every shape but the last needs one, as in sequence\("),
         ("product(cosine)", r"a product needs two shapes, such as product\(step\(every=10ep\), cosine\)"),
         ("product(cosine, linar)", r"lr\.shape=linar, unknown shape linar; use linear"),
         ("cosine(floor=0.1", r"not a shape"),

@@ -93,6 +93,7 @@ def test_legs_go_up_and_down_with_the_lr() -> None:
     assert [one_cycle.leg(p, 0, TOTAL) for p in (0, 250, 500, 750, 1000)] == [0.0, 0.5, 1.0, 0.5, 0.0]
     cyclic = shape("cyclic(low=1, high=2, up=1ep, mode=triangular2)")
     assert [cyclic.leg(p, 0, TOTAL) for p in (0, 50, 100, 300, 500)] == [0.0, 0.5, 1.0, 0.5, 0.25]
+    assert cyclic.leg(TOTAL + 50, 0, TOTAL) == cyclic.leg(TOTAL, 0, TOTAL) == 0.0
     assert shape("cosine").leg(0, 0, TOTAL) is None
 
 
@@ -151,7 +152,7 @@ def test_shapes_that_cannot_run_are_refused(text: str, warmup: int, message: str
 
 
 def test_a_shape_with_its_own_rise_may_follow_the_warmup_in_a_sequence() -> None:
-    shape("sequence(constant for 5ep, one_cycle)").check(100, TOTAL, "lr.shape")
+    shape("sequence(constant for 1ep, one_cycle)").check(100, TOTAL, "lr.shape")
 
 
 @pytest.mark.parametrize("text", PLAIN)
@@ -168,6 +169,7 @@ def test_sound_shapes_pass_their_check(text: str) -> None:
         (lambda: Step(1, gamma=1.5), r"gamma=1\.5 must be above 0 and at most 1"),
         (lambda: Step(1, gamma=math.nan), "gamma=nan must be a finite number"),
         (lambda: Step(1, floor=2.0), r"floor=2\.0 must be from 0 to 1"),
+        (lambda: Step(1, floor=True), "floor=True must be a finite number"),
         (lambda: Step(None), "every=None must be a whole number"),  # type: ignore[arg-type]
         (lambda: MultiStep(5), "at=5 must be a list"),  # type: ignore[arg-type]
         (lambda: MultiStep((20, 10)), r"at=\[20, 10\] must be one or more milestones that grow"),

@@ -52,7 +52,7 @@ class Knots(Shape):
         if index == 0:
             return self.points[0].multiplier
         before = self.points[index - 1]
-        if index == len(self.points) or self.interpolation == "step" or position == before.position:
+        if index == len(self.points) or self.interpolation == "step":
             return before.multiplier
         after = self.points[index]
         z = (position - before.position) / (after.position - before.position)
@@ -83,8 +83,8 @@ class Sequence(Shape):
         super().__post_init__()
         if len(self.parts) != len(self.lengths) + 1:
             raise ConfigError(
-                f"a sequence of {len(self.parts)} shapes needs {max(0, len(self.parts) - 1)} lengths and has "
-                f"{len(self.lengths)}; every shape but the last needs one, such as constant for 5ep"
+                f"a sequence of {len(self.parts)} shapes has {len(self.lengths)} lengths; every shape but the last needs "
+                "one, as in sequence(constant for 5ep, cosine)"
             )
 
     def curve(self, position: int, warmup: int, total: int) -> float:
