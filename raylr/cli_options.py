@@ -35,7 +35,7 @@ class FieldOption(click.Option):
             super().__init__([name, f"--{dotted}{leaf}"], default=None)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        """The flag and what it means, its default in brackets; in one line those that an optimizer without a name has."""
+        """The flag and what it means, its default in brackets; one line for all of a section of NAME."""
         unnamed, _, section = self.setting.section.partition("optimizers.NAME.")
         if section and not unnamed:
             return f"--{self.setting.section}.*", f"as --{section}.*"

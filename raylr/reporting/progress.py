@@ -76,9 +76,13 @@ class Display:
 
     def _on_finished(self, event: dict[str, Any]) -> None:
         self._end_bar()
-        rows = Folder(Path(event["run_dir"])).read_rows("metrics.jsonl") or self._rows
+        folder = Folder(Path(event["run_dir"]))
+        rows = folder.read_rows("metrics.jsonl") or self._rows
         if rows:
             self.out.print(results(rows))
+        if event["result"]["status"] == "failed" and folder.exists("failure.txt"):
+            *_, reason = folder.read_bytes("failure.txt").decode().strip().splitlines()
+            self._line(f"failed: {reason} (failure.txt has all of it)")
         if event.get("again"):
             self._line("this run is complete; --fresh starts it over")
         self._line(f"run folder: {event['run_dir']}")

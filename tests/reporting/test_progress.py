@@ -121,5 +121,11 @@ def test_progress_is_logged_now_and_then_only() -> None:
     assert file.getvalue().count("epoch") == 1
 
 
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    (tmp_path / "failure.txt").write_text("Traceback\n  ...\nValueError: the loss is nan\n")
+    text = shown({**finished(tmp_path), "result": {"status": "failed"}})
+    assert "failed: ValueError: the loss is nan (failure.txt has all of it)\n" in text
+
+
 def test_a_run_that_was_complete_says_how_to_start_over(tmp_path: Path) -> None:
     assert "this run is complete; --fresh starts it over" in shown(finished(tmp_path, again=True))
