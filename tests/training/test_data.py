@@ -315,6 +315,14 @@ def test_a_prepared_source_is_described_and_loaded_without_its_images(tmp_path, 
     assert data.describe(dataset_config) == info == data.load(dataset_config).info == data.prepare(dataset_config)
 
 
+def test_a_source_is_named_as_it_was_given(tmp_path, config, monkeypatch):
+    absolute = config(make_tar(tmp_path / "a.tar", files()))
+    monkeypatch.chdir(tmp_path)
+    relative = absolute.model_copy(update={"source": "a.tar"})
+    assert data.prepare(absolute).source == str(tmp_path / "a.tar")
+    assert (data.describe(relative).source, data.load(relative).info.source) == ("a.tar", "a.tar")
+
+
 @pytest.mark.parametrize("kind", ["folder", "a.tar"])
 def test_a_changed_source_is_decoded_anew(tmp_path, config, kind):
     dataset_config = config(MAKERS[kind](tmp_path / kind, files()))

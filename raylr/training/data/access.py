@@ -16,9 +16,9 @@ STAND_IN = "the images are SYNTHETIC, not CIFAR-10"
 
 def describe(config: DataConfig) -> DatasetInfo:
     """What the source holds, from its cache or else by listing names: nothing is decoded, downloaded or written."""
-    source: Source = Cifar10(config.root) if config.source == "auto" else _named(config)
+    source = _wanted(config)
     folder = cache.folder_of(config.cache_dir, source)
-    info = _info(*cache.open_cache(folder)) if cache.is_made(folder) else source.describe()
+    info = _info(source, *cache.open_cache(folder)) if cache.is_made(folder) else source.describe()
     if config.source == "auto" and info.note:
         info = replace(info, note=f"{info.note}; where that fails, synthetic images take its place")
     return _limited(info, config)
@@ -30,7 +30,7 @@ def prepare(config: DataConfig, report: Report | None = None) -> DatasetInfo:
     `auto` becomes cifar10 if that is here or can be downloaded, else synthetic, with a note and a warning: hand the
     answer's `source` on, so that all nodes use the same. `report(done, total)` is called now and then while decoding.
     """
-    source: Source = Cifar10(config.root) if config.source == "auto" else _named(config)
+    source = _wanted(config)
     try:
         cache.make(cache.folder_of(config.cache_dir, source), source, report)
     except UnavailableError as error:
@@ -54,15 +54,16 @@ def verify(config: DataConfig) -> None:
     cache.check_all(cache.folder_of(config.cache_dir, _prepared(config)))
 
 
-def _named(config: DataConfig) -> Source:
-    if config.source == "cifar10":
+def _wanted(config: DataConfig) -> Source:
+    """The source as asked for; of `auto` the first choice."""
+    if config.source in ("auto", "cifar10"):
         return Cifar10(config.root)
     return Synthetic() if config.source == "synthetic" else Pictures(config.source)
 
 
 def _prepared(config: DataConfig) -> Source:
-    """The source whose cache is here; for `auto` the first that has one."""
-    sources = (Cifar10(config.root), Synthetic()) if config.source == "auto" else (_named(config),)
+    """The source whose cache is here; of `auto` the first that has one."""
+    sources = (_wanted(config), Synthetic()) if config.source == "auto" else (_wanted(config),)
     for source in sources:
         if cache.is_made(cache.folder_of(config.cache_dir, source)):
             return source
@@ -74,7 +75,7 @@ def _prepared(config: DataConfig) -> Source:
 def _open(config: DataConfig, source: Source) -> Dataset:
     """A view of the examples that the config asks for."""
     sidecar, arrays = cache.open_cache(cache.folder_of(config.cache_dir, source))
-    info = _limited(_info(sidecar, arrays), config)
+    info = _limited(_info(source, sidecar, arrays), config)
     if not info.data_sha256:
         info = replace(info, data_sha256=cache.data_sha256(arrays, info.num_train, info.num_test))
     if config.source == "auto" and info.source == "synthetic":
@@ -90,9 +91,9 @@ def _open(config: DataConfig, source: Source) -> Dataset:
     )
 
 
-def _info(sidecar: cache.Sidecar, arrays: cache.Arrays) -> DatasetInfo:
+def _info(source: Source, sidecar: cache.Sidecar, arrays: cache.Arrays) -> DatasetInfo:
     counts = len(arrays["train_images"]), len(arrays["test_images"])
-    return DatasetInfo(sidecar.source, *counts, sidecar.class_names, sidecar.image_shape, sidecar.data_sha256)
+    return DatasetInfo(source.name, *counts, sidecar.class_names, sidecar.image_shape, sidecar.data_sha256)
 
 
 def _limited(info: DatasetInfo, config: DataConfig) -> DatasetInfo:
