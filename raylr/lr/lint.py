@@ -66,8 +66,8 @@ def _peak_findings(schedule: Schedule, global_batch: int, stability_edge: float 
     for part in schedule.shape.walk():
         if isinstance(part, Cyclic) and part.high not in (1.0, schedule.base_lr):
             message = (
-                f"cyclic(high={part.high:g}) beside a base LR of {schedule.base_lr:g}: the cycle's top is the peak LR and "
-                f"low/high = {part.low / part.high:g} its bottom; use lr.base={part.high:g}"
+                f"cyclic(high={part.high:g}) beside a base LR of {schedule.base_lr:g}: the cycle's top is the peak LR "
+                f"and low/high = {part.low / part.high:g} its bottom; use lr.base={part.high:g}"
             )
             findings.append(Finding("cyclic-high", "warning", message))
     return findings

@@ -83,8 +83,8 @@ class Sequence(Shape):
         super().__post_init__()
         if len(self.parts) != len(self.lengths) + 1:
             raise ConfigError(
-                f"a sequence of {len(self.parts)} shapes has {len(self.lengths)} lengths; every shape but the last needs "
-                "one, as in sequence(constant for 5ep, cosine)"
+                f"a sequence of {len(self.parts)} shapes has {len(self.lengths)} lengths; every shape but the last "
+                "needs one, as in sequence(constant for 5ep, cosine)"
             )
 
     def curve(self, position: int, warmup: int, total: int) -> float:
