@@ -63,7 +63,7 @@ def _given(section: OptimizerConfig | LRConfig) -> list[str]:
     return [name for name in names if getattr(section, name) != getattr(defaults, name)]
 
 
-def run_length(epochs: float, num_train: int) -> int:
+def run_length(epochs: float | Fraction, num_train: int) -> int:
     """Examples in so many epochs, rounded half up.
 
     >>> run_length(0.1, num_train=55)
@@ -79,7 +79,7 @@ def policy_of_file(config: Config, parts: list[Part], num_train: int) -> Policy:
     _refuse_contradictions(config, parts, policy)
     if config.stretch:
         epochs = config.epochs or Fraction(policy.total_examples, policy.examples_per_epoch)
-        return replace(policy.stretched(max(1, int(Fraction(str(epochs)) * num_train))), examples_per_epoch=num_train)
+        return replace(policy.stretched(run_length(epochs, num_train)), examples_per_epoch=num_train)
     if policy.examples_per_epoch != num_train:
         raise ConfigError(
             f"policy={config.policy} was made for {policy.examples_per_epoch} training examples and "

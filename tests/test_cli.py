@@ -165,9 +165,7 @@ def test_data_is_prepared_described_and_verified(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["plan", *SYNTHETIC], ["fields"], ["train", *SYNTHETIC, "--workers", "9"]]
 )
-def test_what_starts_nothing_loads_neither_torch_nor_ray_and_starts_fast(
-    arguments: list[str], tmp_path: Path
-) -> None:
+def test_what_starts_nothing_loads_neither_torch_nor_ray_and_starts_fast(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom raylr.cli import main\n"
         f"main({arguments!r})\n"

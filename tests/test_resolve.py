@@ -1,10 +1,12 @@
 """What a config is resolved to: numbers worked out by hand, and every refusal."""
 
+import doctest
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from raylr import choose_lr, defaults
 from raylr.config import Config
 from raylr.defaults import TUNED
 from raylr.errors import ConfigError
@@ -26,6 +28,10 @@ def resolved(data: DatasetInfo = CIFAR, hardware: Hardware = CPU, **values: str)
 
 def config(**values: str) -> Config:
     return load_config(None, {key.replace("__", "."): value for key, value in values.items()})
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    assert [doctest.testmod(module) for module in (choose_lr, defaults)] == [(0, 1), (0, 1)]
 
 
 def test_the_default_run_is_eight_epochs_of_512() -> None:
