@@ -56,6 +56,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
     with cluster(config.address, plan.workers[1] * plan.cpus_per_worker) as own:
         if not own:
             _refuse_what_does_not_fit(plan)
+        tell({"kind": "starting", "workers": plan.workers})
         _write_settings(config, folder, plan, policy)
         result = _run(config, plan, policy, folder, info, tell)
     folder.write_json("result.json", result)

@@ -86,5 +86,4 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     data = DataConfig.model_validate(config["data"])
     prepare(data)
     trainer = trainer_for(plan)(plan, policy, load(data))
-    result = Loop(trainer, seat, run_folder(config["storage"], config["name"])).run()
-    return {**result, "rank": seat.rank}
+    return Loop(trainer, seat, run_folder(config["storage"], config["name"])).run()

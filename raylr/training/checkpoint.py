@@ -7,11 +7,16 @@ import hashlib
 import io
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from raylr.storage import Folder
+from raylr.errors import ConfigError
+from raylr.run_plan import Plan
+from raylr.storage import Folder, run_folder
+from raylr.training.models import build
 
 FORMAT_VERSION = 1
 
@@ -55,6 +60,22 @@ def newest(folder: Folder) -> dict[str, Any] | None:
         except (OSError, ValueError, KeyError) as error:
             warnings.warn(f"checkpoint {folder}/checkpoints/{name}.pt is passed over: {error}", stacklevel=2)
     return None
+
+
+def load(run: str | Path, storage: str = "runs") -> nn.Module:
+    """A plain torch module with the weights that a run ended with (or has reached), in evaluation mode on the CPU.
+
+    `run` is a run's folder, or its name under `storage`. Raises ConfigError when there is no such run or no checkpoint.
+    """
+    folder = Folder(Path(run)) if Path(run).is_dir() else run_folder(storage, str(run))
+    if not folder.exists("plan.json"):
+        raise ConfigError(f"run={run} is no run folder: it has no plan.json; `raylr runs` lists those under --storage")
+    plan, state = Plan.model_validate(folder.read_json("plan.json")), newest(folder)
+    if state is None:
+        raise ConfigError(f"run={run} has no whole checkpoint yet")
+    model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
+    model.load_state_dict(state["model"])
+    return model.eval()
 
 
 class Writer:

@@ -41,7 +41,9 @@ def reduce_over(leaves: list[torch.Tensor], size: int) -> torch.Tensor:
         for place in range(size):
             own = micro_batches_of(place, size, num_micro)
             known = lambda node: padded[node[1]].clone() if node[0] == 0 else None  # noqa: E731
-            nodes = [tree_sum(node, num_micro, known, lambda _: None) for node in cover(root(num_micro), own, num_micro)]
+            nodes = [
+                tree_sum(node, num_micro, known, lambda _: None) for node in cover(root(num_micro), own, num_micro)
+            ]
             reduce_tree(nodes, result, length, num_micro, exchange.at(place, playing))
     return result[:length]
 

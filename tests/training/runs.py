@@ -1,0 +1,82 @@
+"""Small runs in plain processes: a plan, a policy and made-up images, trained by the real loop over real gloo groups."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raylr.lr import Clock, Policy, Schedule, Warmup, parse_shape
+from raylr.run_plan import OptimizerPlan, Plan
+
+
+@dataclass(frozen=True)
+class Images:
+    """Random images of 9 x 9 pixels (the smallest that the models take) in three classes that their brightness tells apart."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.25, 0.25, 0.25)
+
+
+def images(num_train: int, num_test: int, seed: int = 7) -> Images:
+    random = np.random.default_rng(seed)
+
+    def part(count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = random.integers(0, 3, count)
+        noise = random.integers(0, 100, (count, 9, 9, 3))
+        return (noise + 70 * labels[:, None, None, None]).astype(np.uint8), labels
+
+    return Images(*part(num_train), *part(num_test))
+
+
+OPTIMIZER = OptimizerPlan(
+    kind="sgd", match="*", momentum=0.9, nesterov=True, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False,
+    weight_decay=5e-4, decay_norms_and_biases=False,
+)  # fmt: skip
+
+
+def plan(**changes: Any) -> Plan:
+    """A plan of a few updates: batch 32 in four micro-batches, every kind of randomness on."""
+    values: dict[str, Any] = {
+        "seed": 0, "device": "cpu", "precision": "fp32", "num_threads": 1, "workers": (1, 4), "cpus_per_worker": 1,
+        "model": "cnn-small", "dropout": 0.2, "num_classes": 3, "image_shape": (9, 9, 3), "num_train": 90, "num_test": 50,
+        "total_examples": 180, "global_batch": 32, "per_worker_size": None, "micro_size": 8, "reduce": "tree",
+        "eval_every": 90, "eval_micro_size": 7, "checkpoint_every": 90, "checkpoint_keep": 3, "rewarm": 90,
+        "label_smoothing": 0.1, "clip_norm": 5.0, "flip": "random", "crop_padding": 2, "cutout": 3,
+        "optimizers": {"main": OPTIMIZER}, "max_failures": 0, "failure_mode": "restart", "stall_s": 60.0,
+    }  # fmt: skip
+    return Plan.model_validate({**values, **changes})
+
+
+def policy(of: Plan, shape: str = "cosine", warmup: int = 32, **changes: Any) -> Policy:
+    clock = Clock(of.num_train, of.total_examples, of.batch_at(1))
+    schedule = Schedule(
+        base_lr=0.05, reference_batch=16, scaling="linear", warmup=Warmup(warmup), shape=parse_shape(shape, clock)
+    )
+    return Policy(of.num_train, of.total_examples, (("main", replace(schedule, **changes)),))
+
+
+def train(place: int, size: int, port: int, of: Plan, lr: Policy, data: Images, run_dir: str) -> dict[str, Any]:
+    """One rank of a run; what `Loop.run` gives."""
+    import torch
+
+    from raylr.storage import Folder
+    from raylr.training.ddp import trainer_for
+    from raylr.training.group import form_group
+    from raylr.training.loop import Loop
+    from raylr.training.seat import Plain
+
+    default = of.reduce == "ddp" and size > 1
+    group = form_group("127.0.0.1", port, 1, place, size, torch.device("cpu"), 60.0, default)
+    folder = Folder(Path(run_dir))
+    if place == 0:
+        folder.create()
+    try:
+        return Loop(trainer_for(of)(of, lr, data), Plain(group), folder).run()  # type: ignore[arg-type]
+    finally:
+        if default:
+            torch.distributed.destroy_process_group()

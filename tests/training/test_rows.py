@@ -1,0 +1,53 @@
+"""Rows outlive their writer: a successor cuts what is too much and adds what is missing."""
+
+import json
+from pathlib import Path
+
+from raylr.storage import Folder
+from raylr.training.rows import Rows
+
+
+def positions(path: Path) -> list[int]:
+    return [json.loads(line)["position"] for line in path.read_text().splitlines()]
+
+
+def three_rows(folder: Folder, written: int) -> Rows:
+    """Rows 0, 10, 20 in memory, the first `written` of them in the file as well."""
+    (folder.path / "ledger.jsonl").write_text("".join(f'{{"position": {10 * index}}}\n' for index in range(written)))
+    rows = Rows(folder, "ledger.jsonl", "position")
+    for position in (0, 10, 20):
+        rows.append({"position": position})
+    return rows
+
+
+def test_a_row_is_in_the_file_as_soon_as_it_is_appended(tmp_path):
+    rows = Rows(Folder(tmp_path), "ledger.jsonl", "position")
+    rows.take_over(0)
+    rows.append({"position": 0})
+    assert positions(tmp_path / "ledger.jsonl") == [0]
+
+
+def test_a_successor_adds_what_its_predecessor_did_not_write(tmp_path):
+    rows = three_rows(Folder(tmp_path), written=1)
+    rows.take_over(30)
+    rows.append({"position": 30})
+    assert positions(tmp_path / "ledger.jsonl") == [0, 10, 20, 30]
+
+
+def test_rows_from_the_restored_position_on_are_cut(tmp_path):
+    rows = three_rows(Folder(tmp_path), written=3)
+    rows.take_over(20)
+    assert positions(tmp_path / "ledger.jsonl") == [0, 10]
+
+
+def test_a_row_that_a_kill_cut_short_is_written_again(tmp_path):
+    rows = three_rows(Folder(tmp_path), written=2)
+    with (tmp_path / "ledger.jsonl").open("a") as file:
+        file.write('{"posit')
+    rows.take_over(30)
+    assert positions(tmp_path / "ledger.jsonl") == [0, 10, 20]
+
+
+def test_who_does_not_write_leaves_the_file_alone(tmp_path):
+    three_rows(Folder(tmp_path), written=1)
+    assert positions(tmp_path / "ledger.jsonl") == [0]
