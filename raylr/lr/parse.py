@@ -9,7 +9,7 @@ from typing import Any
 from raylr.errors import ConfigError
 from raylr.lr.durations import Clock, examples
 from raylr.lr.fields import Argument, arguments, nearest
-from raylr.lr.shapes import SHAPES, Knot, Knots, Product, Sequence, Shape
+from raylr.lr.shapes import SHAPES, Knot, Knots, Paced, Product, Sequence, Shape
 
 _CALL = re.compile(r"([A-Za-z_]\w*)\s*(?:\((.*)\))?", re.DOTALL)
 _FOR = re.compile(r"(.*\S)\s+for\s+([^\s(),]+)", re.DOTALL)
@@ -28,6 +28,7 @@ _EXAMPLES = {
     "knots": "knots(0ep:0.1, 5ep:1, 30ep:0)",
     "sequence": "sequence(constant for 5ep, cosine)",
     "product": "product(step(every=10ep), cosine)",
+    "paced": "paced(cosine, every=1ep)",
 }
 
 
@@ -88,7 +89,7 @@ def _named_values(cls: type[Shape], named: dict[str, str], clock: Clock, field: 
 
 
 def _written_by_position(cls: type[Shape]) -> tuple[str, ...]:
-    return {Knots: ("points",), Sequence: ("parts", "lengths"), Product: ("parts",)}.get(cls, ())
+    return {Knots: ("points",), Sequence: ("parts", "lengths"), Product: ("parts",), Paced: ("part",)}.get(cls, ())
 
 
 def _positional_values(cls: type[Shape], texts: list[str], clock: Clock, field: str) -> dict[str, Any]:
@@ -98,6 +99,8 @@ def _positional_values(cls: type[Shape], texts: list[str], clock: Clock, field: 
         return {"parts": tuple(parse_shape(text, clock, field) for text in texts)}
     if cls is Sequence:
         return _sequence_values(texts, clock, field)
+    if cls is Paced and len(texts) == 1:
+        return {"part": parse_shape(texts[0], clock, field)}
     if texts:
         example = _EXAMPLES.get(cls.name, f"{cls.name}(floor=0.01)")
         raise ConfigError(f"{field}: {cls.name}({texts[0]}), an argument needs its name; use {example}")

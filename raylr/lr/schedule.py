@@ -8,7 +8,7 @@ from raylr.errors import ConfigError
 from raylr.lr.durations import rounded_half_up
 from raylr.lr.fields import Checked, Count, ExamplesOrNone, Portion, Positive
 from raylr.lr.scaling import rule
-from raylr.lr.shapes import Cyclic, OneCycle, Shape
+from raylr.lr.shapes import Shape
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Schedule(Checked):
                 f"{field}.warmup={warmup}ex is longer than the run of {total} examples; use at most {total}ex"
             )
         self.shape.check(warmup, total, f"{field}.shape")
-        if self.momentum and not isinstance(self.shape, Cyclic | OneCycle):
+        if self.momentum and not any(part.has_legs for part in self.shape.walk()):
             raise ConfigError(
                 f"{field}.momentum needs a shape with legs and {field}.shape={self.shape.text()} has none; "
                 "use cyclic or one_cycle, or leave the momentum out"

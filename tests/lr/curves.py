@@ -80,6 +80,9 @@ PLAIN = {
     "cyclic(low=0.1, high=0.4, up=1ep, mode=exp_range, gamma=0.9, every=1ep)": lambda p: (
         0.25 + 0.75 * saw(p, 100, 100) * 0.9 ** (p / 100)
     ),
+    "cyclic(low=0.1, high=0.4, up=1ep, down=3ep, legs=cosine)": lambda p: (
+        0.25 + 0.75 * (1 - cos(pi * saw(p, 100, 300))) / 2
+    ),
     "one_cycle": one_cycle,
     "one_cycle(pct=0.5, div=10, final_div=10, legs=linear, length=400ex)": lambda p: (
         0.1 + 0.9 * p / 200 if p <= 200 else max(0.01, 0.01 + 0.99 * (400 - p) / 200)
@@ -101,6 +104,11 @@ PLAIN = {
         0.5 ** floor(p / 100) if p < 200 else 1 - (p - 200) / 300 if p < 500 else 1.0
     ),
     "product(step(every=5ep), linear, floor=0.5)": lambda p: 0.5 + 0.5 * 0.1 ** floor(p / 500) * (1 - u(p)),
+    "paced(cosine, every=1ep)": lambda p: 0.5 * (1 + cos(pi * u(p // 100 * 100))),
+    "paced(linear(floor=0.1), length=500ex)": lambda p: max(0.1, 1 - 0.9 * max(0, p - 100) / 400),
+    "paced(polynomial(power=2), every=1ep, length=20ep, floor=0.5)": lambda p: (
+        0.5 + 0.5 * (1 - max(0, p // 100 * 100 - 100) / 1900) ** 2
+    ),
 }
 RISES_BY_ITSELF = ("cyclic", "one_cycle")
 

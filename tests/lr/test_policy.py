@@ -128,6 +128,8 @@ def test_momentum_moves_against_the_lr() -> None:
     cyclic = policy("cyclic(low=1, high=2, up=2ep)", warmup=0, momentum=Momentum(0.8, 0.9))
     assert cyclic.momentum(200, 10) == pytest.approx(0.8)
     assert policy("one_cycle", warmup=0).momentum(0, 10) is None
+    late = policy("sequence(linear for 5ep, one_cycle(pct=0.5, legs=linear))", momentum=Momentum(0.85, 0.95))
+    assert [late.momentum(p, 10) for p in (0, 499, 750)] == pytest.approx([0.95, 0.95, 0.85])
 
 
 def two_optimizers() -> Policy:

@@ -97,6 +97,23 @@ def test_legs_go_up_and_down_with_the_lr() -> None:
     assert shape("cosine").leg(0, 0, TOTAL) is None
 
 
+def test_composed_shapes_hand_on_the_legs_of_their_parts() -> None:
+    legs = "cyclic(low=1, high=2, up=2ep)"
+    followed = shape(f"sequence(constant for 1ep, {legs})")
+    assert [followed.leg(p, 0, TOTAL) for p in (0, 100, 200, 300, TOTAL + 5)] == [0.0, 0.0, 0.5, 1.0, 0.5]
+    assert shape(f"product(linear, {legs})").leg(100, 0, TOTAL) == 0.5
+    assert shape(f"paced({legs}, every=1ep)").leg(199, 0, TOTAL) == 0.5
+    assert shape("paced(one_cycle(pct=0.5, legs=linear), length=20ep)").leg(500, 0, TOTAL) == 0.5
+    for without in ("sequence(linear for 1ep, cosine)", "product(linear, cosine)", "paced(cosine, every=1ep)"):
+        assert shape(without).leg(100, 0, TOTAL) is None
+
+
+def test_a_paced_shape_warms_up_again_with_its_part() -> None:
+    curve = shape("paced(cosine_restarts(period=2ep, rewarmup=100ex), every=50ex)")
+    assert curve.restarts_warmup
+    assert [curve.restart(p, TOTAL) for p in (199, 249, 299)] == [None, Restart(0, 100), Restart(50, 100)]
+
+
 def test_a_segment_counts_from_its_own_start_over_its_own_length() -> None:
     curve = shape("sequence(constant for 5ep, product(step(every=1ep, gamma=0.5), linear) for 4ep, constant)")
     values = [curve.multiplier(p, 100, TOTAL) for p in (499, 500, 599, 600, 700, 899, 900)]
@@ -144,6 +161,8 @@ def test_multiplier_stays_between_floor_and_one(text: str, position: int, floor:
             r"cyclic\(.*it rises by itself",
         ),
         ("product(one_cycle, linear)", 10, r"lr\.shape=one_cycle, it rises by itself"),
+        ("paced(linear, length=1ep)", 100, r"lr\.shape=linear, nothing is left of the 100 examples after 100"),
+        ("sequence(paced(one_cycle, every=1ep) for 1ep, linear)", 10, r"lr\.shape=one_cycle, it rises by itself"),
     ],
 )
 def test_shapes_that_cannot_run_are_refused(text: str, warmup: int, message: str) -> None:

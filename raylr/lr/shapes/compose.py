@@ -91,6 +91,12 @@ class Sequence(Shape):
         part, start, length = self._part(position, total)
         return part.multiplier(position - start, 0, length)
 
+    def leg(self, position: int, warmup: int, total: int) -> float | None:
+        if not any(part.has_legs for part in self.walk()):
+            return None
+        part, start, length = self._part(min(position, total), total)
+        return part.leg(position - start, 0, length) or 0.0  # a part without legs counts as the foot of one
+
     def restart(self, position: int, total: int) -> Restart | None:
         part, start, length = self._part(position, total)
         return part.restart(position - start, length)
@@ -146,6 +152,10 @@ class Product(Shape):
             product *= part.multiplier(position, warmup, total)
         return product
 
+    def leg(self, position: int, warmup: int, total: int) -> float | None:
+        legs = [part.leg(position, warmup, total) for part in self.parts]
+        return next((leg for leg in legs if leg is not None), None)
+
     def restart(self, position: int, total: int) -> Restart | None:
         restarts = [part.restart(position, total) for part in self.parts]
         return next((restart for restart in restarts if restart), None)
@@ -164,6 +174,51 @@ class Product(Shape):
 
     def arguments_text(self, examples_per_epoch: int | None) -> list[str]:
         return [part.text(examples_per_epoch) for part in self.parts] + _floor_text(self)
+
+
+@dataclass(frozen=True)
+class Paced(Shape):
+    """A shape on a clock of its own: laid out over `length` examples, read once every `every` of them.
+
+    With `every=1ep` the LR is set at the start of each epoch and holds until the next. Past its `length` (the run's
+    unless given) the last value holds; a run that ends before it cuts the curve off.
+    """
+
+    part: Shape
+    every: Examples | None = None
+    length: Examples | None = None
+    name: ClassVar[str] = "paced"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every is None and self.length is None:
+            raise ConfigError("paced needs every or length, such as paced(cosine, every=1ep)")
+
+    def curve(self, position: int, warmup: int, total: int) -> float:
+        return self.part.multiplier(self._read(position), warmup, self.length or total)
+
+    def leg(self, position: int, warmup: int, total: int) -> float | None:
+        return self.part.leg(self._read(position), warmup, self.length or total)
+
+    def restart(self, position: int, total: int) -> Restart | None:
+        return self.part.restart(self._read(position), self.length or total)
+
+    def _read(self, position: int) -> int:
+        return position // self.every * self.every if self.every else position
+
+    def check(self, warmup: int, total: int, field: str) -> None:
+        self.part.check(warmup, self.length or total, field)
+
+    def refuse_warmup(self, field: str) -> None:
+        self.part.refuse_warmup(field)
+
+    @property
+    def parts_inside(self) -> tuple[Shape, ...]:
+        return (self.part,)
+
+    def arguments_text(self, examples_per_epoch: int | None) -> list[str]:
+        others = [text for text in super().arguments_text(examples_per_epoch) if not text.startswith("part=")]
+        return [self.part.text(examples_per_epoch), *others]
 
 
 def _floor_text(shape: Shape) -> list[str]:

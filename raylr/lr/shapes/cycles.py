@@ -12,6 +12,8 @@ from raylr.lr.shapes.shape import Shape
 class _OwnRise(Shape):
     """A shape that carries its own rise."""
 
+    has_legs: ClassVar[bool] = True
+
     def check(self, warmup: int, total: int, field: str) -> None:
         if warmup:
             self.refuse_warmup(field)
@@ -24,8 +26,8 @@ class _OwnRise(Shape):
 class Cyclic(_OwnRise):
     """lo -> 1 -> lo over the legs `up` and `down`, lo = low / high (CLR, Smith 2017); down = up unless given.
 
-    The amplitude is 1 (triangular), 2^-cycle (triangular2) or gamma^(p / every) (exp_range). `high` stands for the
-    peak LR of the policy: only the ratio of low to high counts.
+    Legs are straight lines or half waves of a cosine. The amplitude is 1 (triangular), 2^-cycle (triangular2) or
+    gamma^(p / every) (exp_range). `high` stands for the peak LR of the policy: only the ratio of low to high counts.
     """
 
     low: NotNegative
@@ -35,6 +37,7 @@ class Cyclic(_OwnRise):
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular"
     gamma: Decay | None = None
     every: Examples | None = None
+    legs: Literal["linear", "cosine"] = "linear"
     name: ClassVar[str] = "cyclic"
     comes_back: ClassVar[bool] = True
 
@@ -56,6 +59,8 @@ class Cyclic(_OwnRise):
         up, down = self.up, self.down or self.up
         cycle, t = divmod(position, up + down)
         height = t / up if t <= up else (up + down - t) / down
+        if self.legs == "cosine":
+            height = (1.0 - math.cos(math.pi * height)) / 2.0
         if self.mode == "triangular":
             return height
         if self.mode == "triangular2":

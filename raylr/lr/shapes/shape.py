@@ -27,6 +27,7 @@ class Shape(Checked, ABC):
     floor: Portion = field(default=0.0, kw_only=True)
     name: ClassVar[str]
     comes_back: ClassVar[bool] = False  # whether it rises again after a fall by design
+    has_legs: ClassVar[bool] = False  # whether its rise and fall can drive a momentum the other way
 
     def multiplier(self, position: int, warmup: int, total: int) -> float:
         """Return the shape's factor of the LR for the update that starts at `position`."""
