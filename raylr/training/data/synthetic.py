@@ -15,7 +15,7 @@ from raylr.training.data.dataset import SPLITS, Contents, DatasetInfo, Images, I
 from raylr.training.splitmix import below, splitmix64, start_state
 
 VERSION = 1  # to be raised with every change of the images
-SIDE, NUM_CLASSES, TEXTURES = 32, 10, 6
+SIDE, NUM_CLASSES, TEXTURES = 32, 10, 8
 COUNTS = {"train": 10_000, "test": 2_000}
 CHUNK = 500
 Integers = npt.NDArray[np.int64]
@@ -54,7 +54,7 @@ def draw(stream: int, places: Indices) -> Images:
     first, second, third, noise = (splitmix64(start_state(VERSION, 1, stream, number), places) for number in range(4))
     own = places % NUM_CLASSES
     other = (own + 1 + below(NUM_CLASSES - 1, third, 0)) % NUM_CLASSES
-    share = 80 + below(48, third, 1)  # of 128, for the own class
+    share = 68 + below(44, third, 1)  # of 128, for the own class
     mixed = _patch(own, first) * share[:, None, None, None] + _patch(other, second) * (128 - share)[:, None, None, None]
     contrast = (64 + below(65, third, 2))[:, None, None, None]
     brightness = (96 + below(65, third, 3))[:, None, None, None]
