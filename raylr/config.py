@@ -112,6 +112,16 @@ class FailureConfig(Section):
     stall_s: Seconds = Field(120.0, gt=0, description="a collective that takes longer counts as a lost worker")
 
 
+class GuardConfig(Section):
+    factor: float | None = Field(None, gt=1, description="a loss above this times its moving average is suspicious; a non-finite one diverged")
+    patience: int = Field(3, ge=1, description="suspicious updates in a row that count as divergence")
+    cut: float = Field(0.1, gt=0, lt=1, description="LR factor after a rollback; squared after a second one, and so on")
+    hold: Duration = Field("0.25ep", description="how long the cut holds")
+    ramp: Duration = Field("0.25ep", description="how long the factor then takes back to 1")
+    snapshot_every: Duration = Field("100st", description="how often weights are kept in memory to go back to")
+    max_rollbacks: int = Field(3, ge=0, description="rollbacks after which the run stops with a diagnosis")
+
+
 class Config(Section):
     name: str | None = Field(None, description="name of the run and of its folder [model-optimizer-seed]")
     storage: str = Field("runs", description="where run folders are: a path or a URI such as s3://bucket/runs")
@@ -135,6 +145,7 @@ class Config(Section):
     loss: LossConfig = LossConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    guard: GuardConfig = GuardConfig()
     failure: FailureConfig = FailureConfig()
 
     if not TYPE_CHECKING:  # type checkers see the fields

@@ -12,7 +12,7 @@ from raylr.config import Config
 from raylr.defaults import EPOCHS, GLOBAL_BATCH, TUNED
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, examples, lint
-from raylr.run_plan import OptimizerPlan, Plan, Reason
+from raylr.run_plan import GuardPlan, OptimizerPlan, Plan, Reason
 from raylr.story import DatasetInfo, story
 
 
@@ -99,10 +99,33 @@ def _plan(config: Config, dataset: DatasetInfo, hardware: Hardware, parts: list[
         crop_padding=_crop_padding(config, min(dataset.image_shape[:2])),
         cutout=config.data.cutout,
         optimizers={part.name: _optimizer_plan(part) for part in parts},
+        guard=_guard(config, clock),
         max_failures=config.failure.max_failures,
-        failure_mode=config.failure.mode or ("continue" if low == high else "restart"),
+        failure_mode=_failure_mode(config),
         stall_s=config.failure.stall_s,
     )
+
+
+def _guard(config: Config, clock: Clock) -> GuardPlan:
+    guard = config.guard
+    return GuardPlan(
+        factor=guard.factor,
+        patience=guard.patience,
+        cut=guard.cut,
+        hold=examples(guard.hold, clock, "guard.hold"),
+        ramp=examples(guard.ramp, clock, "guard.ramp"),
+        snapshot_every=_interval(guard.snapshot_every, clock, "guard.snapshot_every"),
+        max_rollbacks=guard.max_rollbacks,
+    )
+
+
+def _failure_mode(config: Config) -> str:
+    """Continue without the dead where that can be: a fixed number of workers and a reduction that forms groups anew."""
+    low, high = config.num_workers
+    reason = "batch.reduce=ddp" if config.batch.reduce == "ddp" else f"workers={config.workers}" if low < high else None
+    if config.failure.mode == "continue" and reason:
+        raise ConfigError(f"failure.mode=continue does not go with {reason}; use failure.mode=restart")
+    return config.failure.mode or ("restart" if reason else "continue")
 
 
 def _optimizer_plan(part: Part) -> OptimizerPlan:

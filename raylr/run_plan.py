@@ -25,6 +25,18 @@ class OptimizerPlan(Frozen):
     decay_norms_and_biases: bool
 
 
+class GuardPlan(Frozen):
+    """When a run counts as diverged, and what then happens to the LR."""
+
+    factor: float | None
+    patience: int
+    cut: float
+    hold: int
+    ramp: int
+    snapshot_every: int
+    max_rollbacks: int
+
+
 class Reason(Frozen):
     """One line of the story that the plan tells: what was set, to what, and why."""
 
@@ -62,6 +74,7 @@ class Plan(Frozen):
     crop_padding: int
     cutout: int
     optimizers: dict[str, OptimizerPlan]
+    guard: GuardPlan
     max_failures: int
     failure_mode: str
     stall_s: float

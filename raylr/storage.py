@@ -4,9 +4,11 @@ A file is written under a temporary name and renamed, so a reader never sees hal
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,23 +27,43 @@ class Folder:
 
     def create(self) -> None:
         """Make the folder. Raises ConfigError when that is not permitted."""
-        try:
+        with _writable(self.path.parent):
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            with self._temporary(self.path / "probe"):
-                pass
-            (self.path / "probe").unlink(missing_ok=True)
-        except OSError as error:
-            raise ConfigError(f"storage={self.path.parent} cannot be written ({error.strerror}); choose another --storage") from error
+            for name in ("", "checkpoints"):
+                for stale in (self.path / name).glob(".*.tmp"):
+                    stale.unlink()
 
     def exists(self, name: str = "") -> bool:
         return (self.path / name).exists()
 
     def remove(self, name: str = "") -> None:
-        """Remove a file, or the whole folder; nothing happens when it is not there."""
-        if name:
-            (self.path / name).unlink(missing_ok=True)
-        elif self.path.exists():
-            shutil.rmtree(self.path)
+        """Remove a file or a folder below, or the whole folder; nothing happens when it is not there."""
+        path = self.path / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for one run. Raises ConfigError, naming the holder, while another process holds it.
+
+        The lock ends with its process, however that ends.
+        """
+        path = self.path.with_name(f".{self.path.name}.lock")
+        with _writable(self.path.parent), path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise ConfigError(f"name={self.path.name} is running already ({file.read()}); use another --name") from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder below, sorted."""
@@ -79,6 +101,16 @@ class Folder:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writable(storage: Path) -> Iterator[None]:
+    """Turn what the system says about writing into one line."""
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(f"storage={storage} cannot be written ({error.strerror}); choose another --storage") from error
 
 
 def run_folder(storage: str, name: str) -> Folder:

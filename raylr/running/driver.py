@@ -8,20 +8,23 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from raylr.config import Config
-from raylr.errors import ConfigError, RaylrError
+from raylr.errors import ConfigError
 from raylr.lr import Policy
-from raylr.resolve import Hardware, local_hardware, resolve
+from raylr.resolve import local_hardware, resolve
 from raylr.run_plan import Plan
+from raylr.running.control import NAMESPACE, write_address
 from raylr.running.local import cluster
 from raylr.storage import Folder, run_folder
 from raylr.training.data import DatasetInfo, describe, prepare
 
 Listener = Callable[[dict[str, Any]], None]
+RAY_FOLDER = ".ray"  # what Ray Train wants to have on the storage; empty of ours, and removed at the end
 # What a plan may change between two starts of one run without changing its result.
 FREE = {"workers", "cpus_per_worker", "checkpoint_keep", "max_failures", "failure_mode", "stall_s", "story", "warnings"}
 
@@ -53,7 +56,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
     if finished is not None:
         tell({"kind": "finished", "result": finished, "run_dir": str(folder), "again": True})
         return RunResult(run_dir=str(folder), **finished)
-    with cluster(config.address, plan.workers[1] * plan.cpus_per_worker) as own:
+    with folder.held(), cluster(config.address, plan.workers[1] * plan.cpus_per_worker) as own:
         if not own:
             _refuse_what_does_not_fit(plan)
         tell({"kind": "starting", "workers": plan.workers})
@@ -74,11 +77,14 @@ def _run(config: Config, plan: Plan, policy: Policy, folder: Folder, info: Datas
 
     from raylr.running.hub import Hub
 
-    hub: Any = ray.remote(num_cpus=0, max_concurrency=1000)(Hub).remote()  # type: ignore[call-overload]
+    hub_name = f"hub of {folder}"
+    options: dict[str, Any] = {"name": hub_name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": 1000}
+    hub = ray.remote(**options)(Hub).remote()
+    write_address(folder, hub_name)
     settings = {
         "plan": plan.model_dump(mode="json"),
         "policy": json.loads(policy.to_json()),
-        "data": config.data.model_dump(mode="json"),
+        "data": _data_for_workers(config, info),
         "storage": str(folder.path.parent),
         "name": folder.path.name,
         "hub": hub,
@@ -88,9 +94,13 @@ def _run(config: Config, plan: Plan, policy: Policy, folder: Folder, info: Datas
     with _stop_on_signals(lambda: hub.order.remote({"kind": "stop"})):
         thread.start()
         _pump(hub, thread, tell)
-    if "error" in outcome:
-        _record_failure(folder, outcome["error"])
-    return {**_identity(plan, policy, info), **outcome.get("result", {"status": "failed"}), **_counts(folder)}
+    for leftover in ("hub.json", RAY_FOLDER):
+        folder.remove(leftover)
+    result = outcome.get("result", {"status": "failed", "reason": str(outcome.get("error", "the hub was lost"))})
+    if "reason" in result:
+        folder.write_bytes("failure.txt", f"{result['reason']}\n".encode())
+        result = {**result, "reason": result["reason"].strip().splitlines()[-1]}
+    return {**_identity(plan, policy, info), **result, **_counts(folder)}
 
 
 def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str, Any]) -> None:
@@ -106,7 +116,7 @@ def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str
         resources_per_worker={"CPU": plan.cpus_per_worker, **({"GPU": 1} if plan.device == "cuda" else {})},
     )
     run = RunConfig(
-        name="ray",
+        name=RAY_FOLDER,
         storage_path=str(folder.path),
         failure_config=FailureConfig(max_failures=plan.max_failures, controller_failure_limit=plan.max_failures),
     )
@@ -190,9 +200,17 @@ def _write_settings(config: Config, folder: Folder, plan: Plan, policy: Policy) 
         folder.remove()
     folder.create()
     folder.remove("result.json")
+    folder.remove(RAY_FOLDER)
     folder.write_json("config.json", config.model_dump(mode="json"))
     folder.write_json("plan.json", plan.model_dump(mode="json"))
     folder.write_bytes("policy.json", policy.to_json().encode())
+
+
+def _data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:
+    """The data's config with the source that was found, and paths that hold in any working directory."""
+    absolute = {name: str(Path(getattr(config.data, name)).expanduser().resolve()) for name in ("root", "cache_dir")}
+    source = info.source if info.source in ("cifar10", "synthetic") else str(Path(info.source).expanduser().resolve())
+    return config.data.model_copy(update={**absolute, "source": source}).model_dump(mode="json")
 
 
 def _refuse_what_does_not_fit(plan: Plan) -> None:
@@ -201,10 +219,6 @@ def _refuse_what_does_not_fit(plan: Plan) -> None:
     have, need = ray.cluster_resources().get("CPU", 0), plan.workers[0] * plan.cpus_per_worker
     if need > have:
         raise ConfigError(f"workers={plan.workers[0]} need {need} CPUs, but the cluster has {have:g}; lower --workers or add a node")
-
-
-def _record_failure(folder: Folder, error: Exception) -> None:
-    folder.write_bytes("failure.txt", f"{error}\n".encode())
 
 
 def _identity(plan: Plan, policy: Policy, info: DatasetInfo) -> dict[str, Any]:
@@ -223,6 +237,3 @@ def _identity(plan: Plan, policy: Policy, info: DatasetInfo) -> dict[str, Any]:
 def _counts(folder: Folder) -> dict[str, int]:
     kinds = [row["kind"] for row in folder.read_rows("events.jsonl")]
     return {f"{kind}s": kinds.count(kind) for kind in ("restart", "rejoin", "resize", "rollback")}
-
-
-__all__ = ["Hardware", "RaylrError", "RunResult", "run_name", "train"]

@@ -25,6 +25,7 @@ class Joiner:
     mark: tuple[int, int] | None
     host: str
     port: int
+    pid: int
     actor: Any
     answer: asyncio.Future[dict[str, Any]]
 
@@ -42,13 +43,15 @@ class Hub:
         self.changed = asyncio.Condition()
         self._settling: asyncio.Task[None] | None = None
 
-    async def join(self, rank: int, world_size: int, mark: tuple[int, int] | None, host: str, port: int, actor: Any) -> dict[str, Any]:
-        """Wait for the next group and return it: generation, place, size, host, port, source, writer, all_equal, cause."""
+    async def join(
+        self, rank: int, world_size: int, mark: tuple[int, int] | None, host: str, port: int, pid: int, actor: Any
+    ) -> dict[str, Any]:
+        """Wait for the next group and return it: the fields of `Formation`, and where place 0 listens."""
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         if mark is None and rank in self.active:  # a new process in the place of an old one
             del self.active[rank]
             self.lost.add(rank)
-        self.waiting[rank] = Joiner(rank, world_size, mark, host, port, actor, answer)
+        self.waiting[rank] = Joiner(rank, world_size, mark, host, port, pid, actor, answer)
         await self._notify()
         if self._settling is None or self._settling.done():
             self._settling = asyncio.create_task(self._settle())
@@ -104,6 +107,7 @@ class Hub:
             "all_equal": best is not None and all(mark == best for mark in marks),
             "cause": cause,
             "lost": sorted(self.lost),
+            "members": [{"rank": joiner.rank, "pid": joiner.pid, "host": joiner.host} for joiner in joiners],
         }
         self.active = {joiner.rank: joiner.actor for joiner in joiners}
         self.waiting, self.lost = {}, set()
@@ -133,6 +137,25 @@ class Hub:
     async def publish(self, event: dict[str, Any]) -> None:
         self.events.append(event)
         await self._notify()
+
+    async def status(self) -> dict[str, Any]:
+        """The newest progress, the members, and how many orders came."""
+        progress = next((event for event in reversed(self.events) if event["kind"] == "progress"), {})
+        return {**progress, "kind": "status", "ranks": sorted(self.active), "generation": self.generation}
+
+    async def answer(self, number: int, kind: str, timeout_s: float) -> dict[str, Any] | None:
+        """The run's event for the order `number`; None when none came in time."""
+
+        def found() -> dict[str, Any] | None:
+            rows = [event["row"] for event in self.events if event["kind"] == "event"]
+            return next((row for row in rows if row.get("number") == number or row["kind"] == kind == "stop"), None)
+
+        async with self.changed:
+            try:
+                await asyncio.wait_for(self.changed.wait_for(lambda: found() is not None), timeout_s)
+            except TimeoutError:
+                return None
+        return found()
 
     async def events_after(self, count: int, timeout_s: float) -> list[dict[str, Any]]:
         """Events from index `count` on; waits for one, at most `timeout_s`."""

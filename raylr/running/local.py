@@ -55,6 +55,10 @@ def cluster(address: str | None, num_cpus: int) -> Iterator[bool]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[None]:
     import ray
@@ -62,8 +66,7 @@ def _connected(address: str) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ConfigError(f"address={address} does not answer as a Ray cluster: {reason}") from error
+        raise ConfigError(f"address={address} does not answer as a Ray cluster: {first_line(error)}") from error
     try:
         yield
     finally:

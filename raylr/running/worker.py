@@ -1,6 +1,7 @@
 """What runs in a Ray Train worker: a seat in the run, and the loop."""
 
 import json
+import os
 import socket
 import threading
 import warnings
@@ -37,7 +38,8 @@ class RaySeat:
 
         host = ray.util.get_node_ip_address()
         me = ray.get_runtime_context().current_actor
-        answer = ray.get(self.hub.join.remote(self.rank, self.world_size, mark, host, _free_port(), me))
+        join = self.hub.join.remote(self.rank, self.world_size, mark, host, _free_port(), os.getpid(), me)
+        answer = ray.get(join)
         place, size = answer["place"], answer["size"]
         device = torch.device(self.plan.device)
         arguments = answer["host"], answer["port"], answer["generation"], place, size, device, self.plan.stall_s
@@ -46,15 +48,16 @@ class RaySeat:
         if place == answer["writer"] and not self._watching:
             self._watching = True
             threading.Thread(target=self._watch, daemon=True, name="orders").start()
-        return Formation(group, answer["source"], answer["writer"], answer["all_equal"], answer["cause"])
+        who = tuple(answer["members"]), tuple(answer["lost"])
+        return Formation(group, answer["source"], answer["writer"], answer["all_equal"], answer["cause"], *who)
 
     def attention(self) -> bool:
         return self._wanted.is_set()
 
-    def orders(self) -> list[dict[str, Any]]:
+    def orders(self, since: int) -> list[dict[str, Any]]:
+        orders: list[dict[str, Any]] = ray.get(self.hub.orders_after.remote(since))
+        self._since = max([since, *(order["number"] for order in orders if "number" in order)])
         self._wanted.clear()
-        orders: list[dict[str, Any]] = ray.get(self.hub.orders_after.remote(self._since))
-        self._since = max((order["number"] for order in orders if "number" in order), default=self._since)
         return orders
 
     def publish(self, event: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ class DDPTrainer(Trainer):
     wrapped: Any = None
 
     def update(self, group: Group, attention: bool = False) -> Update:
+        self.keep_snapshot()
         batch = self.plan.batch_at(group.size)
         start, stop = group.place * batch // group.size, (group.place + 1) * batch // group.size
         ids, epochs = examples_at(self.plan.seed, self.position + start, stop - start, self.plan.num_train)
@@ -39,9 +40,9 @@ class DDPTrainer(Trainer):
         extras = self.result[-3:]
         extras[0], extras[1], extras[2] = loss.detach() / batch, (output.detach().argmax(1) == labels).sum(), float(attention)
         group.all_reduce(extras)
-        if self.plan.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.plan.clip_norm)
-        return self._step(batch, group.size, *extras.tolist())
+        largest = float("inf") if self.plan.clip_norm is None else self.plan.clip_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, largest))
+        return self._step(batch, group.size, *extras.tolist(), norm)
 
     def _wrap(self, group: Group) -> Any:
         if group.size == 1:

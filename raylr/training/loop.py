@@ -5,12 +5,15 @@ group is formed anew, everybody takes the state of who is furthest, and what was
 """
 
 import json
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raylr.lr import Override
 from raylr.storage import Folder
 from raylr.training import checkpoint
+from raylr.training.diagnosis import diagnose
 from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken
 from raylr.training.rows import Rows
@@ -34,6 +37,8 @@ class Tally:
     wall_s: float = 0.0
     test_loss: float | None = None
     test_accuracy: float | None = None
+    last_order: int = 0  # number of the youngest order that was carried out
+    world_size: int = 0  # of the last group
 
 
 class Loop:
@@ -85,30 +90,56 @@ class Loop:
         update = self.trainer.update(formation.group, self.seat.attention())
         self.last = update
         self.ledger.append(ledger_row(update, self.plan.num_train))
-        tally, batch, seconds = self.tally, update.global_batch, time.perf_counter() - started
-        self.tally = replace(
-            tally,
-            loss=tally.loss + update.loss * batch,
-            num_correct=tally.num_correct + update.num_correct,
-            num_examples=tally.num_examples + batch,
-            train_s=tally.train_s + seconds,
-            total_train_s=tally.total_train_s + seconds,
-            wall_s=tally.wall_s + seconds,
+        seconds = time.perf_counter() - started
+        tally = replace(
+            self.tally,
+            train_s=self.tally.train_s + seconds,
+            total_train_s=self.tally.total_train_s + seconds,
+            wall_s=self.tally.wall_s + seconds,
         )
+        if update.rolled_back:
+            self.tally = tally
+            self._note_rollback(update)
+            if self.trainer.guard.exhausted:
+                return "diverged"
+        else:
+            self.tally = replace(
+                tally,
+                loss=tally.loss + update.loss * update.global_batch,
+                num_correct=tally.num_correct + update.num_correct,
+                num_examples=tally.num_examples + update.global_batch,
+            )
         self._tell_progress(update)
         return self._obey(formation) if update.attention else None
 
+    def _note_rollback(self, update: Update) -> None:
+        guard = self.trainer.guard
+        loss = update.loss if math.isfinite(update.loss) else str(update.loss)
+        self.event("rollback", bad_position=update.position, loss=loss, to=guard.snapshot_at, number=guard.rollbacks)
+
     def _obey(self, formation: Formation) -> str | None:
-        """Carry out what waits, agreed by all ranks: the writer's list holds."""
-        orders = json.dumps(self.seat.orders() if self._writes(formation) else []).encode()
-        orders = formation.group.broadcast_bytes(orders, formation.writer, self.trainer.device)
-        status = None
-        for order in json.loads(orders):
-            if order["kind"] == "stop":
-                status = "stopped"
-            elif order["kind"] == "rejoin" and status is None:
-                status = "rejoin"
-        return status
+        """Carry out what waits, agreed by all ranks: the writer's list holds. The strongest wish decides what follows."""
+        own = self.seat.orders(self.tally.last_order) if self._writes(formation) else []
+        agreed = formation.group.broadcast_bytes(json.dumps(own).encode(), formation.writer, self.trainer.device)
+        orders = json.loads(agreed)
+        for order in orders:
+            if "number" in order:
+                self.tally = replace(self.tally, last_order=order["number"])
+            if order["kind"] == "lr":
+                self._override("user", order["factor"], order["for_examples"], order["number"])
+            elif order["kind"] == "checkpoint":
+                self._checkpoint(number=order["number"])
+        kinds = {order["kind"] for order in orders}
+        return "stopped" if "stop" in kinds else "rejoin" if "rejoin" in kinds else None
+
+    def _override(self, cause: str, factor: float, for_examples: int | None, number: int) -> None:
+        """Set a factor on all LRs from here on, and back to 1 after `for_examples`."""
+        position = self.trainer.position
+        entries = [Override(position, factor, 0, "*", cause)]
+        if for_examples is not None:
+            entries.append(Override(position + for_examples, 1.0, 0, "*", cause))
+        self.trainer.policy = self.trainer.policy.with_overrides(*entries)
+        self.event("override", cause=cause, factor=factor, for_examples=for_examples, number=number)
 
     def _evaluate(self, group: Group) -> None:
         started = time.perf_counter()
@@ -130,22 +161,25 @@ class Loop:
             "wall_s": tally.wall_s + time.perf_counter() - started,
         }
         self.metrics.append(row)
-        self.tally = Tally(
+        self.tally = replace(
+            tally,
             evaluated_at=self.trainer.position,
-            checkpointed_at=tally.checkpointed_at,
-            total_train_s=tally.total_train_s,
+            loss=0.0,
+            num_correct=0,
+            num_examples=0,
+            train_s=0.0,
             wall_s=row["wall_s"],
             test_loss=loss,
             test_accuracy=accuracy,
         )
         self._publish("metrics", row=row)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, **details: Any) -> None:
         started = time.perf_counter()
         self.tally = replace(self.tally, checkpointed_at=self.trainer.position)
         if self._is_writer:
             self.checkpoints.start(self.state())
-            self.event("checkpoint")
+            self.event("checkpoint", **details)
         self.ledger.forget()
         self.metrics.forget()
         self.tally = replace(self.tally, wall_s=self.tally.wall_s + time.perf_counter() - started)
@@ -172,7 +206,26 @@ class Loop:
             self.load(checkpoint.from_bytes(group.broadcast_bytes(own, source, self.trainer.device)))
         self._has_state = True
         self._take_over(formation, cause)
+        self._follow_size(group.size)
         return formation
+
+    def _follow_size(self, size: int) -> None:
+        """Note another number of workers. Where the batch follows it and has grown, rise to the new peak over `lr.rewarm`."""
+        before, self.tally = self.tally.world_size, replace(self.tally, world_size=size)
+        if before in (0, size):
+            return
+        self.event("resize", from_size=before, to_size=size)
+        old, new = self.plan.batch_at(before), self.plan.batch_at(size)
+        if new > old:
+            policy, position = self.trainer.policy, self.trainer.position
+            for name in policy.optimizers:
+                start = policy.schedule(name).peak(old) / policy.schedule(name).peak(new)
+                rise = Override(position, start, 0, name, "resize"), Override(position, 1.0, self.plan.rewarm, name, "resize")
+                policy = policy.with_overrides(*rise)
+            self.trainer.policy = policy
+        elif new < old:
+            everywhere = [Override(self.trainer.position, 1.0, 0, name, "resize") for name in self.trainer.policy.optimizers]
+            self.trainer.policy = self.trainer.policy.with_overrides(*everywhere)
 
     def _take_over(self, formation: Formation, cause: str) -> None:
         self._is_writer = self._writes(formation)
@@ -180,19 +233,27 @@ class Loop:
             self.ledger.take_over(self.trainer.position)
             self.metrics.take_over(self.tally.evaluated_at + 1)
             self.events.take_over(float("inf"))  # type: ignore[arg-type]
-            self.event(cause, world_size=formation.group.size)
+            who = {"lost": list(formation.lost), "members": list(formation.members)}
+            self.event(cause, world_size=formation.group.size, **who)
 
     def _finish(self, status: str, formation: Formation) -> dict[str, Any]:
         """Leave the newest state in a checkpoint, and go only when everybody has come here."""
-        if self.tally.checkpointed_at != self.trainer.position:
+        reason = {}
+        if status == "diverged":
+            last = self.last
+            assert last is not None
+            lines = diagnose(self.trainer, last.position, last.global_batch)
+            status, reason = "failed", {"reason": "\n".join([f"diverged {self.trainer.guard.rollbacks} times", *lines])}
+        elif self.tally.checkpointed_at != self.trainer.position:
             self._checkpoint()
         self.checkpoints.wait()
         formation.group.broadcast_bytes(b"end", formation.writer, self.trainer.device)
         if self._is_writer:
-            self.event("finish" if status == "complete" else "stop")
+            self.event({"complete": "finish", "stopped": "stop"}.get(status, "failure"))
         tally = self.tally
         return {
             "status": status,
+            **reason,
             "test_accuracy": tally.test_accuracy,
             "test_loss": tally.test_loss,
             "epochs": self.trainer.position / self.plan.num_train,

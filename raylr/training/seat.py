@@ -19,7 +19,9 @@ class Formation:
     source: int | None
     writer: int
     all_equal: bool
-    cause: str  # start, restart, continue or rejoin
+    cause: str  # start, continue (some were lost) or rejoin (newcomers came)
+    members: tuple[dict[str, Any], ...] = ()  # rank, pid and host of each, by place
+    lost: tuple[int, ...] = ()  # ranks that were members of the group before
 
 
 class Seat(Protocol):
@@ -33,8 +35,8 @@ class Seat(Protocol):
     def attention(self) -> bool:
         """True when this rank knows of an order; asked once an update, so it must be quick."""
 
-    def orders(self) -> list[dict[str, Any]]:
-        """The orders that wait; asked of the writer only."""
+    def orders(self, since: int) -> list[dict[str, Any]]:
+        """The orders with a number above `since`, and `rejoin` when a newcomer waits; asked of the writer only."""
 
     def publish(self, event: dict[str, Any]) -> None:
         """Tell whoever watches. Must neither block nor fail."""
@@ -54,7 +56,7 @@ class Plain:
     def attention(self) -> bool:
         return False
 
-    def orders(self) -> list[dict[str, Any]]:
+    def orders(self, since: int) -> list[dict[str, Any]]:
         return []
 
     def publish(self, event: dict[str, Any]) -> None:

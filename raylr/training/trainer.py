@@ -6,7 +6,7 @@ optimizer step. State changes only after the sum, so an update whose collective 
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from raylr.training.augment import augment, to_input
 from raylr.training.batchnorm import RunningStatistics
 from raylr.training.data import Dataset
 from raylr.training.group import Group
+from raylr.training.guard import Guard
 from raylr.training.hashing import sha256_of, weights_sha256
 from raylr.training.models import build
 from raylr.training.optimizers import build_optimizers
@@ -43,6 +44,7 @@ class Update:
     loss: float
     num_correct: int
     attention: bool
+    rolled_back: bool = False
 
     @property
     def lr(self) -> dict[str, float]:
@@ -64,6 +66,7 @@ class Trainer:
         self.optimizers = build_optimizers(self.model, plan.optimizers)
         self.statistics = RunningStatistics(self.model if self.own_statistics else torch.nn.Module())
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.guard = Guard(plan.guard)
         self.position, self.step = 0, 0
         self.num_weights = sum(parameter.numel() for parameter in self.parameters)
         self.length = self.num_weights + self.statistics.length + EXTRAS
@@ -78,6 +81,7 @@ class Trainer:
 
     def update(self, group: Group, attention: bool = False) -> Update:
         """Do one update. Raises GroupBroken, with the state as it was, when a peer is gone."""
+        self.keep_snapshot()
         batch = self.plan.batch_at(group.size)
         num_micro = batch // self.plan.micro_size
         own = micro_batches_of(group.place, group.size, num_micro)
@@ -92,21 +96,35 @@ class Trainer:
     def _apply(self, batch: int, world_size: int, num_micro: int) -> Update:
         loss, num_correct, wanted = self.result[self.length - EXTRAS : self.length].tolist()
         self.result[: self.length - EXTRAS].div_(num_micro)
+        gradient = self.result[: self.num_weights]
+        norm = float(torch.linalg.vector_norm(gradient))
         if self.plan.clip_norm is not None:
-            gradient = self.result[: self.num_weights]
-            gradient.mul_(torch.clamp(self.plan.clip_norm / (torch.linalg.vector_norm(gradient) + 1e-6), max=1.0))
+            gradient.mul_(min(1.0, self.plan.clip_norm / (norm + 1e-6)))
         self.statistics.move(self.result[self.num_weights : self.length - EXTRAS])
-        return self._step(batch, world_size, loss / num_micro, num_correct, wanted)
+        return self._step(batch, world_size, loss / num_micro, num_correct, wanted, norm)
 
-    def _step(self, batch: int, world_size: int, loss: float, num_correct: float, attention: float) -> Update:
-        """Write the LR, step the optimizers, and move the position on."""
-        factors = self.write_lr(batch)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-        causes = self.policy.causes(self.position)
-        update = Update(self.step, self.position, batch, world_size, factors, causes, loss, int(num_correct), attention > 0)
+    def _step(
+        self, batch: int, world_size: int, loss: float, num_correct: float, attention: float, norm: float
+    ) -> Update:
+        """Write the LR, step the optimizers, and move the position on. If the run has diverged, go back instead."""
+        factors, causes = self.write_lr(batch), self.policy.causes(self.position)
+        diverged = self.guard.has_diverged(loss, norm)
+        update = Update(
+            self.step, self.position, batch, world_size, factors, causes, loss, int(num_correct), attention > 0, diverged
+        )
         self.position, self.step = self.position + batch, self.step + 1
+        if diverged:
+            self._load_tensors(self.guard.snapshot)
+            self.policy = self.policy.with_overrides(*self.guard.cut(self.position))
+        else:
+            for optimizer in self.optimizers.values():
+                optimizer.step()
         return update
+
+    def keep_snapshot(self) -> None:
+        """Keep weights, optimizer and BatchNorm in memory when it is time, for the guard to go back to."""
+        if self.guard.wants_snapshot(self.position):
+            self.guard.keep(self.position, self._tensors())
 
     def write_lr(self, batch: int) -> dict[str, Factors]:
         """Write the policy's LR (and momentum, betas, eps where it drives them) into the optimizers; return its factors."""
@@ -166,27 +184,34 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """All that an update depends on, as tensors and plain data: what a checkpoint holds and a newcomer gets."""
-        self.statistics.restore()
         return {
-            "model": {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()},
-            "optimizers": self._optimizer_state(),
+            **self._tensors(),
             "position": self.position,
             "step": self.step,
             "overrides": [vars(override) for override in self.policy.overrides],
+            "guard": self.guard.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a state that `state` gave. The LR is no part of it: the policy says it anew."""
+        self._load_tensors(state)
+        self.guard.load(state["guard"])
+        self.position, self.step = state["position"], state["step"]
+        self.policy = replace(self.policy, overrides=tuple(Override(**entry) for entry in state["overrides"]))
+
+    def _tensors(self) -> dict[str, Any]:
+        self.statistics.restore()
+        model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        return {"model": model, "optimizers": self._optimizer_state()}
+
+    def _load_tensors(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.statistics.take()
-        names = {name: parameter for name, parameter in self.model.named_parameters()}
+        names = dict(self.model.named_parameters())
         for optimizer_name, optimizer in self.optimizers.items():
             optimizer.state.clear()
             for name, values in state["optimizers"][optimizer_name].items():
-                optimizer.state[names[name]] = {key: _clone(value) for key, value in values.items()}
-        self.position, self.step = state["position"], state["step"]
-        overrides = tuple(Override(**entry) for entry in state["overrides"])
-        self.policy = Policy(self.policy.examples_per_epoch, self.policy.total_examples, self.policy.schedules, overrides)
+                optimizer.state[names[name]] = {key: _to(value, names[name].device) for key, value in values.items()}
 
     def weights_sha256(self) -> str:
         self.statistics.restore()
@@ -223,6 +248,11 @@ class Trainer:
             views.append(buffer[offset : offset + parameter.numel()].as_strided(parameter.shape, parameter.stride()))
             offset += parameter.numel()
         return views
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """A copy on the parameter's device; scalars such as Adam's step stay on the CPU, where torch keeps them."""
+    return value.detach().clone().to(device if value.dim() else "cpu") if isinstance(value, Tensor) else value
 
 
 def _clone(value: Any) -> Any:

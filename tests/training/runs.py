@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from raylr.lr import Clock, Policy, Schedule, Warmup, parse_shape
-from raylr.run_plan import OptimizerPlan, Plan
+from raylr.run_plan import GuardPlan, OptimizerPlan, Plan
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ OPTIMIZER = OptimizerPlan(
 )  # fmt: skip
 
 
+GUARD = GuardPlan(factor=None, patience=2, cut=0.1, hold=64, ramp=64, snapshot_every=64, max_rollbacks=3)
+
+
 def plan(**changes: Any) -> Plan:
     """A plan of a few updates: batch 32 in four micro-batches, every kind of randomness on."""
     values: dict[str, Any] = {
@@ -47,7 +50,7 @@ def plan(**changes: Any) -> Plan:
         "total_examples": 180, "global_batch": 32, "per_worker_size": None, "micro_size": 8, "reduce": "tree",
         "eval_every": 90, "eval_micro_size": 7, "checkpoint_every": 90, "checkpoint_keep": 3, "rewarm": 90,
         "label_smoothing": 0.1, "clip_norm": 5.0, "flip": "random", "crop_padding": 2, "cutout": 3,
-        "optimizers": {"main": OPTIMIZER}, "max_failures": 0, "failure_mode": "restart", "stall_s": 60.0,
+        "optimizers": {"main": OPTIMIZER}, "guard": GUARD, "max_failures": 0, "failure_mode": "restart", "stall_s": 60.0,
     }  # fmt: skip
     return Plan.model_validate({**values, **changes})
 

@@ -1,0 +1,95 @@
+"""Hands on a running job: its status, and orders that all ranks carry out at the same update.
+
+A run leaves in its folder how its hub is reached (`hub.json`: address, name, path of the token). Orders go through Ray, so
+who is not let into the cluster cannot give any.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from raylr.errors import ConfigError, RaylrError
+from raylr.lr import Clock, examples
+from raylr.run_plan import Plan
+from raylr.running.local import RAY_SETTINGS, first_line
+from raylr.storage import Folder, run_folder
+
+NAMESPACE = "raylr"
+PATIENCE_S = 120.0
+
+
+def write_address(folder: Folder, name: str) -> None:
+    """Leave in the run's folder how to reach its hub."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    folder.write_json("hub.json", {"address": address, "hub": name, "token_path": os.environ.get("RAY_AUTH_TOKEN_PATH")})
+
+
+def status(run: str, storage: str) -> dict[str, Any]:
+    """The newest progress of a running job. Raises ConfigError when it has ended or cannot be reached."""
+    import ray
+
+    with _hub(_folder(run, storage)) as hub:
+        found: dict[str, Any] = ray.get(hub.status.remote())
+        return found
+
+
+def order(run: str, storage: str, kind: str, factor: float | None = None, duration: str | None = None) -> dict[str, Any]:
+    """Give an order (`lr`, `checkpoint`, `stop`) and return the event with which the run answered it."""
+    import ray
+
+    folder = _folder(run, storage)
+    wish: dict[str, Any] = {"kind": kind}
+    if kind == "lr":
+        wish |= {"factor": factor, "for_examples": _examples(folder, duration)}
+    with _hub(folder) as hub:
+        number = ray.get(hub.order.remote(wish))
+        answer: dict[str, Any] | None = ray.get(hub.answer.remote(number, kind, PATIENCE_S))
+        if answer is None:
+            raise RaylrError(f"run={run} did not carry out {kind!r} within {PATIENCE_S:g} s; it still will when it can")
+        return answer
+
+
+def _folder(run: str, storage: str) -> Folder:
+    folder = Folder(Path(run).resolve()) if Path(run).is_dir() else run_folder(storage, run)
+    if not folder.exists("plan.json"):
+        raise ConfigError(f"run={run} is no run folder: it has no plan.json; `raylr runs` lists those under --storage")
+    if folder.exists("result.json"):
+        ended = folder.read_json("result.json")["status"]
+        raise ConfigError(f"run={run} has ended ({ended}); there is nothing to control")
+    if not folder.exists("hub.json"):
+        raise ConfigError(f"run={run} is not running")
+    return folder
+
+
+def _examples(folder: Folder, duration: str | None) -> int | None:
+    if duration is None:
+        return None
+    plan = Plan.model_validate(folder.read_json("plan.json"))
+    return examples(duration, Clock(plan.num_train, plan.total_examples, plan.batch_at(plan.workers[1])), "for")
+
+
+@contextlib.contextmanager
+def _hub(folder: Folder) -> Iterator[Any]:
+    """A connection to the run's hub."""
+    where = folder.read_json("hub.json")
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if where["token_path"]:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", where["token_path"])
+    import ray
+
+    try:
+        ray.init(address=where["address"], namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+        hub = ray.get_actor(where["hub"])
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        ray.shutdown()
+        raise ConfigError(f"the run in {folder} cannot be reached at {where['address']}: {first_line(error)}") from error
+    try:
+        yield hub
+    finally:
+        ray.shutdown()
