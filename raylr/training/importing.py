@@ -109,7 +109,9 @@ def _schedule(scheduler: Any, group: int, clock: Clock, stretch: Stretch) -> Sch
         found = curve(scheduler, group, stretch)
         shape = _held(found.shape, stretch.unit) if stretch.holds else found.shape
         return Schedule(found.peak, clock.global_batch, "none", Warmup(), shape, found.momentum)
-    except (ConfigError, OverflowError) as error:
+    except OverflowError:
+        raise ConfigError(f"{type(scheduler).__name__}'s LR grows beyond all numbers; use a smaller gamma") from None
+    except ConfigError as error:
         name = type(scheduler).__name__
         raise ConfigError(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
 

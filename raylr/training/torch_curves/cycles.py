@@ -1,11 +1,12 @@
 """torch's CyclicLR and OneCycleLR, and the momentum that they drive the other way."""
 
+from itertools import pairwise
 from typing import Any, Literal
 
 from raylr.errors import ConfigError
 from raylr.lr.schedule import Momentum
 from raylr.lr.shapes import Cosine, Cyclic, Knot, Knots, Linear, OneCycle, Product, Sequence, Shape
-from raylr.training.torch_curves.stretch import Stretch, base_lr, over, whole
+from raylr.training.torch_curves.stretch import Stretch, base_lr, over, tidy, whole
 
 Legs = Literal["linear", "cosine"]
 
@@ -29,10 +30,10 @@ def one_cycle(scheduler: Any, group: int, stretch: Stretch) -> tuple[float, Shap
     total, ends = scheduler.total_steps, [phase["end_step"] for phase in scheduler._schedule_phases]
     if stretch.num_steps > total:
         raise ConfigError(f"OneCycleLR(total_steps={total}) ends before step {stretch.num_steps}; make it as long")
-    if not 0 < ends[0] < ends[1] <= ends[-1] or ends[-2] == ends[-1]:
+    if not all(start < end for start, end in pairwise([0, *ends])):
         raise ConfigError(f"OneCycleLR's phases end at {ends}, one of them at once; use another pct_start")
     values = scheduler.optimizer.param_groups[group]
-    div, final_div = _tidy(values["max_lr"] / values["initial_lr"]), _tidy(values["initial_lr"] / values["min_lr"])
+    div, final_div = tidy(values["max_lr"] / values["initial_lr"]), tidy(values["initial_lr"] / values["min_lr"])
     legs: Legs = "cosine" if scheduler._anneal_func_type == "cos" else "linear"
     shape = (_two_phases if len(ends) == 2 else _three_phases)(ends, div, final_div, legs, stretch)
     momentum = Momentum(values["base_momentum"], values["max_momentum"]) if scheduler.cycle_momentum else None
@@ -60,8 +61,3 @@ def _three_phases(ends: list[float], div: float, final_div: float, legs: Legs, s
 def scaled(shape: Shape, factor: float) -> Shape:
     """The shape with all its values times `factor`."""
     return shape if factor == 1 else Product((Knots((Knot(0, factor),)), shape))
-
-
-def _tidy(ratio: float) -> float:
-    """The ratio as it was given, without what rounding left on it: 25, not 25.000000000000004."""
-    return float(f"{ratio:.12g}")

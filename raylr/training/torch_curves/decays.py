@@ -20,7 +20,7 @@ from raylr.lr.shapes import (
     Shape,
     Step,
 )
-from raylr.training.torch_curves.stretch import Stretch, base_lr, duration, over, stairs
+from raylr.training.torch_curves.stretch import Stretch, base_lr, duration, over, stairs, tidy
 
 
 def step(scheduler: Any, group: int, stretch: Stretch) -> Shape:
@@ -48,7 +48,7 @@ def exponential(scheduler: Any, group: int, stretch: Stretch) -> Shape:
     gamma, last = _gamma(scheduler), stretch.num_steps - 1
     if gamma <= 1:
         return Exponential(gamma, stretch.unit, staircase=stretch.holds)
-    if last == 0:
+    if last < 1:
         return Constant()
     return Knots((Knot(0, 1.0), Knot(last * stretch.unit, gamma**last)), "log")
 
@@ -102,4 +102,4 @@ def _floor(scheduler: Any, group: int) -> float:
     name, base = type(scheduler).__name__, base_lr(scheduler, group)
     if not 0 <= scheduler.eta_min <= base:
         raise ConfigError(f"{name}(eta_min={scheduler.eta_min}) is not between 0 and the LR; use at most {base:g}")
-    return float(scheduler.eta_min) / (base or 1.0)
+    return tidy(float(scheduler.eta_min) / (base or 1.0))

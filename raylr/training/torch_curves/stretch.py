@@ -1,4 +1,4 @@
-"""What the translations of torch's schedulers share: the part of a run that one drives, and durations counted in steps."""
+"""What the translations of torch's schedulers share: the part of a run that one drives, durations counted in steps."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,6 +41,11 @@ def whole(examples: float, what: str) -> int:
     return round(examples)
 
 
+def tidy(ratio: float) -> float:
+    """The ratio as it was meant, without what rounding left on it: 25, not 25.000000000000004."""
+    return float(f"{ratio:.12g}")
+
+
 def over(length: int, shape: Shape, stretch: Stretch) -> Shape:
     """The shape laid out over `length`, however long the stretch is."""
     return shape if length == stretch.length else Paced(shape, length=length)
@@ -48,4 +53,4 @@ def over(length: int, shape: Shape, stretch: Stretch) -> Shape:
 
 def stairs(points: Iterable[tuple[int, float]], stretch: Stretch) -> Shape:
     """Each multiplier from its step on."""
-    return Knots(tuple(Knot(step * stretch.unit, factor) for step, factor in points), "step")
+    return Knots(tuple(Knot(step * stretch.unit, tidy(factor)) for step, factor in points), "step")
