@@ -43,8 +43,7 @@ def up(
         _clear_earlier(folder)
         cluster = _prepare(folder, dashboard_port)
         try:
-            cluster = cluster_nodes.start(cluster, cpus, [0])  # the others need its address
-            return cluster_nodes.start(cluster, cpus, range(1, nodes))
+            return cluster_nodes.start(cluster, cpus, range(nodes))
         except BaseException:  # also Ctrl-C
             _end(cluster)
             raise
@@ -110,10 +109,18 @@ def _clear_earlier(folder: Path) -> None:
 
 
 def _prepare(folder: Path, dashboard_port: int | None) -> LocalCluster:
-    port = cluster_nodes.free_port() if dashboard_port is None else dashboard_port
+    first = cluster_nodes.free_ports(4)  # for drivers, Ray's client server, the dashboard's metrics, the dashboard
+    port = first + 3 if dashboard_port is None else dashboard_port
     if not cluster_nodes.is_free(port):
-        raise ConfigError(f"dashboard_port={port}, the port is in use; use {cluster_nodes.free_port()} or leave it out")
-    cluster = LocalCluster(folder.name, secrets.token_hex(8), folder, _make_temp_dir(), f"http://127.0.0.1:{port}")
+        raise ConfigError(f"dashboard_port={port}, the port is in use; use {first} or leave it out")
+    cluster = LocalCluster(
+        name=folder.name,
+        id=secrets.token_hex(8),
+        folder=folder,
+        temp_dir=_make_temp_dir(),
+        dashboard=f"http://127.0.0.1:{port}",
+        address=f"127.0.0.1:{first}",
+    )
     cluster.token_path.touch(mode=0o600)
     cluster.token_path.write_text(secrets.token_hex(32))
     return cluster_state.write(cluster)

@@ -22,7 +22,10 @@ _PORTS = range(20_000, 32_000)  # below those that the system hands out to conne
 
 
 def start(cluster: LocalCluster, cpus: int, indices: Sequence[int]) -> LocalCluster:
-    """Start nodes at the same time, record them, wait until all are ready; return the cluster with them."""
+    """Start nodes at the same time, record them, wait until all are ready; return the cluster with them.
+
+    The head does not go first: while it comes up, the others import Ray, and then wait for it by themselves.
+    """
     started = []
     for index in indices:
         folder = _temp_dir(cluster, index)
@@ -32,8 +35,8 @@ def start(cluster: LocalCluster, cpus: int, indices: Sequence[int]) -> LocalClus
     cluster = cluster_state.write(replace(cluster, nodes=(*cluster.nodes, *started)))
     deadline = time.monotonic() + START_TIMEOUT_S
     for node in started:
-        cluster = replace(cluster, address=_wait_for(cluster, node, deadline))
-    return cluster_state.write(cluster)
+        _wait_for(cluster, node, deadline)
+    return cluster
 
 
 def is_free(port: int) -> bool:
@@ -47,11 +50,12 @@ def is_free(port: int) -> bool:
         return True
 
 
-def free_port() -> int:
-    """A port that nothing listens on, drawn at random so that two commands at once hardly draw the same."""
-    while not is_free(port := secrets.choice(_PORTS)):
-        pass
-    return port
+def free_ports(count: int) -> int:
+    """The first of `count` ports in a row that nothing listens on, drawn so that two commands hardly draw the same."""
+    while True:
+        first = secrets.choice(_PORTS)
+        if all(is_free(port) for port in range(first, first + count)):
+            return first
 
 
 def _temp_dir(cluster: LocalCluster, index: int) -> Path:
@@ -66,9 +70,13 @@ def _command(cluster: LocalCluster, index: int, cpus: int) -> list[str]:
     command += ["--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0"]  # 0: any that is free
     if index > 0:
         return [*command, f"--address={cluster.address}"]
-    port = cluster.dashboard.rpartition(":")[2]
-    command += ["--head", "--port=0", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
-    return [*command, f"--ray-client-server-port={free_port()}"]
+    port = _port_of(cluster.address)
+    command += ["--head", f"--port={port}", f"--ray-client-server-port={port + 1}"]
+    return [*command, "--dashboard-host=127.0.0.1", f"--dashboard-port={_port_of(cluster.dashboard)}"]
+
+
+def _port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def _environment(cluster: LocalCluster, index: int) -> dict[str, str]:
@@ -78,25 +86,26 @@ def _environment(cluster: LocalCluster, index: int) -> dict[str, str]:
         MARK: f"{cluster.id}/{index}",
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",  # a job's `python` is ours
         "SPT_NOENV": "1",  # Ray renames its processes; without this the new name overwrites the mark
-        "DASHBOARD_METRIC_PORT": str(free_port()),
+        "DASHBOARD_METRIC_PORT": str(_port_of(cluster.address) + 2),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # a `uv run` above us would make every job pack its whole directory
     }
+    if index > 0:
+        own |= {"RAY_NUM_REDIS_GET_RETRIES": str(int(START_TIMEOUT_S))}  # how often it asks for a head that is late
     return inherited | cluster.env | own
 
 
-def _wait_for(cluster: LocalCluster, node: Node, deadline: float) -> str:
-    """Wait until a node has joined (the head: until the job server answers) and return the address of the cluster.
+def _wait_for(cluster: LocalCluster, node: Node, deadline: float) -> None:
+    """Wait until a node has joined; the head: until the job server answers.
 
-    `ray start` writes that address into the node's temporary folder as the last thing before it blocks.
+    `ray start` writes this file into the node's temporary folder as the last thing before it blocks.
     """
     ready, log = _temp_dir(cluster, node.index) / "ray_current_cluster", cluster.log_path(node.index)
-    while not (ready.exists() and (address := ready.read_text())):
+    while not ready.exists():
         if not node.process.runs():
             raise RaylrError(f"node {node.index} ended while it started: {_last_line(log)}; all it said: {log}")
         if time.monotonic() > deadline:
             raise RaylrError(f"node {node.index} is not up after {START_TIMEOUT_S:g} s; all it said: {log}")
         time.sleep(0.05)
-    return address
 
 
 def _last_line(log: Path) -> str:

@@ -35,7 +35,7 @@ class LocalCluster:
     folder: Path
     temp_dir: Path
     dashboard: str
-    address: str = ""
+    address: str
     nodes: tuple[Node, ...] = ()
 
     @property
