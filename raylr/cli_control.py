@@ -5,7 +5,9 @@ import json
 import click
 
 RUN = click.argument("run")
-STORAGE = click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
+STORAGE = click.option(
+    "--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path"
+)
 
 
 @click.group()
@@ -30,7 +32,9 @@ def status(run: str, storage: str) -> int:
 @ctl.command()
 @RUN
 @STORAGE
-@click.option("--factor", type=click.FloatRange(min=0), required=True, help="multiplies all LRs from the next update on")
+@click.option(
+    "--factor", type=click.FloatRange(min=0), required=True, help="multiplies all LRs from the next update on"
+)
 @click.option("--for", "duration", help="how long, such as 2ep or 400st; then back to 1 [to the end]")
 def lr(run: str, storage: str, factor: float, duration: str | None) -> int:
     """Set a factor on the learning rate of RUN, with the cause `user`."""

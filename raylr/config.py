@@ -113,7 +113,9 @@ class FailureConfig(Section):
 
 
 class GuardConfig(Section):
-    factor: float | None = Field(None, gt=1, description="a loss above this times its moving average is suspicious; a non-finite one diverged")
+    factor: float | None = Field(
+        None, gt=1, description="a loss above this times its average is suspicious [off]; a non-finite one has diverged"
+    )
     patience: int = Field(3, ge=1, description="suspicious updates in a row that count as divergence")
     cut: float = Field(0.1, gt=0, lt=1, description="LR factor after a rollback; squared after a second one, and so on")
     hold: Duration = Field("0.25ep", description="how long the cut holds")

@@ -56,7 +56,9 @@ class Folder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                raise ConfigError(f"name={self.path.name} is running already ({file.read()}); use another --name") from None
+                raise ConfigError(
+                    f"name={self.path.name} is running already ({file.read()}); use another --name"
+                ) from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -110,7 +112,9 @@ def _writable(storage: Path) -> Iterator[None]:
         storage.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise ConfigError(f"storage={storage} cannot be written ({error.strerror}); choose another --storage") from error
+        raise ConfigError(
+            f"storage={storage} cannot be written ({error.strerror}); choose another --storage"
+        ) from error
 
 
 def run_folder(storage: str, name: str) -> Folder:

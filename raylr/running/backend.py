@@ -74,7 +74,9 @@ class LeanTrainer(DataParallelTrainer):
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [one for one in super()._create_default_callbacks() if not isinstance(one, PlacementGroupCleanerCallback)]
+        return [
+            one for one in super()._create_default_callbacks() if not isinstance(one, PlacementGroupCleanerCallback)
+        ]
 
     def _initialize_and_run_controller(self, **settings: Any) -> Result:
         options: dict[str, Any] = {

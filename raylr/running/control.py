@@ -25,7 +25,9 @@ def write_address(folder: Folder, name: str) -> None:
     import ray
 
     address = ray.get_runtime_context().gcs_address
-    folder.write_json("hub.json", {"address": address, "hub": name, "token_path": os.environ.get("RAY_AUTH_TOKEN_PATH")})
+    folder.write_json(
+        "hub.json", {"address": address, "hub": name, "token_path": os.environ.get("RAY_AUTH_TOKEN_PATH")}
+    )
 
 
 def status(run: str, storage: str) -> dict[str, Any]:
@@ -37,7 +39,9 @@ def status(run: str, storage: str) -> dict[str, Any]:
         return found
 
 
-def order(run: str, storage: str, kind: str, factor: float | None = None, duration: str | None = None) -> dict[str, Any]:
+def order(
+    run: str, storage: str, kind: str, factor: float | None = None, duration: str | None = None
+) -> dict[str, Any]:
     """Give an order (`lr`, `checkpoint`, `stop`) and return the event with which the run answered it."""
     import ray
 
@@ -88,7 +92,9 @@ def _hub(folder: Folder) -> Iterator[Any]:
         hub = ray.get_actor(where["hub"])
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         ray.shutdown()
-        raise ConfigError(f"the run in {folder} cannot be reached at {where['address']}: {first_line(error)}") from error
+        raise ConfigError(
+            f"the run in {folder} cannot be reached at {where['address']}: {first_line(error)}"
+        ) from error
     try:
         yield hub
     finally:

@@ -72,7 +72,9 @@ def run_name(config: Config, plan: Plan) -> str:
     return config.name or f"{plan.model}-{'-'.join(one.kind for one in plan.optimizers.values())}-{plan.seed}"
 
 
-def _run(config: Config, plan: Plan, policy: Policy, folder: Folder, info: DatasetInfo, tell: Listener) -> dict[str, Any]:
+def _run(
+    config: Config, plan: Plan, policy: Policy, folder: Folder, info: DatasetInfo, tell: Listener
+) -> dict[str, Any]:
     import ray
 
     from raylr.running.hub import Hub
@@ -184,7 +186,9 @@ def _agree_with_earlier(config: Config, folder: Folder, plan: Plan, policy: Poli
     if Policy.from_json(folder.read_bytes("policy.json").decode()).sha256 != policy.sha256:
         different.append("the LR policy is another one")
     if different:
-        raise ConfigError(f"name={folder.path.name} is another run: {'; '.join(different)}; use --fresh, or another --name")
+        raise ConfigError(
+            f"name={folder.path.name} is another run: {'; '.join(different)}; use --fresh, or another --name"
+        )
     return plan
 
 
@@ -218,7 +222,9 @@ def _refuse_what_does_not_fit(plan: Plan) -> None:
 
     have, need = ray.cluster_resources().get("CPU", 0), plan.workers[0] * plan.cpus_per_worker
     if need > have:
-        raise ConfigError(f"workers={plan.workers[0]} need {need} CPUs, but the cluster has {have:g}; lower --workers or add a node")
+        raise ConfigError(
+            f"workers={plan.workers[0]} need {need} CPUs, but the cluster has {have:g}; lower --workers or add a node"
+        )
 
 
 def _identity(plan: Plan, policy: Policy, info: DatasetInfo) -> dict[str, Any]:

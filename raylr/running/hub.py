@@ -6,6 +6,7 @@ do not come are asked for a sign of life: the dead are left out, and who hangs i
 """
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -63,15 +64,14 @@ class Hub:
         while self.waiting:
             missing = [rank for rank in self.active if rank not in self.waiting]
             if not missing and (self.active or len(self.waiting) >= self._world_size()):
-                return self._form()
+                self._form()
+                return
             broken = any(rank in self.waiting for rank in self.active)
             if missing and (broken or time.monotonic() - since > KNOCK_PATIENCE_S):
                 await asyncio.gather(*(self._check(rank, self.active[rank]) for rank in missing))
             async with self.changed:
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.changed.wait(), 0.05 if broken else 0.5)
-                except TimeoutError:
-                    pass
 
     def _world_size(self) -> int:
         return max(joiner.world_size for joiner in self.waiting.values())
@@ -140,7 +140,7 @@ class Hub:
 
     async def status(self) -> dict[str, Any]:
         """The newest progress, the members, and how many orders came."""
-        progress = next((event for event in reversed(self.events) if event["kind"] == "progress"), {})
+        progress: dict[str, Any] = next((event for event in reversed(self.events) if event["kind"] == "progress"), {})
         return {**progress, "kind": "status", "ranks": sorted(self.active), "generation": self.generation}
 
     async def answer(self, number: int, kind: str, timeout_s: float) -> dict[str, Any] | None:
@@ -160,10 +160,8 @@ class Hub:
     async def events_after(self, count: int, timeout_s: float) -> list[dict[str, Any]]:
         """Events from index `count` on; waits for one, at most `timeout_s`."""
         async with self.changed:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait_for(lambda: len(self.events) > count), timeout_s)
-            except TimeoutError:
-                pass
         return self.events[count:]
 
     async def _notify(self) -> None:

@@ -85,7 +85,9 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     """Train function of every worker. `config` holds plain data and the hub's handle."""
     plan, policy = Plan.model_validate(config["plan"]), Policy.from_json(json.dumps(config["policy"]))
     seat = RaySeat(config["hub"], plan)
-    warnings.showwarning = lambda message, *_, **__: seat.publish({"kind": "warning", "text": str(message), "rank": seat.rank})
+    warnings.showwarning = lambda message, *_, **__: seat.publish(
+        {"kind": "warning", "text": str(message), "rank": seat.rank}
+    )
     data = DataConfig.model_validate(config["data"])
     prepare(data)
     trainer = trainer_for(plan)(plan, policy, load(data))

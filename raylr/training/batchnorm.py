@@ -16,7 +16,9 @@ class RunningStatistics:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+        self.modules = [
+            module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats
+        ]
         self.momenta = [module.momentum for module in self.modules]
         for module in self.modules:
             module.momentum = 1.0
@@ -53,7 +55,7 @@ class RunningStatistics:
         for buffer, value in zip(self._buffers(), self.values, strict=True):
             buffer.copy_(value)
         for module, count in zip(self.modules, self.counts, strict=True):
-            module.num_batches_tracked.fill_(count)  # type: ignore[union-attr, operator]
+            module.num_batches_tracked.fill_(count)  # type: ignore[union-attr]
 
     def _buffers(self) -> list[Tensor]:
         return [buffer for module in self.modules for buffer in (module.running_mean, module.running_var)]  # type: ignore[misc]

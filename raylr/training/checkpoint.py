@@ -44,7 +44,9 @@ def write(folder: Folder, state: dict[str, Any], keep: int) -> None:
 
 def names(folder: Folder) -> list[str]:
     """Names of the checkpoints whose note is there, oldest first."""
-    return [name.removesuffix(".json") for name in folder.names("checkpoints") if name.endswith(".json") and name[0] != "."]
+    return [
+        name.removesuffix(".json") for name in folder.names("checkpoints") if name.endswith(".json") and name[0] != "."
+    ]
 
 
 def newest(folder: Folder) -> dict[str, Any] | None:
@@ -100,7 +102,9 @@ class Writer:
         try:
             write(self.folder, state, self.keep)
         except OSError as error:
-            warnings.warn(f"checkpoint at position {state['position']} was not written: {error}; training goes on", stacklevel=2)
+            warnings.warn(
+                f"checkpoint at position {state['position']} was not written: {error}; training goes on", stacklevel=2
+            )
 
 
 def _sha256(data: bytes) -> str:

@@ -38,11 +38,16 @@ class DDPTrainer(Trainer):
             parameter.grad = None
         (loss * (group.size / batch)).backward()  # DDP averages over ranks; slices may differ by one example
         extras = self.result[-3:]
-        extras[0], extras[1], extras[2] = loss.detach() / batch, (output.detach().argmax(1) == labels).sum(), float(attention)
+        extras[0], extras[1], extras[2] = (
+            loss.detach() / batch,
+            (output.detach().argmax(1) == labels).sum(),
+            float(attention),
+        )
         group.all_reduce(extras)
         largest = float("inf") if self.plan.clip_norm is None else self.plan.clip_norm
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, largest))
-        return self._step(batch, group.size, *extras.tolist(), norm)
+        mean_loss, num_correct, wanted = extras.tolist()
+        return self._step(batch, group.size, mean_loss, num_correct, wanted, norm)
 
     def _wrap(self, group: Group) -> Any:
         if group.size == 1:

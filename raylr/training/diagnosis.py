@@ -24,7 +24,9 @@ def _of_batch(trainer: Trainer, position: int, batch: int) -> list[str]:
     ids, _ = examples_at(trainer.plan.seed, position, batch, trainer.plan.num_train)
     images = trainer.dataset.train_images[ids]
     constant = [int(one) for one, image in zip(ids, images, strict=True) if image.min() == image.max()]
-    lines = [f"the last bad batch holds examples [{position}, {position + batch}) of the stream, the first is number {ids[0]}"]
+    lines = [
+        f"the last bad batch holds examples [{position}, {position + batch}) of the stream, the first is number {ids[0]}"
+    ]
     if constant:
         lines.append(f"{len(constant)} of its {batch} images have one colour only, such as number {constant[0]}")
     return lines
@@ -60,7 +62,9 @@ def _of_model(trainer: Trainer) -> list[str]:
         hook.remove()
     norm = float(torch.linalg.vector_norm(torch.cat([gradient.flatten() for gradient in gradients])))
     wide = [f"{name} {scale:.2g}" for name, scale in scales.items() if not 1 / WIDE < scale < WIDE]
-    lines = [f"a fresh model has loss {loss.item():.3f} (guessing gives {math.log(plan.num_classes):.3f}), gradient norm {norm:.3g}"]
+    lines = [
+        f"a fresh model has loss {loss.item():.3f} (guessing gives {math.log(plan.num_classes):.3f}), gradient norm {norm:.3g}"
+    ]
     return lines + ([f"layers whose first output is far from scale 1: {', '.join(wide)}"] if wide else [])
 
 

@@ -59,7 +59,14 @@ class Group:
 
 
 def form_group(
-    host: str, port: int, generation: int, place: int, size: int, device: torch.device, timeout_s: float, default: bool = False
+    host: str,
+    port: int,
+    generation: int,
+    place: int,
+    size: int,
+    device: torch.device,
+    timeout_s: float,
+    default: bool = False,
 ) -> Group:
     """Form a group of `size` processes over a TCP store at place 0; gloo on the CPU, NCCL on GPUs.
 
@@ -70,12 +77,17 @@ def form_group(
         return Group()
     timeout = timedelta(seconds=timeout_s)
     try:
-        store = dist.PrefixStore(str(generation), dist.TCPStore(host, port, size, place == 0, timeout=timeout))
+        server = dist.TCPStore(host, port, size, place == 0, timeout=timeout)  # type: ignore[attr-defined]
+        store = dist.PrefixStore(str(generation), server)  # type: ignore[attr-defined]
         if default:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=place, world_size=size, timeout=timeout)
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo", store=store, rank=place, world_size=size, timeout=timeout
+            )
             return Group(dist.group.WORLD, place, size)
         if device.type == "cuda":
-            group: Any = dist.ProcessGroupNCCL(store, place, size, timeout)
+            options = dist.ProcessGroupNCCL.Options()
+            options._timeout = timeout
+            group: Any = dist.ProcessGroupNCCL(store, place, size, options)
         else:
             group = dist.ProcessGroupGloo(store, place, size, timeout)
     except RuntimeError as error:

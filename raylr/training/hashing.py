@@ -29,4 +29,3 @@ def sha256_of(tensors: Mapping[str, Tensor]) -> str:
 def weights_sha256(model: nn.Module) -> str:
     """SHA-256 over a model's parameters and buffers."""
     return sha256_of({plain_name(name): tensor for name, tensor in model.state_dict().items()})
-

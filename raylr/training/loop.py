@@ -145,7 +145,7 @@ class Loop:
         started = time.perf_counter()
         loss, accuracy = evaluate(self.trainer, group)
         tally = self.tally
-        count = max(1, tally.num_examples)
+        count, wall_s = max(1, tally.num_examples), tally.wall_s + time.perf_counter() - started
         row = {
             "step": self.trainer.step,
             "position": self.trainer.position,
@@ -158,7 +158,7 @@ class Loop:
             "images_per_s": tally.num_examples / tally.train_s if tally.train_s else 0.0,
             "world_size": group.size,
             "global_batch": self.plan.batch_at(group.size),
-            "wall_s": tally.wall_s + time.perf_counter() - started,
+            "wall_s": wall_s,
         }
         self.metrics.append(row)
         self.tally = replace(
@@ -168,7 +168,7 @@ class Loop:
             num_correct=0,
             num_examples=0,
             train_s=0.0,
-            wall_s=row["wall_s"],
+            wall_s=wall_s,
             test_loss=loss,
             test_accuracy=accuracy,
         )
@@ -220,11 +220,16 @@ class Loop:
             policy, position = self.trainer.policy, self.trainer.position
             for name in policy.optimizers:
                 start = policy.schedule(name).peak(old) / policy.schedule(name).peak(new)
-                rise = Override(position, start, 0, name, "resize"), Override(position, 1.0, self.plan.rewarm, name, "resize")
+                rise = (
+                    Override(position, start, 0, name, "resize"),
+                    Override(position, 1.0, self.plan.rewarm, name, "resize"),
+                )
                 policy = policy.with_overrides(*rise)
             self.trainer.policy = policy
         elif new < old:
-            everywhere = [Override(self.trainer.position, 1.0, 0, name, "resize") for name in self.trainer.policy.optimizers]
+            everywhere = [
+                Override(self.trainer.position, 1.0, 0, name, "resize") for name in self.trainer.policy.optimizers
+            ]
             self.trainer.policy = self.trainer.policy.with_overrides(*everywhere)
 
     def _take_over(self, formation: Formation, cause: str) -> None:

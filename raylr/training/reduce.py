@@ -45,7 +45,9 @@ def cover(node: Node, own: range, num_micro: int) -> list[Node]:
     return cover((level - 1, 2 * index), own, num_micro) + cover((level - 1, 2 * index + 1), own, num_micro)
 
 
-def tree_sum(node: Node, num_micro: int, known: Callable[[Node], Tensor | None], release: Callable[[Tensor], None]) -> Tensor:
+def tree_sum(
+    node: Node, num_micro: int, known: Callable[[Node], Tensor | None], release: Callable[[Tensor], None]
+) -> Tensor:
     """The sum under `node`, depth first: `known` gives a node's value or None; the right operand is released once added."""
     value = known(node)
     if value is not None:
@@ -69,7 +71,9 @@ def reduce_tree(nodes: list[Tensor], result: Tensor, length: int, num_micro: int
         result[:length].copy_(nodes[0][:length])
         return
     chunk = -(-length // group.size)
-    nodes_of = [cover(root(num_micro), micro_batches_of(place, group.size, num_micro), num_micro) for place in range(group.size)]
+    nodes_of = [
+        cover(root(num_micro), micro_batches_of(place, group.size, num_micro), num_micro) for place in range(group.size)
+    ]
     parts = [node[: chunk * group.size].view(group.size, chunk) for node in nodes]
     source = parts[0].flatten() if len(parts) == 1 else torch.stack(parts, dim=1).flatten()
     sizes = [len(theirs) * chunk for theirs in nodes_of]

@@ -86,7 +86,9 @@ class Trainer:
         num_micro = batch // self.plan.micro_size
         own = micro_batches_of(group.place, group.size, num_micro)
         self.model.train()
-        nodes = [tree_sum(node, num_micro, self._leaf, self._free.append) for node in cover(root(num_micro), own, num_micro)]
+        nodes = [
+            tree_sum(node, num_micro, self._leaf, self._free.append) for node in cover(root(num_micro), own, num_micro)
+        ]
         if nodes:
             nodes[0][self.length - 1] += float(attention)
         reduce_tree(nodes, self.result, self.length, num_micro, group)
@@ -110,7 +112,16 @@ class Trainer:
         factors, causes = self.write_lr(batch), self.policy.causes(self.position)
         diverged = self.guard.has_diverged(loss, norm)
         update = Update(
-            self.step, self.position, batch, world_size, factors, causes, loss, int(num_correct), attention > 0, diverged
+            self.step,
+            self.position,
+            batch,
+            world_size,
+            factors,
+            causes,
+            loss,
+            int(num_correct),
+            attention > 0,
+            diverged,
         )
         self.position, self.step = self.position + batch, self.step + 1
         if diverged:
@@ -140,7 +151,9 @@ class Trainer:
         """Hyperparameters beside the LR that the policy sets for this batch and position."""
         plan, schedule = self.plan.optimizers[name], dict(self.policy.schedules)[name]
         if schedule.scaling == "sde":
-            (beta1, beta2), eps = scaled_betas_eps(batch / schedule.reference_batch, (plan.beta1, plan.beta2), plan.eps, name)
+            (beta1, beta2), eps = scaled_betas_eps(
+                batch / schedule.reference_batch, (plan.beta1, plan.beta2), plan.eps, name
+            )
             return {"eps": eps, "alpha": beta2} if plan.kind == "rmsprop" else {"eps": eps, "betas": (beta1, beta2)}
         momentum = self.policy.momentum(self.position, batch, name)
         if momentum is None:
@@ -233,7 +246,10 @@ class Trainer:
     def _optimizer_state(self) -> dict[str, dict[str, dict[str, Any]]]:
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         return {
-            name: {names[parameter]: {key: _clone(value) for key, value in values.items()} for parameter, values in optimizer.state.items()}
+            name: {
+                names[parameter]: {key: _clone(value) for key, value in values.items()}
+                for parameter, values in optimizer.state.items()
+            }
             for name, optimizer in self.optimizers.items()
         }
 

@@ -41,7 +41,7 @@ def test_one_without_its_note_does_not_count(folder):
 def test_another_format_is_named(folder):
     path = folder.path / "checkpoints" / "000000000030.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
-    with pytest.warns(UserWarning, match="format 99, this version reads 1"):
+    with pytest.warns(UserWarning, match=r"format 99, this version reads 1"):
         assert checkpoint.newest(folder)["position"] == 20
 
 
@@ -50,16 +50,20 @@ def test_loading_never_runs_code(folder, tmp_path):
         def __reduce__(self):
             return (tmp_path.joinpath("evil").touch, ())
 
-    with pytest.raises(Exception, match="[Uu]nsupported|weights_only"):
+    with pytest.raises(Exception, match=r"[Uu]nsupported|weights_only"):
         checkpoint.from_bytes(checkpoint.to_bytes({"evil": Evil()}))
     assert not (tmp_path / "evil").exists()
 
 
+def write_and_wait(writer: checkpoint.Writer) -> None:
+    writer.start({"position": 40, "step": 4})
+    writer.wait()
+
+
 def test_a_full_disk_is_a_warning_and_training_goes_on(folder):
     writer = checkpoint.Writer(Folder(folder.path / "gone" / "deeper"), keep=2)
-    with pytest.warns(UserWarning, match="checkpoint at position 40 was not written: .*; training goes on"):
-        writer.start({"position": 40, "step": 4})
-        writer.wait()
+    with pytest.warns(UserWarning, match=r"checkpoint at position 40 was not written: .*; training goes on"):
+        write_and_wait(writer)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

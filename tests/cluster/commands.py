@@ -1,0 +1,68 @@
+"""Real commands in real processes, waited for with deadlines."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DEADLINE_S = 240
+SMALL = [
+    "--data.source", "synthetic", "--data.train-examples", "1000", "--data.test-examples", "200", "--epochs", "6",
+    "--batch.global-size", "64", "--batch.micro-size", "16", "--eval.micro-size", "50", "--model.dropout", "0.1",
+    "--data.cutout", "4", "--checkpoint.every", "2ep", "--eval.every", "2ep", "--data.cache-dir",
+]  # fmt: skip
+TIMES = {"time", "wall_s", "images_per_s", "world_size", "restarts", "rejoins", "resizes"}
+
+
+def wait_until(holds: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:
+    """Wait for a state; returns what made it hold."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := holds()):
+        assert time.monotonic() < deadline, f"{what}: not so after {timeout_s:g} s"
+        time.sleep(0.05)
+    return value
+
+
+class Command:
+    """A `raylr` command that runs."""
+
+    def __init__(self, *arguments: str, cwd: Path, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "raylr", *arguments],
+            cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
+        )  # fmt: skip
+
+    def end(self, timeout_s: float = DEADLINE_S) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error."""
+        try:
+            out, err = self.process.communicate(timeout=timeout_s)
+        finally:
+            self.process.kill()
+        return self.process.returncode, out, err
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+
+def rows(run_dir: Path, name: str) -> list[dict[str, Any]]:
+    path = run_dir / name
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+
+
+def undisturbed(rows_: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without the fields in which a disturbed run may differ."""
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows_]
+
+
+def members(run_dir: Path) -> list[dict[str, Any]]:
+    """The members of the newest group."""
+    return next(row["members"] for row in reversed(rows(run_dir, "events.jsonl")) if "members" in row)
+
+
+def kill(member: dict[str, Any]) -> None:
+    os.kill(member["pid"], signal.SIGKILL)

@@ -1,0 +1,123 @@
+"""Runs on real Ray by the real command: to the end, stopped and continued, with workers killed. One hash for all."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from raylr.resolve import Hardware, resolve
+from raylr.settings import load_config
+from raylr.training.data import load, prepare
+from tests.cluster.commands import SMALL, Command, kill, members, rows, undisturbed, wait_until
+from tests.training.runs import train
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def expected(ranks, where):
+    """The same run by one plain process without Ray."""
+    flags = [*SMALL, str(where / "cache")]
+    pairs = zip(flags[::2], flags[1::2], strict=True)
+    config = load_config(None, {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs})
+    plan, policy = resolve(config, prepare(config.data), Hardware(bf16=False, num_gpus=0))
+    result = ranks.run(train, 1, plan, policy, load(config.data), str(where / "plain"))[0]
+    return result, where / "plain"
+
+
+def start(where: Path, name: str, workers: int, *flags: str) -> Command:
+    fixed = ["--storage", str(where), "--precision", "fp32", "--workers", str(workers), "--name", name]
+    return Command("train", *SMALL, str(where / "cache"), *fixed, *flags, cwd=where)
+
+
+def left_of(word: str) -> list[str]:
+    """Command lines of running processes that name `word`."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if word in line and int(pid) != os.getpid():
+            found.append(line)
+    return found
+
+
+def assert_same(where: Path, name: str, result: dict, expected: tuple[dict, Path]) -> None:
+    plain, plain_dir = expected
+    for key in ("weights_sha256", "optimizer_sha256", "test_accuracy", "test_loss", "steps", "position"):
+        assert result[key] == plain[key], key
+    for file in ("ledger.jsonl", "metrics.jsonl"):
+        assert undisturbed(rows(where / name, file)) == undisturbed(rows(plain_dir, file))
+
+
+def test_a_run_ends_with_a_table_its_folder_and_one_json_line(where, expected):
+    code, out, err = start(where, "whole", 2).end()
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert str(where / "whole") in out.splitlines()[-2]
+    assert "test accuracy" in out.lower()
+    assert result == json.loads((where / "whole" / "result.json").read_text())
+    assert (result["status"], result["restarts"], result["rejoins"]) == ("complete", 0, 0)
+    assert_same(where, "whole", result, expected)
+    assert {"config.json", "plan.json", "policy.json", "events.jsonl"} < {
+        path.name for path in (where / "whole").iterdir()
+    }
+    assert not left_of(str(where))
+
+
+def test_the_same_name_again_says_that_it_is_complete(where):
+    code, out, err = start(where, "whole", 2).end(60)
+    assert code == 0, err
+    assert "complete" in out.splitlines()[-3]
+
+
+def test_another_run_of_the_same_name_is_refused(where):
+    code, _, err = start(where, "whole", 2, "--lr.base", "0.123").end(60)
+    assert code == 2
+    assert "name=whole is another run: the LR policy is another one; use --fresh, or another --name" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_stopped_run_goes_on_with_other_workers_and_through_a_kill(where, expected):
+    first = start(where, "stopped", 2)
+    wait_until(lambda: len(rows(where / "stopped", "ledger.jsonl")) > 20, "20 updates")
+    first.signal(signal.SIGTERM)
+    code, out, err = first.end()
+    assert code == 143, err
+    assert json.loads(out.splitlines()[-1])["status"] == "stopped"
+    done = len(rows(where / "stopped", "ledger.jsonl"))
+    assert done < expected[0]["steps"]
+
+    second = start(where, "stopped", 4)
+    wait_until(lambda: len(rows(where / "stopped", "ledger.jsonl")) > done + 5, "5 more updates")
+    victim = members(where / "stopped")[0]
+    kill(victim)
+    code, out, err = second.end()
+    assert code == 0, err
+    assert_same(where, "stopped", json.loads(out.splitlines()[-1]), expected)
+    kinds = [row["kind"] for row in rows(where / "stopped", "events.jsonl")]
+    assert kinds[0] == "start"
+    assert "restart" in kinds
+    assert "continue" in kinds
+    lost = next(row for row in rows(where / "stopped", "events.jsonl") if row["kind"] == "continue")
+    assert (lost["lost"], lost["world_size"]) == ([victim["rank"]], 3)
+
+
+def test_in_restart_mode_all_start_again_from_the_checkpoint(where, expected):
+    run = start(where, "restart", 2, "--failure.mode", "restart")
+    checkpoints = where / "restart" / "checkpoints"
+    wait_until(lambda: list(checkpoints.glob("*.json")), "a checkpoint")
+    kill(members(where / "restart")[1])
+    code, out, err = run.end()
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert_same(where, "restart", result, expected)
+    assert result["restarts"] == 1
