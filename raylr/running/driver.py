@@ -46,6 +46,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
     Raises ConfigError for a request that is refused before anything starts, RaylrError for a run that failed.
     """
     tell = on_event or (lambda event: None)
+    _refuse_throw_away_storage(config)
     resolve(config, describe(config.data), local_hardware())  # refuse before anything is downloaded or decoded
     info = prepare(config.data, lambda done, total: tell({"kind": "prepare", "done": done, "total": total}))
     plan, policy = resolve(config, info, local_hardware())
@@ -61,6 +62,8 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
             _refuse_what_does_not_fit(plan)
         tell({"kind": "starting", "workers": plan.workers})
         _write_settings(config, folder, plan, policy)
+        if not own:
+            _refuse_storage_that_some_nodes_do_not_see(folder)
         result = _run(config, plan, policy, folder, info, tell)
     folder.write_json("result.json", result)
     tell({"kind": "finished", "result": result, "run_dir": str(folder)})
@@ -215,6 +218,33 @@ def _data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:
     absolute = {name: str(Path(getattr(config.data, name)).expanduser().resolve()) for name in ("root", "cache_dir")}
     source = info.source if info.source in ("cifar10", "synthetic") else str(Path(info.source).expanduser().resolve())
     return config.data.model_copy(update={**absolute, "source": source}).model_dump(mode="json")
+
+
+def _refuse_throw_away_storage(config: Config) -> None:
+    """A submitted job runs in a copy of the working directory that Ray throws away."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(config.storage).expanduser().is_absolute():
+        raise ConfigError(
+            f"storage={config.storage} is relative, and Ray throws a job's folder away; use an absolute path"
+        )
+
+
+def _refuse_storage_that_some_nodes_do_not_see(folder: Folder) -> None:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    probe = ray.remote(num_cpus=0)(lambda path: Path(path).is_dir())
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    here = ray.util.get_node_ip_address()
+    hosts = {node["NodeManagerAddress"]: node["NodeID"] for node in alive if node["NodeManagerAddress"] != here}
+    seen = {
+        host: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(str(folder))
+        for host, node in hosts.items()
+    }
+    for host, answer in seen.items():
+        if not ray.get(answer):
+            raise ConfigError(
+                f"storage={folder.path.parent} is not there on host {host}; use a path that all hosts share"
+            )
 
 
 def _refuse_what_does_not_fit(plan: Plan) -> None:

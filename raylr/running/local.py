@@ -10,6 +10,7 @@ from pathlib import Path
 
 from raylr.errors import ConfigError
 
+PREFIX = "raylr-run-"
 # Set before Ray is imported. Seconds between the controller's looks at the workers; Ray's default is 2.
 RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -37,7 +38,8 @@ def cluster(address: str | None, num_cpus: int) -> Iterator[bool]:
         with _connected(address):
             yield False
         return
-    folder = Path(tempfile.mkdtemp(prefix="raylr-"))
+    _clear_what_dead_drivers_left()
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -52,6 +54,14 @@ def cluster(address: str | None, num_cpus: int) -> Iterator[bool]:
             yield True
         finally:
             ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_what_dead_drivers_left() -> None:
+    """Remove the temporary folders of drivers that were killed; a folder's name says whose it is."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}[0-9]*-*"):
+        driver = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if driver.isdigit() and not Path("/proc", driver).exists() and folder.owner() == Path.home().owner():
             shutil.rmtree(folder, ignore_errors=True)
 
 

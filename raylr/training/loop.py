@@ -300,6 +300,7 @@ class Loop:
             train_loss=tally.loss / tally.num_examples,
             images_per_s=tally.num_examples / tally.train_s,
             world_size=update.world_size,
+            global_batch=update.global_batch,
         )
 
     def _publish(self, kind: str, **fields: Any) -> None:

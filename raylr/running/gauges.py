@@ -1,0 +1,34 @@
+"""What Ray's users watch: LR, loss, accuracy, throughput, batch and workers as Ray metrics, on each node's endpoint."""
+
+from typing import Any
+
+from ray.util.metrics import Gauge
+
+MEANINGS = {
+    "raylr_train_loss": "mean training loss since the last evaluation",
+    "raylr_test_accuracy": "share of right answers on the test examples, 0 to 1",
+    "raylr_test_loss": "mean loss on the test examples",
+    "raylr_images_per_s": "training examples per second over all workers",
+    "raylr_global_batch": "examples per update over all workers",
+    "raylr_world_size": "data-parallel workers at work",
+    "raylr_epoch": "position in epochs",
+}
+
+
+class Gauges:
+    """One run's gauges; called with the events that the run publishes."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self.gauges = {name: Gauge(name, description=text, tag_keys=("run",)) for name, text in MEANINGS.items()}
+        self.lr = Gauge("raylr_lr", description="learning rate of the last update", tag_keys=("run", "optimizer"))
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Set the gauges that this event knows of; other events are passed over."""
+        values = event["row"] if event["kind"] == "metrics" else event if event["kind"] == "progress" else {}
+        for name, gauge in self.gauges.items():
+            value = values.get(name.removeprefix("raylr_"))
+            if value is not None:
+                gauge.set(value, {"run": self.run})
+        for optimizer, value in values.get("lr", {}).items():
+            self.lr.set(value, {"run": self.run, "optimizer": optimizer})
