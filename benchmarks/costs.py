@@ -1,0 +1,130 @@
+"""Small costs: a policy evaluation and a ledger row in microseconds, and the memory of a worker.
+
+The memory is that of the two workers of a run of `raylr train` over --epochs, read from the kernel while they train: the
+peak of the whole process, its proportional share, and what of the mapped images is its own (0: nothing was copied).
+
+    python -m benchmarks.costs --data PATH --write
+"""
+
+import tempfile
+import timeit
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common
+from benchmarks.common import Row, Store
+from raylr.lr import Clock, Policy, Schedule, Warmup, parse_shape
+from raylr.settings import load_config
+from raylr.storage import run_folder
+
+CLOCK = Clock(examples_per_epoch=50_000, total_examples=1_500_000, global_batch=512)
+SHAPES = (
+    "constant",
+    "multistep(at=15ep, gamma=0.1)",
+    "cosine(floor=0.01)",
+    "cosine_restarts(period=3ep)",
+    "wsd(cooldown=0.2dur)",
+    "knots(0ep:0.1, 5ep:1, 30ep:0)",
+    "sequence(constant for 5ep, cosine)",
+    "product(step(every=10ep), cosine)",
+)
+NUM_CALLS, NUM_REPEATS = 2000, 7
+
+
+def microseconds(call: Callable[[], object]) -> float:
+    """The lowest of several means: the others were disturbed."""
+    return 1e6 * min(timeit.repeat(call, number=NUM_CALLS, repeat=NUM_REPEATS)) / NUM_CALLS
+
+
+def policy_of(shape: str) -> Policy:
+    schedule = Schedule(0.4, 512, "linear", Warmup(50_000), parse_shape(shape, CLOCK))
+    return Policy(CLOCK.examples_per_epoch, CLOCK.total_examples, (("sgd", schedule),))
+
+
+def evaluation(shape: str) -> Row:
+    """Microseconds of one evaluation of the LR, averaged over the positions of the run."""
+    policy, positions = policy_of(shape), cycle(range(0, CLOCK.total_examples - 512, 512))
+    return {"microseconds": microseconds(lambda: policy.factors(next(positions), 512, "sgd").lr)}
+
+
+def ledger_row() -> Row:
+    """Microseconds of making one row of the ledger and writing it through to the file."""
+    from raylr.training.loop import ledger_row
+    from raylr.training.rows import Rows
+    from raylr.training.trainer import Update
+
+    factors = {"sgd": policy_of("cosine(floor=0.01)").factors(700_416, 512)}
+    update = Update(1368, 700_416, 512, 2, factors, (), 0.7, 400, False)
+    with tempfile.TemporaryDirectory() as storage:
+        folder = run_folder(storage, "run")
+        folder.create()
+        rows = Rows(folder, "ledger.jsonl", "position")
+        rows.take_over(0)
+        return {"microseconds": microseconds(lambda: rows.append(ledger_row(update, 50_000)))}
+
+
+def memory(data: str, epochs: float, out: Path) -> Row:
+    """What the kernel says of the workers of a run: the highest values of all that were read."""
+    from raylr.running.driver import train
+
+    pids: list[int] = []
+    highest: Row = {}
+
+    def watch(event: dict[str, Any]) -> None:
+        if event["kind"] == "event" and event["row"]["kind"] == "start":
+            pids.extend(member["pid"] for member in event["row"]["members"])
+        if event["kind"] in ("progress", "metrics"):
+            for pid in pids:
+                for name, value in megabytes(Path(f"/proc/{pid}")).items():
+                    highest[name] = max(value, highest.get(name, 0.0))
+
+    fields = {"data.source": data, "epochs": str(epochs), "storage": str(out), "name": "memory", "fresh": "yes"}
+    train(load_config(None, {**fields, "workers": "2", "gpu": "no"}), watch)
+    return {"megabytes": highest}
+
+
+def megabytes(process: Path) -> dict[str, float]:
+    """Memory of a process: the peak, the proportional share, and of the mapped images what is there and what is its own."""
+    mappings = (process / "smaps").read_text().split("train_images.npy\n")[1:]
+    images = [kilobytes(mapping) for mapping in mappings]
+    return {
+        "peak": kilobytes((process / "status").read_text())["VmHWM"] / 1000,
+        "share": kilobytes((process / "smaps_rollup").read_text())["Pss"] / 1000,
+        "images mapped": sum(image["Rss"] for image in images) / 1000,
+        "images of its own": sum(image["Anonymous"] for image in images) / 1000,
+    }
+
+
+def kilobytes(text: str) -> dict[str, int]:
+    """The first value of each name in lines such as `Rss:   120 kB`."""
+    words = [line.split() for line in text.splitlines() if line.endswith(" kB")]
+    return {name.rstrip(":"): int(value) for name, value, _ in reversed(words)}
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--epochs", type=float, default=2.0)
+    arguments = parser.parse_args()
+    store = Store(arguments.out, "costs")
+    rows = [
+        [f"LR of one update, {shape}", cell(store, f"policy {shape}", evaluation, shape), "< 5"] for shape in SHAPES
+    ]
+    rows.append(["row of the ledger, made and written", cell(store, "ledger", ledger_row), "< 50"])
+    times = common.table(["microseconds", "mean", "goal"], rows)
+    workers = store.measured(
+        {"what": "memory", "data": arguments.data}, memory, arguments.data, arguments.epochs, arguments.out
+    )
+    sizes = [[name, f"{value:,.1f}"] for name, value in workers["megabytes"].items()]
+    count = f"Times: the lowest of {NUM_REPEATS} means of {NUM_CALLS:,} calls. Memory: the higher one of 2 workers, cnn-small"
+    text = f"{times}\n\n{common.table(['memory of a worker', 'MB'], sizes)}\n\n{common.conditions(count)}"
+    common.report("costs", text, arguments.write)
+
+
+def cell(store: Store, what: str, measure: Callable[..., Row], *arguments: Any) -> str:
+    return f"{store.measured({'what': what}, measure, *arguments)['microseconds']:.2f}"
+
+
+if __name__ == "__main__":
+    main()

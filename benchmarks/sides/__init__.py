@@ -1,0 +1,1 @@
+"""The programs that are measured against each other. Each prints one JSON object as its last line."""
