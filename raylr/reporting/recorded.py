@@ -1,0 +1,187 @@
+"""A run as its files tell it: settings, result, curves over epochs and what happened to it.
+
+Rows are read one by one into columns of numbers, so a ledger of a million updates is no burden. What cannot be read is
+left out and named in a note; a run that has not ended has no result.
+"""
+
+import json
+import math
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from raylr.errors import ConfigError
+from raylr.storage import Folder
+
+QUIET = {"start", "checkpoint", "finish"}  # events that every run has
+FACTORS = ("peak", "warmup", "shape", "override")
+METRICS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "images_per_s")
+DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+NAMED_LINES = 3  # damaged lines that a note names one by one
+
+Numbers: TypeAlias = "array[float]"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A quantity over epochs."""
+
+    epochs: Numbers = field(default_factory=lambda: array("d"))
+    values: Numbers = field(default_factory=lambda: array("d"))
+
+    def add(self, epoch: float, value: float) -> None:
+        self.epochs.append(epoch)
+        self.values.append(value)
+
+
+@dataclass(frozen=True)
+class Happening:
+    """An event that a curve is marked with."""
+
+    kind: str
+    epoch: float
+    since_start_s: float
+    details: str
+
+
+@dataclass
+class RecordedRun:
+    """One run folder. Curves are keyed by quantity and optimizer, "" where it has none."""
+
+    run_dir: Path
+    label: str
+    policy: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)  # empty as long as the run has not ended
+    failure: str = ""
+    curves: dict[tuple[str, str], Curve] = field(default_factory=dict)
+    positions: dict[str, Numbers] = field(default_factory=dict)  # of the values of ("lr", optimizer)
+    last_metrics: dict[str, Any] = field(default_factory=dict)
+    happenings: list[Happening] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def optimizers(self) -> list[str]:
+        return [name for quantity, name in self.curves if quantity == "lr"]
+
+    @property
+    def length(self) -> float:
+        """Epochs that the run was to have."""
+        return float(self.policy["total_examples"] / self.policy["examples_per_epoch"])
+
+    @property
+    def epoch(self) -> float:
+        """The last epoch that a row speaks of."""
+        return max((curve.epochs[-1] for curve in self.curves.values() if curve.epochs), default=0.0)
+
+    def curve(self, quantity: str, optimizer: str = "") -> Curve:
+        return self.curves.get((quantity, optimizer), Curve())
+
+    def add(self, quantity: str, optimizer: str, epoch: float, value: float) -> None:
+        """Put a point behind the others of its curve."""
+        self.curves.setdefault((quantity, optimizer), Curve()).add(epoch, value)
+
+
+def read_run(run_dir: Path) -> RecordedRun:
+    """Read a run folder. Raises ConfigError when it is none, or is not to be read."""
+    folder = Folder(run_dir)
+    if not folder.exists("policy.json"):
+        raise ConfigError(f"run={run_dir} is no run folder: it has no policy.json; give one that `raylr train` made")
+    try:
+        return _read(folder)
+    except OSError as error:
+        raise ConfigError(f"run={run_dir} cannot be read ({error.strerror}); make it readable") from None
+
+
+def _read(folder: Folder) -> RecordedRun:
+    run_dir = folder.path
+    run = RecordedRun(run_dir, run_dir.resolve().name, _policy(folder))
+    run.config, run.plan, run.result = (_settings(run, folder, f"{name}.json") for name in ("config", "plan", "result"))
+    if run.result and folder.exists("failure.txt"):
+        run.failure = folder.read_bytes("failure.txt").decode(errors="replace").strip().partition("\n")[0][:300]
+    _take_rows(run, folder, "ledger.jsonl", _take_update)
+    _take_rows(run, folder, "metrics.jsonl", _take_report)
+    starts: list[float] = []
+    _take_rows(run, folder, "events.jsonl", lambda run, row: _take_event(run, row, starts))
+    return run
+
+
+def _policy(folder: Folder) -> dict[str, Any]:
+    try:
+        policy: dict[str, Any] = folder.read_json("policy.json")
+        if not 0 < policy["examples_per_epoch"] <= policy["examples_per_epoch"] + policy["total_examples"]:
+            raise ValueError("its lengths are no lengths")
+    except DAMAGE as error:
+        raise ConfigError(f"run={folder} is no run folder: its policy.json is damaged ({error})") from None
+    return policy
+
+
+def _settings(run: RecordedRun, folder: Folder, name: str) -> dict[str, Any]:
+    """The object in a file: empty when the file is not there, or damaged."""
+    if not folder.exists(name):
+        return {}
+    try:
+        return dict(folder.read_json(name))
+    except DAMAGE as error:
+        run.notes.append(f"{name} is damaged and left out: {error}")
+        return {}
+
+
+def _take_rows(
+    run: RecordedRun, folder: Folder, name: str, take: Callable[[RecordedRun, dict[str, Any]], None]
+) -> None:
+    """Give each whole row to `take`; a last line that is still being written is left for later."""
+    if not folder.exists(name):
+        return
+    damaged, reason = [], ""
+    for number, line in enumerate(folder.read_bytes(name).split(b"\n")[:-1], start=1):
+        try:
+            take(run, json.loads(line))
+        except DAMAGE as error:
+            damaged.append(number)
+            reason = reason or f"{type(error).__name__}: {error}"
+    if damaged:
+        named = ", ".join(map(str, damaged[:NAMED_LINES]))
+        more = f" and {len(damaged) - NAMED_LINES} more" if len(damaged) > NAMED_LINES else ""
+        run.notes.append(f"{name}: line {named}{more} cannot be read and is left out ({reason[:120]})")
+
+
+def _take_update(run: RecordedRun, row: dict[str, Any]) -> None:
+    epoch, position = _finite(row["epoch"]), _finite(row["position"])
+    points = {("world_size", ""): float(row["world_size"]), ("global_batch", ""): float(row["global_batch"])}
+    for name, lr in row["lr"].items():
+        points["lr", name] = float(lr)
+        factors = row["factors"][name]
+        for factor in FACTORS:
+            points[factor, name] = float(factors[factor])
+    for (quantity, name), value in points.items():
+        run.add(quantity, name, epoch, value)
+    for name in row["lr"]:
+        run.positions.setdefault(name, array("d")).append(position)
+
+
+def _take_report(run: RecordedRun, row: dict[str, Any]) -> None:
+    epoch = _finite(row["epoch"])
+    values = {name: float(row[name]) for name in METRICS if row.get(name) is not None}
+    for name, value in values.items():
+        run.add(name, "", epoch, value)
+    run.last_metrics = row
+
+
+def _take_event(run: RecordedRun, row: dict[str, Any], starts: list[float]) -> None:
+    kind, time = str(row["kind"]), _finite(row["time"])
+    epoch = _finite(row["position"]) / float(run.policy["examples_per_epoch"])
+    starts.append(time)
+    if kind not in QUIET:
+        details = ", ".join(f"{key} {value}" for key, value in row.items() if key not in ("time", "position", "kind"))
+        run.happenings.append(Happening(kind, epoch, time - starts[0], details))
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is not finite")
+    return number

@@ -1,0 +1,100 @@
+"""What a report shows of its runs: which pictures, of which curves, with which words below them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from raylr.reporting.charts import Line, Marks, Panel, thin
+from raylr.reporting.compare import lr_agreement
+from raylr.reporting.recorded import FACTORS, RecordedRun
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its panels and what is said below them."""
+
+    title: str
+    panels: tuple[Panel, ...]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of its place in the page and of its PNG."""
+        return self.title.lower().replace(" ", "-")
+
+
+def sections(runs: Sequence[RecordedRun]) -> list[Section]:
+    """The pictures that there are rows for, over one axis of epochs."""
+    marks = tuple(marks for index, run in enumerate(runs) for marks in _marks(index, run))
+    length = max([1e-9, *(run.epoch for run in runs), *(epoch for one in marks for epoch in one.epochs)])
+    found = [*_learning_rate(runs), *_loss(runs), *_accuracy(runs), *_throughput(runs), *_world_size(runs)]
+    return [
+        replace(one, panels=tuple(replace(panel, marks=marks, length=length) for panel in one.panels)) for one in found
+    ]
+
+
+def _learning_rate(runs: Sequence[RecordedRun]) -> list[Section]:
+    """The LR of each optimizer, each followed by those of its factors that move or that the runs do not share."""
+    optimizers = list(dict.fromkeys(name for run in runs for name in run.optimizers))
+    panels: list[Panel] = []
+    remarks: list[str] = []
+    for optimizer in optimizers:
+        of = f" of {optimizer}" if len(optimizers) > 1 else ""
+        panels.append(Panel(f"LR{of}", _lines(runs, "lr", optimizer), height=2.6, from_zero=True))
+        constant = []
+        for factor in FACTORS:
+            lines = _lines(runs, factor, optimizer)
+            if _varies(lines):
+                panels.append(Panel(f"{factor}{of}", lines, height=0.8, from_zero=True, steps=factor == "peak"))
+            else:
+                constant.append(f"{factor} {lines[0].values[0]:.4g}")
+        throughout = f"; throughout: {', '.join(constant)}" if constant else ""
+        remarks.append(f"LR{of} = peak x warmup x shape x override{throughout}.")
+        agreement = [lr_agreement(runs[0], other, optimizer) for other in runs[1:]]
+        remarks += [f"{line}{of}." for line in agreement if line]
+    return [Section("Learning rate", tuple(panels), tuple(remarks))] if panels else []
+
+
+def _loss(runs: Sequence[RecordedRun]) -> list[Section]:
+    lines = _lines(runs, "train_loss", faint=True) + _lines(runs, "test_loss")
+    remark = "Solid: test. Dashed: training, the mean since the evaluation before."
+    return [Section("Loss", (Panel("", lines),), (remark,))] if lines else []
+
+
+def _accuracy(runs: Sequence[RecordedRun]) -> list[Section]:
+    lines = _lines(runs, "train_accuracy", faint=True) + _lines(runs, "test_accuracy")
+    remark = "Solid: test. Dashed: training, on augmented images."
+    return [Section("Accuracy", (Panel("", lines, scale="percent"),), (remark,))] if lines else []
+
+
+def _throughput(runs: Sequence[RecordedRun]) -> list[Section]:
+    lines = _lines(runs, "images_per_s")
+    panel = Panel("", lines, height=1.7, from_zero=True)
+    return [Section("Throughput", (panel,), ("Images a second while training; evaluation apart.",))] if lines else []
+
+
+def _world_size(runs: Sequence[RecordedRun]) -> list[Section]:
+    """The number of workers, and the global batch when it moves or the runs do not share it."""
+    lines, batches = _lines(runs, "world_size"), _lines(runs, "global_batch")
+    found = []
+    if lines:
+        panel = Panel("", lines, height=1.3, from_zero=True, steps=True, scale="whole")
+        found.append(Section("World size", (panel,)))
+    if _varies(batches):
+        found.append(Section("Global batch", (Panel("", batches, height=1.3, from_zero=True, steps=True),)))
+    return found
+
+
+def _varies(lines: Sequence[Line]) -> bool:
+    return len({value for line in lines for value in line.values.tolist()}) > 1
+
+
+def _lines(runs: Sequence[RecordedRun], quantity: str, optimizer: str = "", faint: bool = False) -> tuple[Line, ...]:
+    curves = [(index, run.curve(quantity, optimizer)) for index, run in enumerate(runs)]
+    return tuple(Line(index, *thin(curve.epochs, curve.values), faint) for index, curve in curves if curve.epochs)
+
+
+def _marks(index: int, run: RecordedRun) -> list[Marks]:
+    epochs: dict[str, list[float]] = {}
+    for one in run.happenings:
+        epochs.setdefault(one.kind, []).append(one.epoch)
+    return [Marks(index, kind, tuple(found)) for kind, found in epochs.items()]
