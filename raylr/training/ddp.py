@@ -23,7 +23,7 @@ class DDPTrainer(Trainer):
     wrapped: Any = None
 
     def update(self, group: Group, attention: bool = False) -> Update:
-        self.keep_snapshot()
+        self.keep_first_snapshot()
         batch = self.plan.batch_at(group.size)
         start, stop = group.place * batch // group.size, (group.place + 1) * batch // group.size
         ids, epochs = examples_at(self.plan.seed, self.position + start, stop - start, self.plan.num_train)

@@ -32,7 +32,7 @@ class Guard:
     def wants_snapshot(self, position: int) -> bool:
         """True when a multiple of the interval has been reached and nothing is suspicious."""
         every = self.plan.snapshot_every
-        return self.num_suspicious == 0 and (self.snapshot_at < 0 or position // every > self.snapshot_at // every)
+        return self.num_suspicious == 0 and position // every > self.snapshot_at // every
 
     def keep(self, position: int, snapshot: dict[str, Any]) -> None:
         self.snapshot_at, self.snapshot = position, snapshot

@@ -81,7 +81,7 @@ class Trainer:
 
     def update(self, group: Group, attention: bool = False) -> Update:
         """Do one update. Raises GroupBroken, with the state as it was, when a peer is gone."""
-        self.keep_snapshot()
+        self.keep_first_snapshot()
         batch = self.plan.batch_at(group.size)
         num_micro = batch // self.plan.micro_size
         own = micro_batches_of(group.place, group.size, num_micro)
@@ -102,7 +102,6 @@ class Trainer:
         norm = float(torch.linalg.vector_norm(gradient))
         if self.plan.clip_norm is not None:
             gradient.mul_(min(1.0, self.plan.clip_norm / (norm + 1e-6)))
-        self.statistics.move(self.result[self.num_weights : self.length - EXTRAS])
         return self._step(batch, world_size, loss / num_micro, num_correct, wanted, norm)
 
     def _step(
@@ -128,13 +127,16 @@ class Trainer:
             self._load_tensors(self.guard.snapshot)
             self.policy = self.policy.with_overrides(*self.guard.cut(self.position))
         else:
+            if self.guard.wants_snapshot(update.position):  # only now is it known that these weights were good
+                self.guard.keep(update.position, self._tensors())
+            self.statistics.move(self.result[self.num_weights : self.length - EXTRAS])
             for optimizer in self.optimizers.values():
                 optimizer.step()
         return update
 
-    def keep_snapshot(self) -> None:
-        """Keep weights, optimizer and BatchNorm in memory when it is time, for the guard to go back to."""
-        if self.guard.wants_snapshot(self.position):
+    def keep_first_snapshot(self) -> None:
+        """Give the guard the initialisation to go back to, until an update has been judged."""
+        if not self.guard.snapshot:
             self.guard.keep(self.position, self._tensors())
 
     def write_lr(self, batch: int) -> dict[str, Factors]:
