@@ -1,0 +1,64 @@
+"""The arithmetic of the benchmarks, and that what was measured is not measured again."""
+
+import math
+
+import pytest
+
+from benchmarks.common import Store, alternating, images_per_s, interval, ratio, report, table
+
+
+def test_the_interval_of_a_mean_is_students():
+    """By hand: mean 3, s = sqrt(2.5), t(4) = 2.776."""
+    found = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert found.mean == 3.0
+    assert found.high - 3.0 == pytest.approx(2.776 * math.sqrt(2.5 / 5))
+    assert found.text(1) == "3.0 (1.0 to 5.0)"
+
+
+def test_one_run_has_no_interval():
+    assert interval([0.25]).text() == "0.25 (1 run)"
+
+
+def test_a_ratio_is_the_geometric_mean_of_pairs():
+    assert ratio([2.0, 8.0], [1.0, 1.0]).mean == pytest.approx(4.0)
+    assert ratio([3.0, 30.0], [2.0, 20.0]).text() == "1.50 (1.50 to 1.50)"
+
+
+def test_every_second_round_goes_backwards():
+    assert [alternating("abc", number) for number in (0, 1)] == [["a", "b", "c"], ["c", "b", "a"]]
+
+
+def test_the_rate_leaves_out_what_was_before():
+    assert images_per_s([(0.0, 10), (5.0, 20), (6.0, 50), (7.0, 80)], skip=20) == 30.0
+
+
+def test_a_row_that_is_kept_is_not_measured_again(tmp_path):
+    taken = []
+
+    def measure(value):
+        taken.append(value)
+        return {"value": value}
+
+    for value in (1, 2):
+        assert Store(tmp_path, "some").measured({"round": 0}, measure, value)["value"] == 1
+    assert Store(tmp_path, "some").measured({"round": 1}, measure, 3)["value"] == 3
+    assert taken == [1, 3]
+    assert [row["value"] for row in Store(tmp_path, "some").rows(round=1)] == [3]
+
+
+def test_a_table_is_markdown_flushed_right():
+    assert table(["side", "images/s"], [["raylr", "2,000"]]).splitlines() == [
+        "| side  | images/s |",
+        "|-------|---------:|",
+        "| raylr |    2,000 |",
+    ]
+
+
+def test_a_report_takes_the_place_of_the_old_one(tmp_path, monkeypatch):
+    results = tmp_path / "RESULTS.md"
+    results.write_text("a\n<!-- speed -->\nold\n<!-- end of speed -->\nb\n")
+    monkeypatch.setattr("benchmarks.common.RESULTS", results)
+    report("speed", r"new \1", write=True)
+    assert results.read_text() == "a\n<!-- speed -->\nnew \\1\n<!-- end of speed -->\nb\n"
+    with pytest.raises(SystemExit, match="has no place for tea"):
+        report("tea", "", write=True)
