@@ -54,10 +54,14 @@ class Display:
         self._line("training has started")
 
     def _on_progress(self, event: dict[str, Any]) -> None:
-        text = f"epoch {event['epoch']:.2f}  lr {rates(event['lr'])}  loss {event['train_loss']:.4f}"
+        text = f"epoch {event['epoch']:.2f}  lr {rates(event['lr'])}"
+        if event["train_loss"] is not None:  # not known to who only sees the files
+            text += f"  loss {event['train_loss']:.4f}"
         if self._rows:
             text += f"  test accuracy {self._rows[-1]['test_accuracy']:.2%}"
-        text += f"  {event['images_per_s']:,.0f} images/s  {event['world_size']} workers"
+        if event["images_per_s"] is not None:
+            text += f"  {event['images_per_s']:,.0f} images/s"
+        text += f"  {event['world_size']} workers"
         self._move(text, event["position"], event["total"])
 
     def _on_metrics(self, event: dict[str, Any]) -> None:

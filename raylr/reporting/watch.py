@@ -1,0 +1,185 @@
+"""A run elsewhere, shown like one's own from its files alone.
+
+The rows that appear become the events that `raylr.reporting.progress` shows. The files grow at their ends, and are written
+anew when the run goes on from a checkpoint; `--fresh` replaces the whole folder.
+"""
+
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from raylr.errors import ConfigError, RaylrError
+from raylr.reporting.progress import Display
+from raylr.reporting.recorded import DAMAGE, METRICS
+from raylr.run_plan import Plan
+
+PAUSE_S = 0.5
+RATE_WINDOW_S = 10.0  # over which images a second are counted
+SILENCE_S = 60.0  # without a new row, after which that is said
+LAST_ROW_BYTES = 65536
+# What a row has to have to be shown, apart from `lr`: numbers.
+UPDATE = {"step", "position", "global_batch", "world_size"}
+REPORT = {*METRICS, "step", "position", "epoch", "world_size", "wall_s"}
+
+
+def watch(
+    run_dir: Path,
+    out: Console | None = None,
+    pause: Callable[[], None] = lambda: time.sleep(PAUSE_S),
+    clock: Callable[[], float] = time.monotonic,
+) -> str:
+    """Show the run in `run_dir` until it has a result; returns its status: complete, stopped or failed.
+
+    Raises ConfigError when there is no run, RaylrError when its folder goes away.
+    """
+    if not (run_dir / "policy.json").exists():
+        raise ConfigError(f"run={run_dir} is no run folder: it has no policy.json; give one that `raylr train` made")
+    with Display(out) as display:
+        watcher = _Watcher(run_dir, display, clock)
+        while True:
+            status = watcher.look()
+            if status is not None:
+                return status
+            pause()
+
+
+class _Watcher:
+    """What has been seen of a run."""
+
+    def __init__(self, run_dir: Path, display: Display, clock: Callable[[], float]) -> None:
+        self.run_dir, self.display, self.clock = run_dir, display, clock
+        self.plan: Plan | None = None
+        self.plan_text = b""
+        self.events = _Growing(run_dir / "events.jsonl")
+        self.metrics = _Growing(run_dir / "metrics.jsonl")
+        self.updates: deque[tuple[float, int]] = deque()  # when a position was seen first
+        self.train_loss: float | None = None  # of the last report; the ledger has none
+        self.changed_at = clock()
+
+    def look(self) -> str | None:
+        """Show what is new; returns the status when the run has ended."""
+        if not self.run_dir.exists():
+            raise RaylrError(f"run={self.run_dir} is gone: its folder was removed")
+        self._read_plan()
+        if (self.run_dir / "result.json").exists():
+            return self._finish()
+        news = [("event", row) for row in self.events.news() if "kind" in row and _has(row, {"position"})]
+        news += [("metrics", row) for row in self.metrics.news() if "lr" in row and _has(row, REPORT)]
+        for kind, row in sorted(news, key=lambda item: float(item[1]["position"])):
+            self._show({"kind": kind, "row": row})
+            self.train_loss = row.get("train_loss", self.train_loss)
+        if self._progress() or news:
+            self.changed_at = self.clock()
+        elif self.clock() - self.changed_at >= SILENCE_S:
+            self.changed_at = self.clock()
+            self.display.out.print(f"no news for {SILENCE_S:.0f} s; the run may be waiting for nodes, or have died")
+        return None
+
+    def _read_plan(self) -> None:
+        """Show the plan, and again when another has taken its place."""
+        path = self.run_dir / "plan.json"
+        text = path.read_bytes() if path.exists() else b""
+        if text == self.plan_text:
+            return
+        try:
+            self.plan, self.plan_text = Plan.model_validate_json(_harmless(text)), text
+        except ValidationError as error:
+            what = error.errors()[0]["msg"]
+            raise ConfigError(f"run={self.run_dir}: its plan.json is damaged or of another version ({what})") from None
+        self._show({"kind": "plan", "plan": self.plan, "run_dir": str(self.run_dir)})
+
+    def _progress(self) -> bool:
+        """Show how far the ledger is; True when that is another position than before."""
+        row = _last_row(self.run_dir / "ledger.jsonl")
+        if row is None or self.plan is None:
+            return False
+        position = row["position"] + row["global_batch"]
+        if self.updates and self.updates[-1][1] == position:
+            return False
+        if self.updates and position < self.updates[-1][1]:
+            self.updates.clear()  # back at a checkpoint
+        self.updates.append((self.clock(), position))
+        while self.updates[-1][0] - self.updates[0][0] > RATE_WINDOW_S and len(self.updates) > 2:
+            self.updates.popleft()
+        event = {"kind": "progress", "position": position, "total": self.plan.total_examples, "step": row["step"] + 1}
+        event |= {"epoch": position / self.plan.num_train, "lr": row["lr"], "world_size": row["world_size"]}
+        self._show({**event, "train_loss": self.train_loss, "images_per_s": self._rate()})
+        return True
+
+    def _rate(self) -> float | None:
+        (start, first), (end, last) = self.updates[0], self.updates[-1]
+        return (last - first) / (end - start) if end > start else None
+
+    def _finish(self) -> str:
+        result = json.loads((self.run_dir / "result.json").read_bytes())
+        self._show({"kind": "finished", "result": result, "run_dir": str(self.run_dir)})
+        return str(result.get("status", "failed"))
+
+    def _show(self, event: dict[str, Any]) -> None:
+        """Show an event, or say what keeps it from being shown."""
+        try:
+            self.display(event)
+        except DAMAGE as error:
+            self.display.out.print(f"a damaged row cannot be shown ({type(error).__name__}: {error})", soft_wrap=True)
+
+
+class _Growing:
+    """A file of lines that others append to, and at times write anew."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp: tuple[int, ...] = ()
+        self._seen: list[bytes] = []
+
+    def news(self) -> list[dict[str, Any]]:
+        """The rows behind those that have been given and still stand."""
+        try:
+            found = self.path.stat()
+            stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+            if stamp == self._stamp:
+                return []
+            lines = self.path.read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        old = self._seen
+        same = next((n for n, pair in enumerate(zip(lines, old, strict=False)) if pair[0] != pair[1]), len(old))
+        self._stamp, self._seen = stamp, lines
+        return [row for line in lines[same:] if (row := _row(line)) is not None]
+
+
+def _last_row(path: Path) -> dict[str, Any] | None:
+    """The last whole row of a file of which only the end is read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LAST_ROW_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return None
+    row = _row(lines[-1]) if lines else None
+    return row if row is not None and "lr" in row and _has(row, UPDATE) else None
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """The object in a line; None when it is damaged."""
+    try:
+        row = json.loads(_harmless(line))
+    except DAMAGE:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _has(row: dict[str, Any], names: set[str]) -> bool:
+    """True when the row has these numbers."""
+    return all(isinstance(row.get(name), int | float) for name in names)
+
+
+def _harmless(text: bytes) -> bytes:
+    """JSON without the characters that a terminal would obey."""
+    return re.sub(rb"\\u00(?:[0189][0-9a-fA-F]|7[fF])", rb"\\u0020", text)

@@ -1,0 +1,162 @@
+"""Watching a run from its files: they change between two looks, as another process would change them."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from raylr.errors import ConfigError, RaylrError
+from raylr.reporting.watch import watch
+from raylr.resolve import Hardware, resolve
+from raylr.settings import load_config
+from raylr.training.data import DatasetInfo
+from tests.reporting.run_folders import event, lines, make_run, report, result, update
+
+DATA = DatasetInfo("synthetic", 1_000, 500, ("a", "b"), (32, 32, 3), "", "")
+Step = Callable[[], object]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run of 4,000 examples that has just started."""
+    config = load_config(None, {"epochs": "4", "batch.global_size": "100", "batch.micro_size": "50"})
+    plan, _ = resolve(config, DATA, Hardware(False, 0))
+    return make_run(tmp_path / "one", events=[event("start", 0)], plan=plan.model_dump(mode="json"))
+
+
+def shown(run_dir: Path, *steps: Step, terminal: bool = False, seconds: float = 1.0) -> tuple[str, str]:
+    """What watching shows while these steps happen, `seconds` between each, and the status that it ends with."""
+    left, now, file = list(steps), [0.0], io.StringIO()
+
+    def pause() -> None:
+        now[0] += seconds
+        left.pop(0)()
+
+    status = watch(run_dir, Console(file=file, force_terminal=terminal, width=160), pause, lambda: now[0])
+    return file.getvalue(), status
+
+
+def write(run_dir: Path, name: str, *rows: dict[str, Any]) -> Step:
+    def append() -> None:
+        with (run_dir / name).open("a") as file:
+            file.write(lines(rows))
+
+    return append
+
+
+def finish(run_dir: Path, **fields: Any) -> Step:
+    return lambda: (run_dir / "result.json").write_text(json.dumps(result(**fields)))
+
+
+def test_rows_that_appear_are_shown_as_the_run_itself_would_show_them(run_dir: Path) -> None:
+    rejoin = write(run_dir, "events.jsonl", event("rejoin", 500, world_size=2))
+    text, status = shown(run_dir, write(run_dir, "metrics.jsonl", report(10)), rejoin, finish(run_dir))
+    assert " 1. data " in text
+    assert "epoch   1.00  lr 0.2  train loss 2.0000  test loss 1.5000  test accuracy 62.50%  1,000 images/s\n" in text
+    assert "rejoin: position=500  world_size=2\n" in text
+    assert "\x1b" not in text
+    assert status == "complete"
+    assert json.loads(text.splitlines()[-1]) == result()
+
+
+def test_progress_is_the_end_of_the_ledger(run_dir: Path) -> None:
+    text, _ = shown(run_dir, write(run_dir, "ledger.jsonl", update(0), update(1)), finish(run_dir))
+    assert "\n  5%  epoch 0.20  lr 0.2  2 workers\n" in text
+
+
+def test_a_terminal_gets_a_live_line_with_images_a_second(run_dir: Path) -> None:
+    write(run_dir, "metrics.jsonl", report(10))()
+    steps = [write(run_dir, "ledger.jsonl", update(step)) for step in (10, 11, 13)]
+    text, _ = shown(run_dir, *steps, finish(run_dir), terminal=True, seconds=2.0)
+    assert "epoch 1.40  lr 0.2  loss 2.0000  test accuracy 62.50%  75 images/s  2 workers" in text  # 300 in 4 s
+
+
+def test_rows_that_were_there_before_are_shown_in_their_order(run_dir: Path) -> None:
+    write(run_dir, "events.jsonl", event("rejoin", 1500, world_size=2))()
+    write(run_dir, "metrics.jsonl", report(10), report(20))()
+    text, _ = shown(run_dir, finish(run_dir))
+    places = [text.index(part) for part in ("epoch   1.00", "rejoin:", "epoch   2.00")]
+    assert places == sorted(places)
+
+
+def test_a_run_that_is_over_is_told_at_once(run_dir: Path) -> None:
+    write(run_dir, "metrics.jsonl", report(10))()
+    finish(run_dir, status="stopped")()
+    text, status = shown(run_dir)
+    assert status == "stopped"
+    assert text.count("62.50%") == 1  # in the table
+
+
+def test_files_written_anew_after_a_restart_show_only_what_is_new(run_dir: Path) -> None:
+    def restart() -> None:
+        (run_dir / "new").write_text(lines([report(10), report(20, test_accuracy=0.75)]))
+        (run_dir / "new").replace(run_dir / "metrics.jsonl")
+
+    write(run_dir, "metrics.jsonl", report(10), report(20))()
+    text, _ = shown(run_dir, restart, finish(run_dir))
+    head = text.partition("test accuracy 75.00%")[0]
+    assert (head.count("epoch   1.00"), head.count("epoch   2.00")) == (1, 2)
+
+
+def test_a_line_that_is_being_written_waits_until_it_is_whole(run_dir: Path) -> None:
+    line = lines([report(10)])
+
+    def half(part: str) -> Step:
+        def append() -> None:
+            with (run_dir / "metrics.jsonl").open("a") as file:
+                file.write(part)
+
+        return append
+
+    text, _ = shown(run_dir, half(line[:40]), half(line[40:]), finish(run_dir))
+    assert text.count("epoch   1.00") == 1
+    assert "damaged" not in text
+
+
+def test_damaged_rows_are_passed_over(run_dir: Path) -> None:
+    (run_dir / "metrics.jsonl").write_text('[1]\n{"epoch"\n{"position": 3}\n')
+    (run_dir / "ledger.jsonl").write_text('{"step": 3}\n')
+    write(run_dir, "events.jsonl", event("rejoin", "x"))()  # type: ignore[arg-type]
+    add = write(run_dir, "metrics.jsonl", report(10), report(20, lr="high"))
+    text, status = shown(run_dir, add, write(run_dir, "ledger.jsonl", update(10)), finish(run_dir))
+    assert "epoch   1.00" in text
+    assert "a damaged row cannot be shown (AttributeError: 'str' object has no attribute 'items')" in text
+    assert status == "complete"
+
+
+def test_a_terminal_does_not_obey_what_stands_in_files(run_dir: Path) -> None:
+    note = write(run_dir, "events.jsonl", event("override", 0, note="\x1b]0;owned\x07 \x9b2J"))
+    text, _ = shown(run_dir, note, finish(run_dir))
+    assert "override: position=0  note= ]0;owned   2J\n" in text
+
+
+def test_a_run_that_starts_over_shows_its_new_plan(run_dir: Path) -> None:
+    plan = json.loads((run_dir / "plan.json").read_text())
+
+    def start_over() -> None:
+        (run_dir / "plan.json").write_text(json.dumps({**plan, "warnings": ["another plan"]}))
+
+    assert "warning: another plan" in shown(run_dir, start_over, finish(run_dir))[0]
+
+
+def test_silence_is_told_once_a_minute(run_dir: Path) -> None:
+    nothing = [lambda: None] * 4
+    text, _ = shown(run_dir, *nothing, finish(run_dir), seconds=31.0)
+    assert text.count("no news for 60 s; the run may be waiting for nodes, or have died") == 2
+
+
+def test_what_is_no_run_is_refused_and_a_run_that_goes_away_ends_the_watch(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run=.*none is no run folder: it has no policy\.json; give one that `raylr"):
+        watch(tmp_path / "none")
+    with pytest.raises(RaylrError, match=r"run=.*one is gone: its folder was removed"):
+        shown(run_dir, lambda: run_dir.rename(tmp_path / "elsewhere"))
+
+
+def test_a_plan_of_another_version_is_refused(run_dir: Path) -> None:
+    (run_dir / "plan.json").write_text('{"seed": 0}')
+    with pytest.raises(ConfigError, match=r"its plan\.json is damaged or of another version \(Field required\)"):
+        shown(run_dir)
