@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from raylr.errors import ConfigError, RaylrError
 from raylr.reporting.progress import Display
 from raylr.reporting.recorded import DAMAGE, METRICS
-from raylr.run_plan import Plan
+from raylr.run_plan import Reason
 
 PAUSE_S = 0.5
 RATE_WINDOW_S = 10.0  # over which images a second are counted
@@ -27,6 +27,15 @@ LAST_ROW_BYTES = 65536
 # What a row has to have to be shown, apart from `lr`: numbers.
 UPDATE = {"step", "position", "global_batch", "world_size"}
 REPORT = {*METRICS, "step", "position", "epoch", "world_size", "wall_s"}
+
+
+class PlanOnFile(BaseModel):
+    """What is shown of a plan.json, of whatever version."""
+
+    num_train: int
+    total_examples: int
+    story: tuple[Reason, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def watch(
@@ -55,7 +64,7 @@ class _Watcher:
 
     def __init__(self, run_dir: Path, display: Display, clock: Callable[[], float]) -> None:
         self.run_dir, self.display, self.clock = run_dir, display, clock
-        self.plan: Plan | None = None
+        self.plan: PlanOnFile | None = None
         self.plan_text = b""
         self.events = _Growing(run_dir / "events.jsonl")
         self.metrics = _Growing(run_dir / "metrics.jsonl")
@@ -89,10 +98,10 @@ class _Watcher:
         if text == self.plan_text:
             return
         try:
-            self.plan, self.plan_text = Plan.model_validate_json(_harmless(text)), text
+            self.plan, self.plan_text = PlanOnFile.model_validate_json(_harmless(text)), text
         except ValidationError as error:
             what = error.errors()[0]["msg"]
-            raise ConfigError(f"run={self.run_dir}: its plan.json is damaged or of another version ({what})") from None
+            raise ConfigError(f"run={self.run_dir}: its plan.json is damaged ({what})") from None
         self._show({"kind": "plan", "plan": self.plan, "run_dir": str(self.run_dir)})
 
     def _progress(self) -> bool:

@@ -156,7 +156,9 @@ def test_what_is_no_run_is_refused_and_a_run_that_goes_away_ends_the_watch(run_d
         shown(run_dir, lambda: run_dir.rename(tmp_path / "elsewhere"))
 
 
-def test_a_plan_of_another_version_is_refused(run_dir: Path) -> None:
-    (run_dir / "plan.json").write_text('{"seed": 0}')
-    with pytest.raises(ConfigError, match=r"its plan\.json is damaged or of another version \(Field required\)"):
+def test_a_plan_of_another_version_is_shown_and_a_damaged_one_is_refused(run_dir: Path) -> None:
+    (run_dir / "plan.json").write_text('{"num_train": 1000, "total_examples": 4000, "new": 1, "warnings": ["heard"]}')
+    assert "warning: heard" in shown(run_dir, finish(run_dir))[0]
+    (run_dir / "plan.json").write_text('{"num_train": 1000}')
+    with pytest.raises(ConfigError, match=r"run=.*one: its plan\.json is damaged \(Field required\)"):
         shown(run_dir)
