@@ -134,8 +134,11 @@ def _schedule(part: Part, clock: Clock) -> tuple[Schedule, str]:
     """The schedule of one optimizer, and why its warmup is so long."""
     lr, tuned = part.lr, TUNED[part.optimizer.name]
     scaling = lr.scaling or tuned.scaling
-    if scaling == "sde" and part.optimizer.name == "sgd":
-        raise ConfigError(f"{part.prefix}lr.scaling=sde is the rule of adam, adamw and rmsprop; use linear with sgd")
+    if scaling == "sde" and part.optimizer.name in ("sgd", "muon"):
+        raise ConfigError(
+            f"{part.prefix}lr.scaling=sde is the rule of adam, adamw and rmsprop; "
+            f"use {tuned.scaling} with {part.optimizer.name}"
+        )
     if lr.warmup_from == "zero" and lr.warmup_rise in ("exponential", "constant"):
         raise ConfigError(
             f"{part.prefix}lr.warmup_rise={lr.warmup_rise} cannot start at zero; use {part.prefix}lr.warmup_from=base"

@@ -4,6 +4,7 @@ Flags, YAML keys and `raylr fields` all come from here: the field `batch.global_
 and `batch: {global_size: ...}` in YAML. Nothing is chosen here: that is `resolve.py`. Knows neither torch nor ray.
 """
 
+import difflib
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +20,8 @@ Seconds = Annotated[float, "s"]
 Epochs = Annotated[float, "epochs"]
 FailureMode = Literal["continue", "restart"]
 Scaling = Literal["none", "linear", "sqrt", "legw", "sde"]
-OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
+OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
+MODELS = ("cnn-small", "cnn-large", "resnet18", "vit-small")
 
 
 class Section(BaseModel):
@@ -47,8 +49,17 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    name: Literal["cnn-small", "cnn-large"] = Field("cnn-small", description="32/64/128 or 64/256/256 channels")
+    name: str = Field("cnn-small", description=f"{', '.join(MODELS)}, or one's own as package.module:factory")
     dropout: float = Field(0.0, ge=0, lt=1, description="probability before the last layer")
+
+    @field_validator("name")
+    @classmethod
+    def _is_known_or_a_path(cls, name: str) -> str:
+        if name in MODELS or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+            return name
+        nearest = difflib.get_close_matches(name, MODELS, n=1)
+        advice = f"did you mean {nearest[0]}?" if nearest else "one's own is package.module:factory"
+        raise ValueError(f"is not one of {', '.join(MODELS)}; {advice}")
 
 
 class BatchConfig(Section):
@@ -60,8 +71,8 @@ class BatchConfig(Section):
 
 class OptimizerConfig(Section):
     name: OptimizerName = Field("sgd", description="the algorithm")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop")
-    nesterov: bool = Field(True, description="of sgd")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, rmsprop and muon")
+    nesterov: bool = Field(True, description="of sgd and muon")
     beta1: float = Field(0.9, ge=0, lt=1, description="of adam and adamw")
     beta2: float = Field(0.999, ge=0, lt=1, description="of adam and adamw; the smoothing constant of rmsprop")
     eps: float = Field(1e-8, gt=0, description="of adam, adamw and rmsprop")

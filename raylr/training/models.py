@@ -1,21 +1,29 @@
-"""The models that ship: convolutional networks of the fast kind, after airbench94 (Jordan 2024, arXiv 2404.00498).
+"""Models by name: those that ship, and one's own as `package.module:factory`.
 
-A 2 x 2 stem, three groups that halve the resolution, a max over what is left, a linear layer scaled down. Convolutions
-start as the identity on their first channels, so that the signal passes a fresh network.
+`cnn-small` and `cnn-large` are convolutional networks of the fast kind, after airbench94 (Jordan 2024, arXiv
+2404.00498): a 2 x 2 stem, three groups that halve the resolution, a max over what is left, a linear layer scaled down.
+Convolutions start as the identity on their first channels, so that the signal passes a fresh network.
+`resnet18` is torchvision's, with the stem of the CIFAR papers for images below 64 pixels; `vit-small` is in vit.py.
 """
 
-import difflib
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raylr.errors import ConfigError
+from raylr.training.locate import called, locate, takes
+from raylr.training.vit import ViT, patch_side
 
-WIDTHS = {"cnn-small": (32, 64, 128), "cnn-large": (64, 256, 256)}
+ImageShape = tuple[int, int, int]  # height, width, channels
+
 STEM_CHANNELS = 24
 HEAD_SCALE = 1 / 9
-SMALLEST_SIDE = 9  # 9 - 1 by the stem, then 4, 2, 1
+SMALLEST_SIDE_OF_CNN = 9  # 9 - 1 by the stem, then 4, 2, 1
+SMALLEST_SIDE_OF_RESNET = 8  # 8, then 4, 2, 1
+SIDE_OF_FULL_STEM = 64  # from here on resnet18 has the 7 x 7 stem and the pooling of the original
 
 
 class Group(nn.Module):
@@ -49,18 +57,95 @@ class FastCNN(nn.Module):
         return logits * HEAD_SCALE
 
 
-def build(name: str, num_classes: int, image_shape: tuple[int, int, int], dropout: float = 0.0) -> nn.Module:
-    """A fresh model for images of image_shape (H, W, C), from torch's global random generator."""
-    if name not in WIDTHS:
-        nearest = difflib.get_close_matches(name, WIDTHS, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"model.name={name} is none of {', '.join(WIDTHS)}; did you mean {nearest}?")
+def build(name: str, num_classes: int, image_shape: ImageShape, dropout: float = 0.0) -> nn.Module:
+    """A fresh model for images of image_shape, from torch's global random generator.
+
+    One's own is made by its factory with those of num_classes, image_shape and dropout that it takes, by name. It gives
+    logits [b, num_classes] for float images [b, channels, height, width]; ConfigError where it cannot.
+    """
+    if ":" in name:
+        return _own(name, num_classes, image_shape, dropout)
+    if name not in BUILDERS:
+        raise ConfigError(f"model.name={name} is none of {', '.join(BUILDERS)}; one's own is package.module:factory")
+    return BUILDERS[name](num_classes, image_shape, dropout)
+
+
+def _cnn(name: str, widths: tuple[int, ...], num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
+    _check_side(name, image_shape, SMALLEST_SIDE_OF_CNN)
+    return FastCNN(widths, num_classes, image_shape[2], dropout)
+
+
+def _resnet18(num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
+    """He et al. 2016. Dropout adds no parameters, so the names of the weights are torchvision's."""
+    from torchvision.models import resnet18  # a second to import, which the other models need not wait for
+
+    _check_side("resnet18", image_shape, SMALLEST_SIDE_OF_RESNET)
+    model: nn.Module = resnet18(num_classes=num_classes)
     height, width, channels = image_shape
-    if min(height, width) < SMALLEST_SIDE:
+    small = min(height, width) < SIDE_OF_FULL_STEM
+    if small:
+        model.maxpool = nn.Identity()
+    if small or channels != 3:
+        size, stride, padding = (3, 1, 1) if small else (7, 2, 3)
+        model.conv1 = nn.Conv2d(channels, 64, size, stride, padding, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.avgpool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Dropout(dropout))
+    return model
+
+
+def _vit(num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
+    height, width, _ = image_shape
+    side = patch_side(height, width)
+    if side is None:
         raise ConfigError(
-            f"model.name={name} needs images of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels; "
+            f"model.name=vit-small needs sides that divide into patches; data.source has {height} x {width}"
+        )
+    return ViT(num_classes, image_shape, side, dropout)
+
+
+def _check_side(name: str, image_shape: ImageShape, smallest: int) -> None:
+    height, width, _ = image_shape
+    if min(height, width) < smallest:
+        raise ConfigError(
+            f"model.name={name} needs images of at least {smallest} x {smallest} pixels; "
             f"data.source has {height} x {width}"
         )
-    return FastCNN(WIDTHS[name], num_classes, channels, dropout)
+
+
+BUILDERS: dict[str, Callable[[int, ImageShape, float], nn.Module]] = {
+    "cnn-small": partial(_cnn, "cnn-small", (32, 64, 128)),
+    "cnn-large": partial(_cnn, "cnn-large", (64, 256, 256)),
+    "resnet18": _resnet18,
+    "vit-small": _vit,
+}
+
+
+def _own(name: str, num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
+    factory, field = locate(name, "model.name"), f"model.name={name}"
+    if not callable(factory) or isinstance(factory, nn.Module):
+        raise ConfigError(f"{field} is a {type(factory).__name__}; name a function or class that returns a new model")
+    if dropout and not takes(factory, "dropout"):
+        raise ConfigError(f"model.dropout={dropout} but {name} takes no dropout; give it that argument, or use 0")
+    offered = {"num_classes": num_classes, "image_shape": image_shape, "dropout": dropout}
+    model = called(factory, offered, field)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{field} returned a {type(model).__name__}; return a torch.nn.Module")
+    _check_output(model, field, num_classes, image_shape)
+    return model
+
+
+def _check_output(model: nn.Module, field: str, num_classes: int, image_shape: ImageShape) -> None:
+    """Show the model two black images. Neither its state nor the random generator moves."""
+    height, width, channels = image_shape
+    model.eval()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        output = called(lambda: model(torch.zeros(2, channels, height, width)), {}, f"{field} on two images")
+    model.train()
+    if not isinstance(output, Tensor) or output.shape != (2, num_classes):
+        found = f"{tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise ConfigError(
+            f"{field} gives {found} for 2 images of {num_classes} classes; give logits (2, {num_classes})"
+        )
 
 
 def _identity_conv(channels_in: int, channels_out: int) -> nn.Conv2d:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from raylr.errors import ConfigError
 from raylr.run_plan import OptimizerPlan
+from raylr.training.muon import FilterMuon
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -68,7 +69,19 @@ def _build(plan: OptimizerPlan, named: Named) -> Optimizer:
             return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=plan.eps, amsgrad=plan.amsgrad)
         case "rmsprop":
             return torch.optim.RMSprop(groups, lr=0.0, alpha=plan.beta2, eps=plan.eps, momentum=plan.momentum)
-    raise ConfigError(f"optimizer.name={plan.kind} is not known; use sgd, adam, adamw or rmsprop")
+        case "muon":
+            _require_matrices(plan.match, named)
+            settings = {"momentum": plan.momentum, "nesterov": plan.nesterov, "weight_decay": plan.weight_decay}
+            return FilterMuon([{"params": named}], lr=0.0, **settings)  # type: ignore[arg-type]
+    raise ConfigError(f"optimizer.name={plan.kind} is not known; use sgd, adam, adamw, rmsprop or muon")
+
+
+def _require_matrices(match: str, named: Named) -> None:
+    if vectors := [name for name, parameter in named if parameter.ndim < 2]:
+        raise ConfigError(
+            f"optimizer.name=muon needs parameters of two dimensions or more, and match={match} gives it "
+            f"{_listing(vectors)}; use optimizers.filters.match=*conv*.weight, say, beside another optimizer"
+        )
 
 
 def _listing(names: list[str]) -> str:

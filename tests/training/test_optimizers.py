@@ -6,6 +6,8 @@ from torch import nn
 
 from raylr.errors import ConfigError
 from raylr.run_plan import OptimizerPlan
+from raylr.training.models import build
+from raylr.training.muon import FilterMuon
 from raylr.training.optimizers import build_optimizers
 
 
@@ -106,5 +108,88 @@ def test_a_parameter_without_exactly_one_optimizer_is_refused(matches, message):
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ConfigError, match=r"optimizer.name=lamb is not known; use sgd, adam, adamw or rmsprop"):
+    with pytest.raises(ConfigError, match=r"optimizer.name=lamb is not known; use sgd, adam, adamw, rmsprop or muon"):
         build_optimizers(model(), {"main": plan(kind="lamb")})
+
+
+def moved(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, gradients: list[torch.Tensor]) -> torch.Tensor:
+    """The parameter after an update by each gradient."""
+    for gradient in gradients:
+        parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        optimizer.step()
+    return parameter.detach()
+
+
+def test_muon_moves_filters_as_torchs_moves_the_matrix_of_them():
+    torch.manual_seed(0)
+    filters, gradients = torch.randn(8, 3, 3, 3), [torch.randn(8, 3, 3, 3) for _ in range(4)]
+    settings = {"lr": 0.1, "momentum": 0.8, "nesterov": False, "weight_decay": 0.3}
+    ours, matrix = nn.Parameter(filters.clone()), nn.Parameter(filters.clone().flatten(1))
+    moved(FilterMuon([ours], **settings), ours, gradients)
+    moved(torch.optim.Muon([matrix], **settings), matrix, [gradient.flatten(1) for gradient in gradients])
+    assert torch.equal(ours.flatten(1), matrix)
+    assert not torch.equal(ours, filters)
+
+
+def test_muon_gives_the_same_whatever_the_layout_in_memory():
+    torch.manual_seed(0)
+    filters, gradients = torch.randn(8, 4, 3, 3), [torch.randn(8, 4, 3, 3) for _ in range(4)]
+    plain, last = nn.Parameter(filters.clone()), nn.Parameter(filters.to(memory_format=torch.channels_last))
+    assert plain.stride() != last.stride()
+    torch.testing.assert_close(
+        moved(FilterMuon([plain], lr=0.1), plain, gradients),
+        moved(FilterMuon([last], lr=0.1), last, gradients),
+        atol=0.01,  # it computes in bf16, and the order of sums differs
+        rtol=0.0,
+        check_stride=False,
+    )
+
+
+def test_an_update_of_muon_has_singular_values_near_one():
+    torch.manual_seed(0)
+    filters = nn.Parameter(torch.zeros(8, 3, 3, 3))
+    update = moved(FilterMuon([filters], lr=1.0, weight_decay=0.0), filters, [torch.randn(8, 3, 3, 3)])
+    sizes = torch.linalg.svdvals(update.flatten(1))
+    assert 0.6 < sizes.min() <= sizes.max() < 1.3
+
+
+def test_muons_state_is_by_parameter_in_its_shape_and_layout():
+    filters = nn.Parameter(torch.randn(8, 4, 3, 3).to(memory_format=torch.channels_last))
+    unused = nn.Parameter(torch.randn(2, 2))
+    optimizer = FilterMuon([filters, unused], lr=0.1)
+    moved(optimizer, filters, [torch.ones(8, 4, 3, 3)])
+    assert list(optimizer.state) == [filters]
+    buffer = optimizer.state[filters]["momentum_buffer"]
+    assert (buffer.shape, buffer.stride()) == (filters.shape, filters.stride())
+    torch.testing.assert_close(buffer, torch.full_like(buffer, 0.05))  # 1 - 0.95 of the gradient
+
+
+def test_muon_goes_on_from_a_state_that_was_put_back():
+    torch.manual_seed(0)
+    start, gradients = torch.randn(8, 3, 3, 3), [torch.randn(8, 3, 3, 3) for _ in range(4)]
+    whole, half = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    moved(FilterMuon([whole], lr=0.1), whole, gradients)
+    first = FilterMuon([half], lr=0.1)
+    moved(first, half, gradients[:2])
+    second = FilterMuon([half], lr=0.1)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(moved(second, half, gradients[2:]), whole)
+
+
+def test_muon_takes_filters_beside_another_optimizer_for_the_rest():
+    owner = build("cnn-small", 10, (9, 9, 3)).to(memory_format=torch.channels_last)
+    plans = {"filters": plan(kind="muon", match="*conv*.weight"), "rest": plan(match="stem.*, *norm*, head.*")}
+    optimizers = build_optimizers(owner, plans)
+    assert type(optimizers["filters"]) is FilterMuon
+    (group,) = optimizers["filters"].param_groups
+    assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (0.0, 0.9, True, 0.1)
+    assert {parameter.ndim for parameter in group["params"]} == {4}
+    assert len(group["params"]) == 6
+
+
+def test_muon_refuses_what_is_no_matrix():
+    message = (
+        r"optimizer.name=muon needs .*, and match=\* gives it body.bias, norm.weight, norm.bias; use optimizers.fil"
+    )
+    with pytest.raises(ConfigError, match=message):
+        build_optimizers(model(), {"main": plan(kind="muon")})
