@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raylr.reporting.recorded import RecordedRun
+from raylr.reporting.recorded import RecordedRun, leaves
 
 MISSING = "-"
 
@@ -95,7 +95,7 @@ def results(runs: Sequence[RecordedRun]) -> list[Row]:
 
 def identity(runs: Sequence[RecordedRun]) -> list[Row]:
     """What the results stand for: hashes, data, precision, versions, hardware."""
-    facts = [{**run.result, **_flat(run.result.get("versions") or {}, "versions")} for run in runs]
+    facts = [{**run.result, **leaves(run.result.get("versions") or {}, "versions")} for run in runs]
     keys = dict.fromkeys(key for one in facts for key in one if key not in SAID_ELSEWHERE)
     return [Row(key, tuple(cell(one, key) for one in facts), key.endswith("sha256")) for key in keys]
 
@@ -115,7 +115,7 @@ def differences(runs: Sequence[RecordedRun]) -> list[Row]:
         ("plan: ", [{**run.plan, "story": None, "warnings": None} for run in runs]),
         ("policy: ", [_by_name(run.policy) for run in runs]),
     ):
-        flat = [_flat(one) for one in found]
+        flat = [leaves(one) for one in found]
         for key in dict.fromkeys(key for one in flat for key in one):
             row = Row(prefix + key, tuple(json.dumps(one[key]) if key in one else MISSING for one in flat))
             if row.differs:
@@ -129,17 +129,6 @@ def _by_name(policy: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(schedules, list) or not all(isinstance(one, dict) for one in schedules):
         return dict(policy)
     return {**policy, "schedules": {str(one.get("name")): one for one in schedules}}
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """The leaves of nested objects, by dotted keys; a list is a leaf."""
-    if not isinstance(value, dict):
-        return {key: value}
-    return {
-        inner: leaf
-        for name, child in value.items()
-        for inner, leaf in _flat(child, f"{key}.{name}" if key else str(name)).items()
-    }
 
 
 def same_weights(runs: Sequence[RecordedRun]) -> list[list[str]]:

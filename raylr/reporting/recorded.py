@@ -7,7 +7,7 @@ left out and named in a note; a run that has not ended has no result.
 import json
 import math
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -83,6 +83,18 @@ class RecordedRun:
     def add(self, quantity: str, optimizer: str, epoch: float, value: float) -> None:
         """Put a point behind the others of its curve."""
         self.curves.setdefault((quantity, optimizer), Curve()).add(epoch, value)
+
+
+def leaves(value: Any, key: str = "") -> dict[str, Any]:
+    """The leaves of nested objects by dotted keys; a list is a leaf.
+
+    >>> leaves({"lr": {"base": 0.1, "steps": [1, 2]}})
+    {'lr.base': 0.1, 'lr.steps': [1, 2]}
+    """
+    if not isinstance(value, Mapping):
+        return {key: value}
+    inner = ((f"{key}.{name}" if key else str(name), child) for name, child in value.items())
+    return {path: leaf for start, child in inner for path, leaf in leaves(child, start).items()}
 
 
 def read_run(run_dir: Path) -> RecordedRun:

@@ -1,0 +1,196 @@
+"""Runs told to experiment trackers: TensorBoard, MLflow and W&B.
+
+A tracker is called with the events of a run, like the display. It opens at the first news after the plan, so a run that is
+refused, or was complete already, leaves no trace. A tracker that fails is left out from then on; the run goes on.
+"""
+
+import importlib.util
+import os
+import re
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from raylr.errors import ConfigError
+from raylr.reporting.recorded import METRICS, leaves
+from raylr.reporting.tensorboard import TensorBoard
+from raylr.storage import Folder
+
+Listener = Callable[[dict[str, Any]], None]
+REMOTE_INTERVAL_S = 5.0  # between two points of progress that go over a network
+PARAMS_AT_ONCE = 100  # of MLflow's log_batch
+MOST_LETTERS = 500  # of a parameter or a tag in MLflow
+IDS = "trackers.json"  # in the run folder: under which ids a run that is continued is known
+
+
+class Sink(Protocol):
+    """Where the numbers of one run go."""
+
+    def open(self, run_dir: Path, name: str, settings: Mapping[str, Any]) -> None: ...
+    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
+    def note(self, step: int, text: str) -> None: ...
+    def close(self, result: Mapping[str, Any]) -> None: ...
+
+
+class Tracker:
+    """Turns the events of a run into numbers and notes for one sink."""
+
+    def __init__(self, name: str, sink: Sink, run_dir: Path, interval_s: float = 0.0) -> None:
+        self.name, self.sink, self.run_dir, self.interval_s = name, sink, run_dir, interval_s
+        self._settings: dict[str, Any] = {}
+        self._is_open, self._has_failed = False, False
+        self._step, self._told_at = 0, -interval_s
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Tell one event; a kind that is not known here is passed over."""
+        tell = getattr(self, f"_on_{event['kind']}", None)
+        if tell is None or self._has_failed:
+            return
+        try:
+            tell(event)
+        except Exception as error:
+            self._has_failed = True
+            warnings.warn(f"the tracker {self.name} has failed and hears no more of this run: {error}", stacklevel=2)
+
+    def _on_plan(self, event: dict[str, Any]) -> None:
+        plan = event["plan"].model_dump(mode="json", exclude={"story", "warnings"})
+        self._settings = {**leaves(plan), "policy_sha256": event["policy"].sha256}
+
+    def _on_progress(self, event: dict[str, Any]) -> None:
+        if time.monotonic() - self._told_at >= self.interval_s:
+            self._told_at = time.monotonic()
+            values = {"train_loss_so_far": event["train_loss"], "images_per_s": event["images_per_s"]}
+            self._tell(event, values)
+
+    def _on_metrics(self, event: dict[str, Any]) -> None:
+        self._tell(event["row"], {name: event["row"][name] for name in METRICS})
+
+    def _tell(self, row: Mapping[str, Any], values: Mapping[str, float]) -> None:
+        self._open()
+        self._step = row["step"]
+        several = len(row["lr"]) > 1
+        rates = {f"lr/{name}" if several else "lr": lr for name, lr in row["lr"].items()}
+        values = {"epoch": row["epoch"], "world_size": row["world_size"], **rates, **values}
+        self.sink.scalars(self._step, {name: float(value) for name, value in values.items() if value is not None})
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        row = event["row"]
+        if row["kind"] != "checkpoint":
+            self._open()
+            details = ", ".join(f"{key} {value}" for key, value in row.items() if key not in ("time", "kind"))
+            self.sink.note(self._step, f"{row['kind']}: {details}")
+
+    def _on_finished(self, event: dict[str, Any]) -> None:
+        if self._is_open:
+            self.sink.close(event["result"])
+
+    def _open(self) -> None:
+        if not self._is_open:
+            self.sink.open(self.run_dir, self.run_dir.name, self._settings)
+            self._is_open = True
+
+
+class MLflow:
+    """A run in the MLflow that MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME name, by default `raylr` in its local store."""
+
+    def open(self, run_dir: Path, name: str, settings: Mapping[str, Any]) -> None:
+        from mlflow.entities import Metric, Param
+        from mlflow.tracking import MlflowClient
+
+        self._metric, self._client = Metric, MlflowClient()
+        known = _known_as(run_dir, "mlflow")
+        if known is not None:
+            self._run_id = known
+            self._client.update_run(known, status="RUNNING")
+            return
+        title = os.environ.get("MLFLOW_EXPERIMENT_NAME", "raylr")
+        experiment = self._client.get_experiment_by_name(title)
+        identity = experiment.experiment_id if experiment else self._client.create_experiment(title)
+        self._run_id = self._client.create_run(identity, run_name=name, tags={"run_dir": str(run_dir)}).info.run_id
+        params = [Param(_key(key), str(value)[:MOST_LETTERS]) for key, value in settings.items()]
+        for start in range(0, len(params), PARAMS_AT_ONCE):
+            self._client.log_batch(self._run_id, params=params[start : start + PARAMS_AT_ONCE])
+        _remember(run_dir, "mlflow", self._run_id)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        now = int(time.time() * 1000)
+        metrics = [self._metric(_key(name), value, now, step) for name, value in values.items()]
+        self._client.log_batch(self._run_id, metrics=metrics)
+
+    def note(self, step: int, text: str) -> None:
+        self._client.set_tag(self._run_id, f"event.{time.time():.3f}", text[:MOST_LETTERS])
+
+    def close(self, result: Mapping[str, Any]) -> None:
+        for key, value in leaves(result).items():
+            self._client.set_tag(self._run_id, f"result.{_key(key)}", str(value)[:MOST_LETTERS])
+        ends = {"complete": "FINISHED", "stopped": "KILLED"}
+        self._client.set_terminated(self._run_id, ends.get(result["status"], "FAILED"))
+
+
+class WandB:
+    """A run in Weights & Biases, as its own settings say where; by default in the project `raylr`."""
+
+    def open(self, run_dir: Path, name: str, settings: Mapping[str, Any]) -> None:
+        import wandb
+
+        known = _known_as(run_dir, "wandb") or secrets.token_hex(4)
+        project = os.environ.get("WANDB_PROJECT", "raylr")
+        config = dict(settings)
+        self._run = wandb.init(project=project, name=name, id=known, resume="allow", dir=str(run_dir), config=config)
+        self._run.define_metric("*", step_metric="step")  # a run that goes back to a checkpoint repeats steps
+        _remember(run_dir, "wandb", known)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log({"step": step, **values})
+
+    def note(self, step: int, text: str) -> None:
+        self._run.log({"step": step, "event": text})
+
+    def close(self, result: Mapping[str, Any]) -> None:
+        self._run.summary.update(leaves(result))
+        self._run.finish(exit_code=0 if result["status"] == "complete" else 1)
+
+
+SINKS: dict[str, tuple[type[Sink], float]] = {
+    "tensorboard": (TensorBoard, 0.0),
+    "mlflow": (MLflow, REMOTE_INTERVAL_S),
+    "wandb": (WandB, REMOTE_INTERVAL_S),
+}
+
+
+def trackers_for(names: Sequence[str], run_dir: Path) -> list[Listener]:
+    """Return a tracker for each name: tensorboard, mlflow, wandb.
+
+    Raises ConfigError for another name, and for one whose package is not installed.
+    """
+    for name in names:
+        if name not in SINKS:
+            raise ConfigError(f"trackers={name} is not known; choose of {', '.join(SINKS)}")
+        if name != "tensorboard" and not _is_installed(name):
+            raise ConfigError(f'trackers={name} needs a package that is not installed; pip install "raylr[{name}]"')
+    found = [(name, *SINKS[name]) for name in dict.fromkeys(names)]
+    return [Tracker(name, sink(), run_dir, interval_s) for name, sink, interval_s in found]
+
+
+def _is_installed(package: str) -> bool:
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None  # a folder of that name has none; W&B leaves one behind
+
+
+def _key(text: str) -> str:
+    """A name in the letters that MLflow takes."""
+    return re.sub(r"[^\w\-. /]", "_", text)
+
+
+def _known_as(run_dir: Path, name: str) -> str | None:
+    folder = Folder(run_dir)
+    return folder.read_json(IDS).get(name) if folder.exists(IDS) else None
+
+
+def _remember(run_dir: Path, name: str, identity: str) -> None:
+    folder = Folder(run_dir)
+    known = folder.read_json(IDS) if folder.exists(IDS) else {}
+    folder.write_json(IDS, {**known, name: identity})

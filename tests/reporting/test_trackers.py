@@ -1,0 +1,205 @@
+"""Trackers: what they are told is read back by TensorBoard's and MLflow's own readers."""
+
+import importlib.util
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raylr.errors import ConfigError
+from raylr.reporting.tensorboard import EventFile
+from raylr.reporting.trackers import Listener, Tracker, trackers_for
+from raylr.resolve import Hardware, resolve
+from raylr.settings import load_config
+from raylr.training.data import DatasetInfo
+from tests.reporting.run_folders import event, report, result
+
+DATA = DatasetInfo("synthetic", 1_000, 500, ("a", "b"), (32, 32, 3), "", "")
+CONFIG = load_config(None, {"epochs": "4", "batch.global_size": "100", "batch.micro_size": "50"})
+PLAN, POLICY = resolve(CONFIG, DATA, Hardware(False, 0))
+STARTED = {"kind": "plan", "plan": PLAN, "policy": POLICY, "run_dir": "runs/one"}
+
+
+def progress(step: int, **more: Any) -> dict[str, Any]:
+    known = {"position": step * 100, "total": 4000, "epoch": step / 10, "lr": {"sgd": 0.25}, "world_size": 2}
+    return {"kind": "progress", "step": step, **known, "train_loss": 2.5, "images_per_s": 800.0, **more}
+
+
+def metrics(step: int, **more: Any) -> dict[str, Any]:
+    return {"kind": "metrics", "row": report(step, **more)}
+
+
+def finished(**more: Any) -> dict[str, Any]:
+    return {"kind": "finished", "result": result(**more), "run_dir": "runs/one"}
+
+
+def tell(tracker: Listener, *events: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the tracker")
+        for one in events:
+            tracker(one)
+
+
+def only(name: str, run_dir: Path) -> Listener:
+    (tracker,) = trackers_for([name, name], run_dir)
+    return tracker
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Any:
+    """Reads the event files of a run as TensorBoard does, checksums and all."""
+    module = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+    )
+
+    def read() -> Any:
+        return module.EventAccumulator(str(tmp_path / "tensorboard"), {"scalars": 0, "tensors": 0}).Reload()
+
+    return read
+
+
+def scalars(accumulator: Any, tag: str) -> list[tuple[int, float]]:
+    return [(one.step, one.value) for one in accumulator.Scalars(tag)]
+
+
+def texts(accumulator: Any, tag: str) -> list[str]:
+    return [one.tensor_proto.string_val[0].decode() for one in accumulator.Tensors(tag)]
+
+
+def test_tensorboard_reads_progress_and_metrics_by_step(tmp_path: Path, board: Any) -> None:
+    rejoin = {"kind": "event", "row": event("rejoin", 500, world_size=2)}
+    tell(only("tensorboard", tmp_path), STARTED, progress(5), rejoin, metrics(10), finished())
+    found = board()
+    assert scalars(found, "lr") == [(5, 0.25), (10, pytest.approx(0.2))]
+    assert scalars(found, "test_accuracy") == [(10, 0.625)]
+    assert scalars(found, "train_loss_so_far") == [(5, 2.5)]
+    assert texts(found, "events") == ["rejoin: position 500, world_size 2"]
+    assert "| optimizers.sgd.momentum | 0.9 |" in texts(found, "plan")[0]
+
+
+def test_each_optimizer_has_a_curve(tmp_path: Path, board: Any) -> None:
+    tell(only("tensorboard", tmp_path), STARTED, progress(5, lr={"body": 0.5, "head": 0.25}))
+    assert [scalars(board(), f"lr/{name}")[0][1] for name in ("body", "head")] == [0.5, 0.25]
+
+
+def test_steps_that_are_done_again_take_the_place_of_the_first(tmp_path: Path, board: Any) -> None:
+    again = only("tensorboard", tmp_path)
+    tell(only("tensorboard", tmp_path), STARTED, progress(5), progress(10), progress(15))
+    tell(again, STARTED, progress(10, images_per_s=1.0), progress(12, images_per_s=2.0), progress(11, images_per_s=3.0))
+    assert scalars(board(), "images_per_s") == [(5, 800.0), (10, 1.0), (11, 3.0)]
+
+
+def test_numbers_of_every_size_survive(tmp_path: Path, board: Any) -> None:
+    values = {"a": 0.0, "b": -1.5, "c": 1e300, "d": -1e300, "e": math.inf, "é <b>": 1e-8}
+    EventFile(tmp_path / "tensorboard").scalars(2**40, values)
+    found = {tag: scalars(board(), tag)[0] for tag in values}
+    assert {step for step, _ in found.values()} == {2**40}
+    assert [value for _, value in found.values()] == [0.0, -1.5, math.inf, -math.inf, math.inf, pytest.approx(1e-8)]
+    EventFile(tmp_path / "tensorboard").scalars(1, {"nan": math.nan})
+    assert math.isnan(scalars(board(), "nan")[0][1])
+
+
+def test_neither_torch_nor_tensorboard_is_imported_for_event_files(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from raylr.reporting.trackers import trackers_for; from pathlib import Path\n"
+    code += f"(one,) = trackers_for(['tensorboard'], Path({str(tmp_path)!r})); one({progress(5)})\n"
+    code += "print({'torch', 'tensorboard', 'tensorboardX', 'ray'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_run_that_was_complete_leaves_no_trace(tmp_path: Path) -> None:
+    tell(only("tensorboard", tmp_path), STARTED, {**finished(), "again": True})
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_checkpoints_are_not_news_for_a_tracker(tmp_path: Path) -> None:
+    tell(only("tensorboard", tmp_path), {"kind": "event", "row": event("checkpoint", 0)}, {"kind": "prepare"})
+    assert not (tmp_path / "tensorboard").exists()
+
+
+class Recorder:
+    """A sink that keeps what it is told, and fails at a step."""
+
+    def __init__(self, fails_at: int = -1) -> None:
+        self.steps: list[int] = []
+        self.fails_at = fails_at
+
+    def open(self, run_dir: Path, name: str, settings: Mapping[str, Any]) -> None: ...
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self.steps.append(step)
+        if step == self.fails_at:
+            raise ConnectionError("the server is away")
+
+    def note(self, step: int, text: str) -> None: ...
+    def close(self, result: Mapping[str, Any]) -> None: ...
+
+
+def test_a_tracker_that_fails_hears_no_more_and_the_run_goes_on(tmp_path: Path) -> None:
+    sink = Recorder(fails_at=6)
+    tracker = Tracker("mlflow", sink, tmp_path)
+    tracker(progress(5))
+    with pytest.warns(UserWarning, match="the tracker mlflow has failed and hears no more of this run: the server is"):
+        tracker(progress(6))
+    tell(tracker, progress(7), finished())
+    assert sink.steps == [5, 6]
+
+
+def test_progress_over_a_network_is_told_now_and_then_and_metrics_always(tmp_path: Path) -> None:
+    sink = Recorder()
+    tell(Tracker("mlflow", sink, tmp_path, 3600.0), progress(5), progress(6), metrics(10), progress(11), metrics(20))
+    assert sink.steps == [5, 10, 20]
+
+
+def test_a_tracker_that_is_not_known_or_not_installed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="trackers=comet is not known; choose of tensorboard, mlflow, wandb"):
+        trackers_for(["tensorboard", "comet"], tmp_path)
+    if importlib.util.find_spec("wandb") is None:
+        message = r'trackers=wandb needs a package that is not installed; pip install "raylr\[wandb\]"'
+        with pytest.raises(ConfigError, match=message):
+            trackers_for(["wandb"], tmp_path)
+
+
+def test_mlflow_finds_a_run_in_its_local_store_and_continues_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    from mlflow.tracking import MlflowClient
+
+    run_dir = tmp_path / "one"
+    run_dir.mkdir()
+    tell(only("mlflow", run_dir), STARTED, progress(5), metrics(10), finished(status="stopped"))
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("raylr")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("one", "KILLED")
+    assert run.data.params["optimizers.sgd.momentum"] == "0.9"
+    assert run.data.params["policy_sha256"] == POLICY.sha256
+    assert run.data.tags["result.weights_sha256"] == "ab" * 32
+    rejoin = {"kind": "event", "row": event("rejoin", 500, world_size=2)}
+    tell(only("mlflow", run_dir), STARTED, rejoin, metrics(20, test_accuracy=0.75), finished())
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    history = client.get_metric_history(run.info.run_id, "test_accuracy")
+    assert [(one.step, one.value) for one in history] == [(10, 0.625), (20, 0.75)]
+    assert "rejoin: position 500, world_size 2" in run.data.tags.values()
+
+
+def test_wandb_records_a_run_and_continues_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for last in (10, 20):
+        rejoin = {"kind": "event", "row": event("rejoin", 500, world_size=2)}
+        tell(only("wandb", tmp_path), STARTED, progress(5), rejoin, metrics(last), finished())
+    runs = sorted(path.name for path in (tmp_path / "wandb").glob("offline-run-*"))
+    assert len(runs) == 2
+    assert len({name.rpartition("-")[2] for name in runs}) == 1  # the id
