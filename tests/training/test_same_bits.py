@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from raylr.lr import Policy
 from tests.ranks import Ranks
 from tests.training.runs import images, plan, policy, train
 
@@ -108,3 +110,34 @@ def test_ten_thousand_updates_and_their_resume_from_the_middle_end_with_one_hash
     assert rows(middle, "ledger.jsonl") == rows(whole, "ledger.jsonl")
     assert len(rows(middle, "ledger.jsonl")) == 10_000
     assert [row["kind"] for row in rows(middle, "events.jsonl")][-4:] == ["finish", "restart", "checkpoint", "finish"]
+
+
+@pytest.mark.parametrize("name", ["vit-small", "jobs.examples.own_model:conv_mixer"])
+def test_a_transformer_and_ones_own_model_keep_their_bits(ranks, tmp_path, name):
+    whole = images(90, 50)
+    data = replace(whole, train_images=whole.train_images[:, :8, :8], test_images=whole.test_images[:, :8, :8])
+    of = plan(model=name, image_shape=(8, 8, 3), total_examples=96, eval_every=96, checkpoint_every=96)
+    found = {hashes(ranks, size, tmp_path / str(size), of, data=data) for size in (1, 3)}
+    assert len(found) == 1
+
+
+def test_muon_beside_another_optimizer_keeps_its_bits_also_over_a_resume(ranks, tmp_path):
+    sgd = plan().optimizers["main"]
+    muon = sgd.model_copy(update={"kind": "muon", "match": "*conv*.weight"})
+    of = plan(
+        optimizers={"filters": muon, "rest": sgd.model_copy(update={"match": "stem.*,*norm*,head.*"})},
+        checkpoint_every=64,
+    )
+    schedule = policy(of).schedule("main")
+    lr = Policy(of.num_train, of.total_examples, (("filters", schedule), ("rest", replace(schedule, base_lr=0.1))))
+    whole, middle = tmp_path / "1", tmp_path / "middle"
+    expected = hashes(ranks, 1, whole, of, lr)
+    assert hashes(ranks, 3, tmp_path / "3", of, lr) == expected
+    shutil.copytree(whole, middle)
+    newest = max(path.stem for path in (middle / "checkpoints").glob("*.pt"))
+    for path in (middle / "checkpoints").glob(f"{newest}.*"):
+        path.unlink()
+    assert hashes(ranks, 2, middle, of, lr) == expected
+    ledgers = [rows(folder, "ledger.jsonl", ("world_size",)) for folder in (whole, middle)]
+    assert ledgers[0] == ledgers[1]
+    assert all(row["lr"]["rest"] == 2 * row["lr"]["filters"] for row in ledgers[0])
