@@ -33,8 +33,9 @@ def policy_from_scheduler(
 
     An update takes `examples_per_step` examples, the global batch. `step_unit` says when the loop calls
     `scheduler.step()`: after every update, or after every epoch; then the LR of epoch e holds for the updates that
-    start at or after e * examples_per_epoch. Param groups whose curves differ become several schedules, `group0` and
-    on; else there is one, called as the optimizer's class. `optimizer`, where given, must be the scheduler's own.
+    start at or after e * examples_per_epoch (of a loader that drops its last batch, the examples that it gives). Param
+    groups whose curves differ become several schedules, `group0` and on; else there is one, called as the optimizer's
+    class. `optimizer`, where given, must be the scheduler's own.
 
     ConfigError where no policy can be the same: a LambdaLR, ReduceLROnPlateau, ChainedScheduler or subclass, a custom
     scale_fn, a scheduler that has stepped already or whose optimizer another one has driven.

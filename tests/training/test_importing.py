@@ -402,6 +402,19 @@ def test_a_scheduler_and_what_makes_one_are_imported_from_a_file(file):
     assert import_policy(f"{file}:one_cycle", CLOCK).total_examples == 2000
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("warmup_then_cosine", "paced(sequence(knots(0ep:0.1, 5ep:1) for 5ep, cosine), every=1ep)"),
+        ("one_cycle", f"one_cycle(pct={(0.3 * 2929 - 1) / 2928!r}, length={2928 * 512}ex)"),
+    ],
+)
+def test_the_examples_that_ship_fill_the_run_of_their_comment(name, text):
+    clock = Clock(examples_per_epoch=50_000, total_examples=1_500_000, global_batch=512)
+    path = Path(__file__).parents[2] / "jobs/examples/torch_schedule.py"
+    assert import_policy(f"{path}:{name}", clock).schedule().shape.text(50_000) == text
+
+
 def test_a_file_may_import_what_lies_beside_it(tmp_path):
     (tmp_path / "beside.py").write_text(FILE)
     (tmp_path / "main.py").write_text("from beside import halving")
