@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--at-least", type=float, default=0.0, help="what each seed must reach, such as 0.88")
     arguments, flags = parser.parse_known_args()
-    config, storage = arguments.config, arguments.out / "accuracy"
+    config, storage = arguments.config, common.place(arguments) / "accuracy"
     flags = [str(config), f"--data.source={arguments.data}", *flags]
     results = [common.trained(storage, f"{config.stem}-{seed}", f"--seed={seed}", *flags) for seed in arguments.seeds]
     headings = ["seed", "test accuracy", "epochs", "images/s", "minutes with tests", "weights_sha256"]

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--train-examples", type=int, default=20_000)
     parser.add_argument("--epochs", type=float, default=10)
     arguments, flags = parser.parse_known_args()
-    storage = arguments.out / f"batch_scaling-{arguments.train_examples}-{arguments.epochs:g}"
+    storage = common.place(arguments) / f"batch_scaling-{arguments.train_examples}-{arguments.epochs:g}"
     flags += [f"--data.source={arguments.data}", f"--data.train-examples={arguments.train_examples}"]
     flags += [f"--epochs={arguments.epochs}", f"--batch.micro-size={MICRO_SIZE}"]
     flags += [f"--lr.base={BASE_LR}", f"--lr.reference-batch={REFERENCE_BATCH}"]

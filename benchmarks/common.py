@@ -173,6 +173,13 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def place(arguments: argparse.Namespace) -> Path:
+    """Where the rows and runs over this data are kept; those of a short try stay apart."""
+    out: Path = arguments.out / Path(arguments.data).name
+    scale = getattr(arguments, "scale", 1.0)
+    return out if scale == 1.0 else out / f"scale-{scale:g}"
+
+
 def report(section: str, text: str, write: bool) -> None:
     """Print a benchmark's tables, and put them between its marks in RESULTS.md where asked."""
     print(text)

@@ -107,15 +107,14 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--epochs", type=float, default=2.0)
     arguments = parser.parse_args()
-    store = Store(arguments.out, "costs")
+    out = common.place(arguments)
+    store = Store(out, "costs")
     rows = [
         [f"LR of one update, {shape}", cell(store, f"policy {shape}", evaluation, shape), "< 5"] for shape in SHAPES
     ]
     rows.append(["row of the ledger, made and written", cell(store, "ledger", ledger_row), "< 50"])
     times = common.table(["microseconds", "mean", "goal"], rows)
-    workers = store.measured(
-        {"what": "memory", "data": arguments.data}, memory, arguments.data, arguments.epochs, arguments.out
-    )
+    workers = store.measured({"what": "memory"}, memory, arguments.data, arguments.epochs, out)
     sizes = [[name, f"{value:,.1f}"] for name, value in workers["megabytes"].items()]
     count = f"Times: the lowest of {NUM_REPEATS} means of {NUM_CALLS:,} calls. Memory: the higher one of 2 workers, cnn-small"
     text = f"{times}\n\n{common.table(['memory of a worker', 'MB'], sizes)}\n\n{common.conditions(count)}"

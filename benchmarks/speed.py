@@ -96,14 +96,15 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=NUM_UPDATES, default=list(NUM_UPDATES))
     parser.add_argument("--scale", type=float, default=1.0, help="length of the runs; below 1 for a try")
     arguments = parser.parse_args()
-    store = Store(arguments.out, "speed")
+    out = common.place(arguments)
+    store = Store(out, "speed")
     for number in range(arguments.rounds):
         for comparison in arguments.comparisons:
             for model in arguments.models:
                 updates = max(5, round(NUM_UPDATES[model] * FACTORS[comparison] * arguments.scale))
                 keys = {"comparison": comparison, "model": model, "round": number, "updates": updates}
                 order = common.alternating(SIDES[comparison], number)
-                store.measured(keys, measure_round, order, model, updates, arguments.data, arguments.out)
+                store.measured(keys, measure_round, order, model, updates, arguments.data, out)
     rows = [row for one in arguments.comparisons for model in arguments.models for row in lines(store, one, model)]
     headings = ["ratio", "model", "images/s", "of the other", "ratio of pairs (95 %)", "goal"]
     what = f"2 ranks, global batch {GLOBAL_BATCH}, bf16 (the tutorial fp32)"

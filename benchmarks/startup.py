@@ -88,9 +88,10 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    store = Store(arguments.out, "startup")
+    out = common.place(arguments)
+    store = Store(out, "startup")
     for number in range(arguments.rounds):
-        measure_round(store, number, arguments.data, arguments.out)
+        measure_round(store, number, arguments.data, out)
     headings = ["seconds", *PARTS, "command to first update", "/ torchrun", "/ stock Ray Train"]
     count = f"2 ranks, cnn-small, {arguments.rounds} rounds, 95 % intervals, bytecode compiled"
     common.report("startup", f"{common.table(headings, lines(store))}\n\n{common.conditions(count)}", arguments.write)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.common import Store, alternating, images_per_s, interval, ratio, report, table
+from benchmarks.common import Store, alternating, images_per_s, interval, parser, place, ratio, report, table
 
 
 def test_the_interval_of_a_mean_is_students():
@@ -62,3 +62,11 @@ def test_a_report_takes_the_place_of_the_old_one(tmp_path, monkeypatch):
     assert results.read_text() == "a\n<!-- speed -->\nnew \\1\n<!-- end of speed -->\nb\n"
     with pytest.raises(SystemExit, match="has no place for tea"):
         report("tea", "", write=True)
+
+
+def test_other_data_and_short_tries_are_kept_apart(tmp_path):
+    made = parser("")
+    made.add_argument("--scale", type=float, default=1.0)
+    flags = [f"--out={tmp_path}", "--data=/images/some.tar.xz"]
+    assert place(made.parse_args(flags)) == tmp_path / "some.tar.xz"
+    assert place(made.parse_args([*flags, "--scale=0.1"])) == tmp_path / "some.tar.xz" / "scale-0.1"
