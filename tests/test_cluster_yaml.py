@@ -48,7 +48,7 @@ def on_premise_config() -> dict[str, Any]:
 def checked(config: dict[str, Any]) -> dict[str, Any]:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    prepared = prepare_config(copy.deepcopy(config))
+    prepared: dict[str, Any] = prepare_config(copy.deepcopy(config))
     validate_config(prepared)
     return prepared
 
