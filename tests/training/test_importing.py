@@ -111,6 +111,9 @@ CASES: dict[str, tuple[Make, str, str]] = {
     "polynomial that ends": (lambda o: PolynomialLR(o, 12), "update", "paced(linear, length=1200ex)"),
     "polynomial cut off": (lambda o: PolynomialLR(o, 90, 2.0), "update", "paced(polynomial(power=2), length=9000ex)"),
     "cosine": (lambda o: CosineAnnealingLR(o, 20), "update", "cosine"),
+    "cosine whose floor is the last update": (
+        lambda o: CosineAnnealingLR(o, 19), "update", "paced(cosine, length=1900ex)"
+    ),
     "cosine per epoch": (lambda o: CosineAnnealingLR(o, 20, 0.001), "epoch", "paced(cosine(floor=0.01), every=1ep)"),
     "cosine cut off": (
         lambda o: CosineAnnealingLR(o, 24), "epoch", "paced(cosine, every=1ep, length=24ep)"
@@ -257,6 +260,10 @@ def test_named_parameters_say_which_schedule_is_theirs():
 def test_an_lr_held_in_a_tensor_is_read():
     optimizer = Adam([torch.zeros(1)], lr=torch.tensor(0.25))
     assert policy_of(ExponentialLR(optimizer, 0.5), 4, "update").lr(200, BATCH) == 0.0625
+
+
+def test_a_run_may_end_within_an_epoch():
+    assert check(lambda o: MultiStepLR(o, [1]), 20, "epoch").schedule().shape.text(EPOCH) == "multistep(at=1ep)"
 
 
 def test_the_epoch_is_that_of_the_position_and_not_a_count_of_updates():
