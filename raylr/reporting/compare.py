@@ -152,8 +152,8 @@ def lr_agreement(first: RecordedRun, other: RecordedRun, optimizer: str) -> str:
     if not len(unequal):
         return f"{other.label}: the LR of {first.label} to the last bit, at {many} that both made"
     at = unequal[0]
-    epoch = common[at] / first.policy["examples_per_epoch"]
-    return f"{other.label}: not the LR of {first.label} from epoch {epoch:.4g} on ({two[at]:.4g} against {one[at]:.4g})"
+    epoch, values = common[at] / first.policy["examples_per_epoch"], f"{float(two[at])} against {float(one[at])}"
+    return f"{other.label}: not the LR of {first.label} from epoch {epoch:.4g} on ({values})"
 
 
 def _lr_by_position(run: RecordedRun, optimizer: str) -> tuple[Any, Any]:
