@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from raylr.errors import ConfigError
+from raylr.reporting.progress import QUIET
 from raylr.storage import Folder
 
-QUIET = {"start", "checkpoint", "finish"}  # events that every run has
 FACTORS = ("peak", "warmup", "shape", "override")
 METRICS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "images_per_s")
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
