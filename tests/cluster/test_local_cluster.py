@@ -65,9 +65,14 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shared(clusters: Path) -> Iterator[LocalCluster]:
-    one = cluster.up("shared", nodes=2, cpus=1, clusters=clusters)
+    home = clusters / "home"
+    home.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))  # of the nodes and of what runs on them
+        one = cluster.up("shared", nodes=2, cpus=1, clusters=clusters)
     yield one
     cluster.down("shared", clusters=clusters)
+    assert not (home / ".ray").exists()  # no token but the cluster's own
     assert left_of(one) == set()
     assert not one.temp_dir.exists()
     assert not one.folder.exists()
