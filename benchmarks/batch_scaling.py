@@ -14,9 +14,10 @@ from benchmarks.common import Interval
 BATCHES = (128, 512, 2048, 4096)
 BASE_LR, REFERENCE_BATCH, MICRO_SIZE = 0.1, 128, 64
 WAYS = {
-    "linear scaling, warmup": ["--lr.scaling=linear"],  # the warmup follows the batch by itself
-    "one LR, no warmup": ["--lr.scaling=none", "--lr.warmup=0ep"],
+    "linear": ["--lr.scaling=linear"],  # the warmup follows the batch by itself
+    "none": ["--lr.scaling=none", "--lr.warmup=0ep"],
 }
+TITLES = {"linear": "linear scaling, warmup", "none": "one LR, no warmup"}
 PLOT = common.ROOT / "benchmarks" / "gallery" / "batch_scaling.png"
 
 
@@ -27,7 +28,7 @@ def draw(accuracies: dict[str, list[Interval]], path: Path) -> None:
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     for way, found in accuracies.items():
-        axes.plot(BATCHES, [one.mean for one in found], marker="o", label=way)
+        axes.plot(BATCHES, [one.mean for one in found], marker="o", label=TITLES[way])
     axes.set_xscale("log", base=2)
     axes.set_xticks(BATCHES, [str(batch) for batch in BATCHES])
     axes.set(xlabel="global batch", ylabel="test accuracy, %")
@@ -50,28 +51,23 @@ def main() -> None:
     accuracies: dict[str, list[Interval]] = {way: [] for way in WAYS}
     for batch in BATCHES:
         for way, lr in WAYS.items():
+            own = [f"--batch.global-size={batch}", *lr, *flags]
             runs = [
-                common.trained(
-                    storage,
-                    f"{lr[0][13:]}-{batch}-{seed}",
-                    f"--batch.global-size={batch}",
-                    f"--seed={seed}",
-                    *lr,
-                    *flags,
-                )
-                for seed in arguments.seeds
+                common.trained(storage, f"{way}-{batch}-{seed}", f"--seed={seed}", *own) for seed in arguments.seeds
             ]
             accuracies[way].append(common.interval([100 * run["test_accuracy"] for run in runs]))
     rows = [
         [str(batch), f"{BASE_LR * batch / REFERENCE_BATCH:g}", *(accuracies[way][index].text(1) for way in WAYS)]
         for index, batch in enumerate(BATCHES)
     ]
-    headings = ["global batch", "scaled peak LR", *(f"{way}: test accuracy, %" for way in WAYS)]
+    headings = ["global batch", "scaled peak LR", *(f"{TITLES[way]}: test accuracy, %" for way in WAYS)]
     subset = f"{arguments.train_examples:,} training images of {Path(arguments.data).name}, {arguments.epochs:g} epochs"
     count = f"cnn-small, {subset}, {len(arguments.seeds)} seeds, 95 % intervals"
-    common.report("batch_scaling", f"{common.table(headings, rows)}\n\n{common.conditions(count)}", arguments.write)
+    picture = f"![Accuracy over the global batch](gallery/{PLOT.name})"
+    text = f"{common.table(headings, rows)}\n\n{picture}\n\n{common.conditions(count)}"
     if arguments.write:
         draw(accuracies, PLOT)
+    common.report("batch_scaling", text, arguments.write)
 
 
 if __name__ == "__main__":

@@ -63,9 +63,9 @@ def lines(store: Store) -> list[list[str]]:
         rounds = [durations(row["stamps"]) for row in store.rows(side=side)]
         means = {part: sum(one.get(part, 0.0) for one in rounds) / len(rounds) for part in PARTS}
         parts = [f"{means[part]:.1f}" if part in rounds[0] else "" for part in PARTS]
-        stock = side.replace("raylr", "stock")
-        against = [common.ratio(totals[side], totals[other]).text() for other in ("torchrun", stock) if other in totals]
-        found.append([side, *parts, common.interval(totals[side]).text(1), *against, *[""] * (2 - len(against))])
+        others = ("torchrun", side.replace("raylr", "stock"))
+        against = [common.ratio(totals[side], totals[one]).text() if one != side else "" for one in others]
+        found.append([side, *parts, common.interval(totals[side]).text(1), *against])
     return found
 
 
