@@ -162,7 +162,7 @@ def test_ones_own_model_is_made_of_the_seed_alone():
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         model = build(OWN, 10, (16, 16, 3))
-        weights.append([*model.state_dict().values(), torch.rand(1)])  # nor does the check draw numbers
+        weights.append(list(model.state_dict().values()))
     assert all(map(torch.equal, weights[0], weights[1]))
     assert not all(map(torch.equal, weights[0], weights[2]))
     assert model.training
@@ -223,6 +223,17 @@ def module(tmp_path, monkeypatch):
 @pytest.mark.parametrize("factory", ["Tuned", "fixed", "lazy", "anything"])
 def test_a_factory_gets_what_it_takes(module, factory):
     assert build(f"own_models:{factory}", 3, (4, 4, 3))(torch.zeros(5, 3, 4, 4)).shape == (5, 3)
+
+
+def test_the_look_at_its_output_moves_neither_the_model_nor_the_random_generator(module):
+    torch.manual_seed(0)
+    build("own_models:lazy", 3, (4, 4, 3))  # draws its weights when it sees the first images
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(1), after)
+    counts = [value for name, value in build(OWN, 3, (8, 8, 3)).state_dict().items() if name.endswith("tracked")]
+    assert counts
+    assert not any(counts)
 
 
 @pytest.mark.parametrize(
