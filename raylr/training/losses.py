@@ -30,10 +30,11 @@ def loss_for(name: str, num_classes: int, label_smoothing: float = 0.0) -> Loss:
         raise ConfigError(f"loss.name={name} is not {CROSS_ENTROPY}; one's own is package.module:function")
     if label_smoothing:
         raise ConfigError(f"loss.label_smoothing={label_smoothing} belongs to {CROSS_ENTROPY}; use 0 with {name}")
-    loss = locate(name, "loss.name")
-    if not callable(loss) or isinstance(loss, type):
-        raise ConfigError(f"loss.name={name} is no function; name one that takes logits and labels")
-    _check(loss, name, num_classes)
+    with torch.random.fork_rng(devices=[]):
+        loss = locate(name, "loss.name")
+        if not callable(loss) or isinstance(loss, type):
+            raise ConfigError(f"loss.name={name} is no function; name one that takes logits and labels")
+        _check(loss, name, num_classes)
     return loss  # type: ignore[no-any-return]
 
 

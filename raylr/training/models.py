@@ -121,7 +121,9 @@ BUILDERS: dict[str, Callable[[int, ImageShape, float], nn.Module]] = {
 
 
 def _own(name: str, num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
-    factory, field = locate(name, "model.name"), f"model.name={name}"
+    field = f"model.name={name}"
+    with torch.random.fork_rng(devices=[]):  # only the first import runs the module, which may draw numbers
+        factory = locate(name, "model.name")
     if not callable(factory) or isinstance(factory, nn.Module):
         raise ConfigError(f"{field} is a {type(factory).__name__}; name a function or class that returns a new model")
     if dropout and not takes(factory, "dropout"):

@@ -225,6 +225,14 @@ def test_a_factory_gets_what_it_takes(module, factory):
     assert build(f"own_models:{factory}", 3, (4, 4, 3))(torch.zeros(5, 3, 4, 4)).shape == (5, 3)
 
 
+def test_the_import_of_its_module_does_not_change_the_weights(module):
+    weights = []
+    for _ in range(2):  # the module draws numbers when it is imported, at the first time
+        torch.manual_seed(0)
+        weights.append(build("own_models:fixed", 3, (4, 4, 3))[1].weight)
+    assert torch.equal(*weights)
+
+
 def test_the_look_at_its_output_moves_neither_the_model_nor_the_random_generator(module):
     torch.manual_seed(0)
     build("own_models:lazy", 3, (4, 4, 3))  # draws its weights when it sees the first images
