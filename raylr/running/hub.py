@@ -39,6 +39,7 @@ class Hub:
         self.active: dict[int, Any] = {}  # rank -> actor handle, of the last group
         self.waiting: dict[int, Joiner] = {}
         self.lost: set[int] = set()
+        self.result: dict[str, Any] | None = None
         self.orders: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.changed = asyncio.Condition()
@@ -48,6 +49,8 @@ class Hub:
         self, rank: int, world_size: int, mark: tuple[int, int] | None, host: str, port: int, pid: int, actor: Any
     ) -> dict[str, Any]:
         """Wait for the next group and return it: the fields of `Formation`, and where place 0 listens."""
+        if self.result is not None:
+            return {"ended": self.result}
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         if mark is None and rank in self.active:  # a new process in the place of an old one
             del self.active[rank]
@@ -133,6 +136,13 @@ class Hub:
         self.orders.append({**order, "number": number})
         await self._notify()
         return number
+
+    async def end(self, result: dict[str, Any]) -> None:
+        """Keep the run's result for ranks that come after its end; those that wait for a group get it now."""
+        self.result = result
+        for joiner in self.waiting.values():
+            joiner.answer.set_result({"ended": result})
+        self.waiting = {}
 
     async def publish(self, event: dict[str, Any]) -> None:
         self.events.append(event)

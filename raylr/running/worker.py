@@ -19,7 +19,7 @@ from raylr.training.data import load, prepare
 from raylr.training.ddp import trainer_for
 from raylr.training.group import form_group
 from raylr.training.loop import Loop
-from raylr.training.seat import Formation, Mark
+from raylr.training.seat import Formation, Mark, RunEnded
 
 
 class RaySeat:
@@ -42,6 +42,8 @@ class RaySeat:
         me = ray.get_runtime_context().current_actor
         join = self.hub.join.remote(self.rank, self.world_size, mark, host, _free_port(), os.getpid(), me)
         answer = ray.get(join)
+        if "ended" in answer:
+            raise RunEnded(answer["ended"])
         place, size = answer["place"], answer["size"]
         device = torch.device(self.plan.device)
         arguments = answer["host"], answer["port"], answer["generation"], place, size, device, self.plan.stall_s
@@ -61,6 +63,9 @@ class RaySeat:
         self._since = max([since, *(order["number"] for order in orders if "number" in order)])
         self._wanted.clear()
         return orders
+
+    def end(self, result: dict[str, Any]) -> None:
+        ray.get(self.hub.end.remote(result))
 
     def publish(self, event: dict[str, Any]) -> None:
         self.hub.publish.remote(event)

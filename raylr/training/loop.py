@@ -17,7 +17,7 @@ from raylr.training.diagnosis import diagnose
 from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken
 from raylr.training.rows import Rows
-from raylr.training.seat import Formation, Seat
+from raylr.training.seat import Formation, RunEnded, Seat
 from raylr.training.trainer import Trainer, Update
 
 PROGRESS_INTERVAL_S = 0.5
@@ -66,6 +66,8 @@ class Loop:
                     formation = None
                 elif status is not None:
                     return self._finish(status, formation)
+            except RunEnded as ended:
+                return ended.result
             except GroupBroken:
                 if not self.seat.can_continue:
                     raise
@@ -256,7 +258,7 @@ class Loop:
         if self._is_writer:
             self.event({"complete": "finish", "stopped": "stop"}.get(status, "failure"))
         tally = self.tally
-        return {
+        result = {
             "status": status,
             **reason,
             "test_accuracy": tally.test_accuracy,
@@ -269,6 +271,9 @@ class Loop:
             "weights_sha256": self.trainer.weights_sha256(),
             "optimizer_sha256": self.trainer.optimizer_sha256(),
         }
+        if self._is_writer:
+            self.seat.end(result)
+        return result
 
     def state(self) -> dict[str, Any]:
         return {**self.trainer.state(), "tally": vars(self.tally)}
@@ -297,7 +302,7 @@ class Loop:
             step=self.trainer.step,
             epoch=self.trainer.position / self.plan.num_train,
             lr=update.lr,
-            train_loss=tally.loss / tally.num_examples,
+            train_loss=tally.loss / max(1, tally.num_examples),
             images_per_s=tally.num_examples / tally.train_s,
             world_size=update.world_size,
             global_batch=update.global_batch,

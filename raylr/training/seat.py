@@ -24,19 +24,30 @@ class Formation:
     lost: tuple[int, ...] = ()  # ranks that were members of the group before
 
 
+class RunEnded(Exception):
+    """The others ended the run before this rank came; carries the run's result."""
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        super().__init__("the run has ended")
+        self.result = result
+
+
 class Seat(Protocol):
     """A rank's place in the run."""
 
     can_continue: bool
 
     def form(self, mark: Mark | None) -> Formation:
-        """Agree with the others on the group; `mark` is None for who has no state yet. Raises GroupBroken."""
+        """Agree with the others on the group; `mark` is None for who has no state yet. Raises GroupBroken, RunEnded."""
 
     def attention(self) -> bool:
         """True when this rank knows of an order; asked once an update, so it must be quick."""
 
     def orders(self, since: int) -> list[dict[str, Any]]:
         """The orders with a number above `since`, and `rejoin` when a newcomer waits; asked of the writer only."""
+
+    def end(self, result: dict[str, Any]) -> None:
+        """Leave the result for ranks that come too late; called by the writer once all have finished."""
 
     def publish(self, event: dict[str, Any]) -> None:
         """Tell whoever watches. Must neither block nor fail."""
@@ -58,6 +69,9 @@ class Plain:
 
     def orders(self, since: int) -> list[dict[str, Any]]:
         return []
+
+    def end(self, result: dict[str, Any]) -> None:
+        pass
 
     def publish(self, event: dict[str, Any]) -> None:
         pass
