@@ -21,7 +21,7 @@ Epochs = Annotated[float, "epochs"]
 FailureMode = Literal["continue", "restart"]
 Scaling = Literal["none", "linear", "sqrt", "legw", "sde"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
-MODELS = ("cnn-small", "cnn-large", "resnet18", "vit-small")
+MODELS = ("cnn-small", "cnn-medium", "cnn-large", "resnet18", "vit-small")
 
 
 class Section(BaseModel):

@@ -1,6 +1,6 @@
 """Models by name: those that ship, and one's own as `package.module:factory`.
 
-`cnn-small` and `cnn-large` are convolutional networks of the fast kind, after airbench94 (Jordan 2024, arXiv
+`cnn-small`, `cnn-medium` and `cnn-large` are convolutional networks of the fast kind, after airbench94 (Jordan 2024, arXiv
 2404.00498): a 2 x 2 stem, three groups that halve the resolution, a max over what is left, a linear layer scaled down.
 Convolutions start as the identity on their first channels, so that the signal passes a fresh network.
 `resnet18` is torchvision's, with the stem of the CIFAR papers for images below 64 pixels; `vit-small` is in vit.py.
@@ -114,6 +114,7 @@ def _check_side(name: str, image_shape: ImageShape, smallest: int) -> None:
 
 BUILDERS: dict[str, Callable[[int, ImageShape, float], nn.Module]] = {
     "cnn-small": partial(_cnn, "cnn-small", (32, 64, 128)),
+    "cnn-medium": partial(_cnn, "cnn-medium", (32, 128, 256)),
     "cnn-large": partial(_cnn, "cnn-large", (64, 256, 256)),
     "resnet18": _resnet18,
     "vit-small": _vit,

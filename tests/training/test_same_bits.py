@@ -97,6 +97,7 @@ def test_the_ledger_has_the_policys_lr_to_the_last_bit_for_every_shape_and_world
 def test_ten_thousand_updates_and_their_resume_from_the_middle_end_with_one_hash(ranks, tmp_path):
     data = images(16, 4)
     of = plan(
+        model="tests.training.tiny:build", dropout=0.0, flip="none", crop_padding=0, cutout=0,
         num_train=16, num_test=4, total_examples=40_000, global_batch=4, micro_size=4, eval_every=40_000,
         checkpoint_every=20_000, workers=(1, 1),
     )  # fmt: skip
