@@ -38,12 +38,9 @@ def main() -> None:
     headings = ["seed", "test accuracy", "epochs", "images/s", "minutes with tests", "weights_sha256"]
     accuracies = [result["test_accuracy"] for result in results]
     mean = common.interval([100 * accuracy for accuracy in accuracies]).text()
-    count = f"{arguments.config.name}, {len(results)} seeds, mean {mean} %, data {Path(arguments.data).name}, 2 workers"
-    common.report(
-        arguments.config.stem,
-        f"{common.table(headings, lines(results))}\n\n{common.conditions(count)}",
-        arguments.write,
-    )
+    count = f"{config.name}, data {Path(arguments.data).name}; mean accuracy in % {mean} of {len(results)} seeds"
+    text = f"{common.table(headings, lines(results))}\n\n{common.conditions(count)}"
+    common.report(config.stem, text, arguments.write)
     if min(accuracies) < arguments.at_least:
         sys.exit(f"test accuracy {min(accuracies):.4f} is below {arguments.at_least}")
 
