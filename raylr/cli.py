@@ -138,6 +138,31 @@ def explain(run: str, step: int, storage: str) -> int:
     return 0
 
 
+@click.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True, help="the page")
+@click.option("--png-dir", type=click.Path(path_type=Path), help="also draw each section into this folder")
+@click.option("--storage", default="runs", show_default=True, help="where runs named by name are")
+def report(names: tuple[str, ...], out: Path, png_dir: Path | None, storage: str) -> int:
+    """Lay runs over each other in one self-contained HTML page."""
+    from raylr.reporting.report import write_report
+    from raylr.reporting.runs import open_run
+
+    click.echo(write_report([open_run(name, storage).path for name in names], out, png_dir))
+    return 0
+
+
+@click.command()
+@click.argument("run")
+@click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
+def watch(run: str, storage: str) -> int:
+    """Show a run that goes on elsewhere, from its files alone, until it ends."""
+    from raylr.reporting.runs import open_run
+    from raylr.reporting.watch import watch as follow
+
+    return EXIT_CODES.get(follow(open_run(run, storage).path), 1)
+
+
 def program(arguments: Sequence[str]) -> click.Group:
     """The command `raylr` for these arguments: flags of named optimizers are found in them."""
     purpose = "Training on Ray whose learning rate and result depend on the policy, never on the cluster."
@@ -152,7 +177,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     for name, action in (("describe", describe_data), ("prepare", prepare_data), ("verify", verify_data)):
         data.add_command(ConfigCommand(name, action, arguments, sections=["data"]))
-    for command in (data, fields, runs, ctl, submit, cluster):
+    for command in (data, fields, runs, report, watch, ctl, submit, cluster):
         raylr.add_command(command)
     return raylr
 

@@ -103,6 +103,7 @@ class GroupConfig(Section):
 
 
 class LossConfig(Section):
+    name: str = Field("cross-entropy", description="or one's own as package.module:function of (logits, labels)")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient of an update [off]")
 

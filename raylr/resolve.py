@@ -93,6 +93,7 @@ def _plan(config: Config, dataset: DatasetInfo, hardware: Hardware, parts: list[
         checkpoint_every=_interval(config.checkpoint.every, clock, "checkpoint.every"),
         checkpoint_keep=config.checkpoint.keep,
         rewarm=examples(config.lr.rewarm, clock, "lr.rewarm"),
+        loss=config.loss.name,
         label_smoothing=config.loss.label_smoothing,
         clip_norm=config.loss.clip_norm,
         flip=config.data.flip,

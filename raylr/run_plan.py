@@ -68,6 +68,7 @@ class Plan(Frozen):
     checkpoint_every: int
     checkpoint_keep: int
     rewarm: int
+    loss: str = "cross-entropy"
     label_smoothing: float
     clip_norm: float | None
     flip: str

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.train import Result
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
@@ -19,6 +20,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 SIGN_OF_LIFE_S = 5.0
+UNUSED = (PlacementGroupCleanerCallback, DatasetsCallback)
 
 
 class RestartBackend(Backend):
@@ -68,15 +70,14 @@ def _is_alive(sign: Any) -> bool:
 
 
 class LeanTrainer(DataParallelTrainer):
-    """Ray Train's trainer with the controller above, and without the detached process that frees placement groups.
+    """Ray Train's trainer with the controller above, and without two processes that nobody asks for.
 
-    That process needs Ray's dashboard, and Ray frees a job's placement groups itself when its driver ends.
+    One frees placement groups, for which it needs Ray's dashboard; Ray frees a job's own when its driver ends. The other
+    deals out Ray datasets, and imports all of `ray.data` to do so.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [
-            one for one in super()._create_default_callbacks() if not isinstance(one, PlacementGroupCleanerCallback)
-        ]
+        return [one for one in super()._create_default_callbacks() if not isinstance(one, UNUSED)]
 
     def _initialize_and_run_controller(self, **settings: Any) -> Result:
         options: dict[str, Any] = {

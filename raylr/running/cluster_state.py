@@ -96,7 +96,7 @@ def read(folder: Path) -> LocalCluster | None:
         state = json.loads(state_path.read_text())
         nodes = tuple(Node(**node | {"process": Process(**node["process"])}) for node in state.pop("nodes"))
         paths = {field: Path(state.pop(field)) for field in ("folder", "temp_dir")}
-        return LocalCluster(**state, **paths, nodes=nodes)
+        return LocalCluster(nodes=nodes, **{**state, **paths})
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -51,6 +51,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
     info = prepare(config.data, lambda done, total: tell({"kind": "prepare", "done": done, "total": total}))
     plan, policy = resolve(config, info, local_hardware())
     folder = run_folder(config.storage, run_name(config, plan))
+    _look_at_own_parts(plan)
     plan = _agree_with_earlier(config, folder, plan, policy)
     tell({"kind": "plan", "plan": plan, "policy": policy, "run_dir": str(folder)})
     finished = _finished(config, folder)
@@ -72,7 +73,10 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
 
 def run_name(config: Config, plan: Plan) -> str:
     """The name as given, else model, optimizers and seed."""
-    return config.name or f"{plan.model}-{'-'.join(one.kind for one in plan.optimizers.values())}-{plan.seed}"
+    return (
+        config.name
+        or f"{plan.model.rpartition(':')[2]}-{'-'.join(one.kind for one in plan.optimizers.values())}-{plan.seed}"
+    )
 
 
 def _run(
@@ -218,6 +222,14 @@ def _data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:
     absolute = {name: str(Path(getattr(config.data, name)).expanduser().resolve()) for name in ("root", "cache_dir")}
     source = info.source if info.source in ("cifar10", "synthetic") else str(Path(info.source).expanduser().resolve())
     return config.data.model_copy(update={**absolute, "source": source}).model_dump(mode="json")
+
+
+def _look_at_own_parts(plan: Plan) -> None:
+    """Import torch on the driver only where the user's own model, loss or patterns could fail on the workers."""
+    if ":" in plan.model or ":" in plan.loss or any(one.match != "*" for one in plan.optimizers.values()):
+        from raylr.training.check import check
+
+        check(plan)
 
 
 def _refuse_throw_away_storage(config: Config) -> None:

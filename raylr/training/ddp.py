@@ -7,7 +7,6 @@ restarts all from the checkpoint.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from raylr.run_plan import Plan
@@ -33,7 +32,7 @@ class DDPTrainer(Trainer):
         model.train()
         with self.precision():
             output = model(inputs)
-        loss = F.cross_entropy(output.float(), labels, label_smoothing=self.plan.label_smoothing, reduction="sum")
+        loss = self.loss(output.float(), labels) * len(labels)
         for parameter in self.parameters:
             parameter.grad = None
         (loss * (group.size / batch)).backward()  # DDP averages over ranks; slices may differ by one example

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from raylr.training.stream import examples_at
@@ -56,7 +55,7 @@ def _of_model(trainer: Trainer) -> list[str]:
         for name, module in fresh.model.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     ]
-    loss = F.cross_entropy(fresh.model(inputs).float(), labels)
+    loss = fresh.loss(fresh.model(inputs).float(), labels)
     gradients = torch.autograd.grad(loss, fresh.parameters, materialize_grads=True)
     for hook in hooks:
         hook.remove()

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from raylr.lr import Factors, Override, Policy
@@ -23,6 +22,7 @@ from raylr.training.data import Dataset
 from raylr.training.group import Group
 from raylr.training.guard import Guard
 from raylr.training.hashing import sha256_of, weights_sha256
+from raylr.training.losses import loss_for
 from raylr.training.models import build
 from raylr.training.optimizers import build_optimizers
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
@@ -63,6 +63,7 @@ class Trainer:
         torch.manual_seed(plan.seed)
         model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = loss_for(plan.loss, plan.num_classes, plan.label_smoothing)
         self.optimizers = build_optimizers(self.model, plan.optimizers)
         self.statistics = RunningStatistics(self.model if self.own_statistics else torch.nn.Module())
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -160,7 +161,7 @@ class Trainer:
         momentum = self.policy.momentum(self.position, batch, name)
         if momentum is None:
             return {}
-        return {"momentum": momentum} if plan.kind in ("sgd", "rmsprop") else {"betas": (momentum, plan.beta2)}
+        return {"momentum": momentum} if plan.kind in ("sgd", "rmsprop", "muon") else {"betas": (momentum, plan.beta2)}
 
     def _leaf(self, node: Node) -> Tensor | None:
         """The gradient, BatchNorm statistics, loss and right answers of one micro-batch, in one flat buffer."""
@@ -173,7 +174,7 @@ class Trainer:
         torch.manual_seed(micro_batch_seed(self.plan.seed, self.position, index))
         with self.precision():
             output = self.model(inputs)
-        loss = F.cross_entropy(output.float(), labels, label_smoothing=self.plan.label_smoothing)
+        loss = self.loss(output.float(), labels)
         gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
         buffer = self._free.pop() if self._free else self._new_buffer()
         torch._foreach_copy_(self._gradient_views(buffer), list(gradients))
