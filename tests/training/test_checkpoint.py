@@ -67,5 +67,5 @@ def test_a_full_disk_is_a_warning_and_training_goes_on(folder):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="is no run folder: it has no plan.json"):
+    with pytest.raises(ConfigError, match=r"is no run folder: it has no plan.json"):
         checkpoint.load(tmp_path)
