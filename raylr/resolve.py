@@ -81,6 +81,7 @@ def _plan(config: Config, dataset: DatasetInfo, hardware: Hardware, parts: list[
         dropout=config.model.dropout,
         num_classes=dataset.num_classes,
         image_shape=dataset.image_shape,
+        data_sha256=dataset.data_sha256,
         num_train=dataset.num_train,
         num_test=dataset.num_test,
         total_examples=clock.total_examples,

@@ -56,6 +56,7 @@ class Plan(Frozen):
     dropout: float
     num_classes: int
     image_shape: tuple[int, int, int]
+    data_sha256: str  # empty until the data is prepared
     num_train: int
     num_test: int
     total_examples: int

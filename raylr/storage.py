@@ -118,5 +118,7 @@ def _writable(storage: Path) -> Iterator[None]:
 
 
 def run_folder(storage: str, name: str) -> Folder:
-    """The folder of the run `name` under `storage`."""
+    """The folder of the run `name` under `storage`. Raises ConfigError for a URI: only paths are written to."""
+    if "://" in storage:
+        raise ConfigError(f"storage={storage} is a URI, and run folders are on paths; use one that all nodes share")
     return Folder(Path(storage).expanduser().resolve() / name)

@@ -46,7 +46,8 @@ def plan(**changes: Any) -> Plan:
     """A plan of a few updates: batch 32 in four micro-batches, every kind of randomness on."""
     values: dict[str, Any] = {
         "seed": 0, "device": "cpu", "precision": "fp32", "num_threads": 1, "workers": (1, 4), "cpus_per_worker": 1,
-        "model": "cnn-small", "dropout": 0.2, "num_classes": 3, "image_shape": (9, 9, 3), "num_train": 90, "num_test": 50,
+        "model": "cnn-small", "dropout": 0.2, "num_classes": 3, "image_shape": (9, 9, 3), "data_sha256": "",
+        "num_train": 90, "num_test": 50,
         "total_examples": 180, "global_batch": 32, "per_worker_size": None, "micro_size": 8, "reduce": "tree",
         "eval_every": 90, "eval_micro_size": 7, "checkpoint_every": 90, "checkpoint_keep": 3, "rewarm": 90,
         "label_smoothing": 0.1, "clip_norm": 5.0, "flip": "random", "crop_padding": 2, "cutout": 3,
