@@ -85,6 +85,7 @@ def _environment(cluster: LocalCluster, index: int) -> dict[str, str]:
     own = {
         MARK: f"{cluster.id}/{index}",
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",  # a job's `python` is ours
+        "PYTHONUNBUFFERED": "1",  # so that the last line of a node's log is what it said last
         "SPT_NOENV": "1",  # Ray renames its processes; without this the new name overwrites the mark
         "DASHBOARD_METRIC_PORT": str(_port_of(cluster.address) + 2),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # a `uv run` above us would make every job pack its whole directory
