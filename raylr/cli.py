@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from raylr.cli_cluster import cluster
+from raylr.cli_control import ctl
 from raylr.cli_options import ConfigCommand
 from raylr.cli_submit import submit
 from raylr.config import Config
@@ -176,7 +177,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     for name, action in (("describe", describe_data), ("prepare", prepare_data), ("verify", verify_data)):
         data.add_command(ConfigCommand(name, action, arguments, sections=["data"]))
-    for command in (data, fields, runs, report, watch, submit, cluster):
+    for command in (data, fields, runs, report, watch, ctl, submit, cluster):
         raylr.add_command(command)
     return raylr
 

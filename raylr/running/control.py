@@ -32,9 +32,9 @@ def write_address(folder: Folder, name: str) -> None:
 
 def status(run: str, storage: str) -> dict[str, Any]:
     """The newest progress of a running job. Raises ConfigError when it has ended or cannot be reached."""
-    import ray
-
     with _hub(_folder(run, storage)) as hub:
+        import ray
+
         found: dict[str, Any] = ray.get(hub.status.remote())
         return found
 
@@ -43,13 +43,13 @@ def order(
     run: str, storage: str, kind: str, factor: float | None = None, duration: str | None = None
 ) -> dict[str, Any]:
     """Give an order (`lr`, `checkpoint`, `stop`) and return the event with which the run answered it."""
-    import ray
-
     folder = _folder(run, storage)
     wish: dict[str, Any] = {"kind": kind}
     if kind == "lr":
         wish |= {"factor": factor, "for_examples": _examples(folder, duration)}
     with _hub(folder) as hub:
+        import ray
+
         number = ray.get(hub.order.remote(wish))
         answer: dict[str, Any] | None = ray.get(hub.answer.remote(number, kind, PATIENCE_S))
         if answer is None:
@@ -78,7 +78,7 @@ def _examples(folder: Folder, duration: str | None) -> int | None:
 
 @contextlib.contextmanager
 def _hub(folder: Folder) -> Iterator[Any]:
-    """A connection to the run's hub."""
+    """A connection to the run's hub. Ray reads its environment when it is imported, so nothing imports it before this."""
     where = folder.read_json("hub.json")
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-SIGN_OF_LIFE_S = 3.0
+SIGN_OF_LIFE_S = 10.0
 KNOCK_PATIENCE_S = 2.0
 
 
@@ -59,7 +59,16 @@ class Hub:
         await self._notify()
         if self._settling is None or self._settling.done():
             self._settling = asyncio.create_task(self._settle())
+            self._settling.add_done_callback(self._tell_failure)
         return await answer
+
+    def _tell_failure(self, settling: asyncio.Task[None]) -> None:
+        """Nobody waits for a group that will not come: an error of ours fails those who wait."""
+        error = settling.exception()
+        if error is not None:
+            for joiner in self.waiting.values():
+                joiner.answer.set_exception(error)
+            self.waiting = {}
 
     async def _settle(self) -> None:
         """Form a group as soon as everybody who is expected waits."""
@@ -80,15 +89,16 @@ class Hub:
         return max(joiner.world_size for joiner in self.waiting.values())
 
     async def _check(self, rank: int, actor: Any) -> None:
-        """Drop a member that is dead; kill and drop one that gives no sign of life."""
+        """Drop a member that is dead; kill and drop one that gives no sign of life, not even by coming here."""
         try:
             await asyncio.wait_for(asyncio.wrap_future(actor.__ray_ready__.remote().future()), SIGN_OF_LIFE_S)
+            return
         except TimeoutError:
+            if rank in self.waiting:
+                return
             ray.kill(actor)
         except ray.exceptions.RayError:
             pass
-        else:
-            return
         if rank not in self.waiting and self.active.get(rank) is actor:
             del self.active[rank]
             self.lost.add(rank)
@@ -115,7 +125,8 @@ class Hub:
         self.active = {joiner.rank: joiner.actor for joiner in joiners}
         self.waiting, self.lost = {}, set()
         for place, joiner in enumerate(joiners):
-            joiner.answer.set_result({**group, "place": place})
+            if not joiner.answer.done():  # its caller may be gone
+                joiner.answer.set_result({**group, "place": place})
 
     async def wanted(self, since: int) -> None:
         """Return once there is an order younger than `since`, or a newcomer waits."""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import threading
 import warnings
 from typing import Any
@@ -17,7 +16,7 @@ from raylr.running.gauges import Gauges
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
 from raylr.training.ddp import trainer_for
-from raylr.training.group import form_group
+from raylr.training.group import connect, form_group, listen
 from raylr.training.loop import Loop
 from raylr.training.seat import Formation, Mark, RunEnded
 
@@ -39,15 +38,17 @@ class RaySeat:
         import torch
 
         host = ray.util.get_node_ip_address()
+        server = listen(host)
         me = ray.get_runtime_context().current_actor
-        join = self.hub.join.remote(self.rank, self.world_size, mark, host, _free_port(), os.getpid(), me)
+        join = self.hub.join.remote(self.rank, self.world_size, mark, host, server.port, os.getpid(), me)
         answer = ray.get(join)
         if "ended" in answer:
             raise RunEnded(answer["ended"])
         place, size = answer["place"], answer["size"]
         device = torch.device(self.plan.device)
-        arguments = answer["host"], answer["port"], answer["generation"], place, size, device, self.plan.stall_s
-        group = form_group(*arguments, default=self.plan.reduce == "ddp")
+        store = server if place == 0 else connect(answer["host"], answer["port"])
+        default = self.plan.reduce == "ddp"
+        group = form_group(store, answer["generation"], place, size, device, self.plan.stall_s, default)
         self._wanted.clear()
         if place == answer["writer"] and not self._watching:
             self._watching = True
@@ -81,12 +82,6 @@ class RaySeat:
                     threading.Event().wait(0.05)
         except ray.exceptions.RayError:
             pass  # the hub ends with the run
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def work(config: dict[str, Any]) -> dict[str, Any]:

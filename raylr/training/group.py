@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+FORM_S = 30.0  # for finding each other; a peer that died meanwhile never comes
+
 
 class GroupBroken(RuntimeError):
     """A collective did not end: a peer died, hangs, or left. The state before the update still stands."""
@@ -58,38 +60,40 @@ class Group:
             raise GroupBroken(str(error).splitlines()[0]) from error
 
 
-def form_group(
-    host: str,
-    port: int,
-    generation: int,
-    place: int,
-    size: int,
-    device: torch.device,
-    timeout_s: float,
-    default: bool = False,
-) -> Group:
-    """Form a group of `size` processes over a TCP store at place 0; gloo on the CPU, NCCL on GPUs.
+def listen(host: str, port: int = 0) -> Any:
+    """A store on `host`, by default on a port that is free; its `port` is what the others of a group need."""
+    return dist.TCPStore(host, port, None, True, timedelta(seconds=FORM_S), wait_for_workers=False)  # type: ignore[attr-defined]
 
-    With `default` it becomes torch's default group too, which DistributedDataParallel needs. Raises GroupBroken when not
-    everybody comes within `timeout_s`.
+
+def connect(host: str, port: int) -> Any:
+    """The store that place 0 of a group listens with. Raises GroupBroken when nobody answers within FORM_S."""
+    try:
+        return dist.TCPStore(host, port, None, False, timedelta(seconds=FORM_S), wait_for_workers=False)  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        raise GroupBroken(str(error).splitlines()[0]) from error
+
+
+def form_group(
+    server: Any, generation: int, place: int, size: int, device: torch.device, timeout_s: float, default: bool = False
+) -> Group:
+    """Form a group of `size` processes over the store `server`; gloo on the CPU, NCCL on GPUs.
+
+    With `default` it becomes torch's default group too, which DistributedDataParallel needs. A collective that does not
+    end within `timeout_s` raises GroupBroken, and so does this when not everybody comes.
     """
     if size == 1:
         return Group()
-    timeout = timedelta(seconds=timeout_s)
+    store = dist.PrefixStore(str(generation), server)  # type: ignore[attr-defined]
     try:
-        server = dist.TCPStore(host, port, size, place == 0, timeout=timeout)  # type: ignore[attr-defined]
-        store = dist.PrefixStore(str(generation), server)  # type: ignore[attr-defined]
         if default:
-            dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo", store=store, rank=place, world_size=size, timeout=timeout
-            )
+            backend, timeout = "nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout_s)
+            dist.init_process_group(backend, store=store, rank=place, world_size=size, timeout=timeout)
             return Group(dist.group.WORLD, place, size)
         if device.type == "cuda":
-            options = dist.ProcessGroupNCCL.Options()
-            options._timeout = timeout
-            group: Any = dist.ProcessGroupNCCL(store, place, size, options)
+            group: Any = dist.ProcessGroupNCCL(store, place, size, dist.ProcessGroupNCCL.Options())
         else:
-            group = dist.ProcessGroupGloo(store, place, size, timeout)
+            group = dist.ProcessGroupGloo(store, place, size, timedelta(seconds=FORM_S))
+        group._set_default_timeout(timedelta(seconds=timeout_s))
     except RuntimeError as error:
         raise GroupBroken(str(error).splitlines()[0]) from error
     return Group(group, place, size)

@@ -70,12 +70,13 @@ def train(place: int, size: int, port: int, of: Plan, lr: Policy, data: Images, 
 
     from raylr.storage import Folder
     from raylr.training.ddp import trainer_for
-    from raylr.training.group import form_group
+    from raylr.training.group import connect, form_group, listen
     from raylr.training.loop import Loop
     from raylr.training.seat import Plain
 
     default = of.reduce == "ddp" and size > 1
-    group = form_group("127.0.0.1", port, 1, place, size, torch.device("cpu"), 60.0, default)
+    store = listen("127.0.0.1", port) if place == 0 else connect("127.0.0.1", port)
+    group = form_group(store, 1, place, size, torch.device("cpu"), 60.0, default)
     folder = Folder(Path(run_dir))
     if place == 0:
         folder.create()
