@@ -20,6 +20,7 @@ from raylr.errors import ConfigError, RaylrError
 from raylr.running import cluster, cluster_nodes
 from raylr.running.cluster import LocalCluster
 from raylr.running.cluster_state import read
+from tests.cluster.commands import SMALL, Command
 
 BIN = Path(sys.executable).parent
 
@@ -94,6 +95,19 @@ def test_the_job_server_refuses_a_missing_and_a_wrong_token(shared: LocalCluster
     assert answer(shared, None) == 401
     assert answer(shared, "0" * 64) == 403
     assert answer(shared, shared.token_path.read_text()) == 200
+
+
+def test_a_run_of_more_workers_than_the_cluster_holds_is_refused_with_the_numbers(
+    shared: LocalCluster, tmp_path: Path
+) -> None:
+    storage, cache = f"--storage={tmp_path}", f"--data.cache-dir={tmp_path / 'cache'}"
+    run = Command(
+        "train", *SMALL[:-1], cache, storage, "--workers=3", f"--address={shared.address}", cwd=tmp_path, **shared.env
+    )
+    code, _, err = run.end(60)
+    message = "workers=3 need 3 CPUs, but the cluster has 2; lower --workers or add a node"
+    assert (code, err) == (2, f"error: {message}\n")
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}  # no run folder
 
 
 def test_the_printed_line_runs_a_job_that_sees_all_nodes(shared: LocalCluster, tmp_path: Path) -> None:
