@@ -13,7 +13,7 @@ from typing import Any
 from raylr.errors import ConfigError, RaylrError
 from raylr.lr import Clock, examples
 from raylr.run_plan import Plan
-from raylr.running.local import RAY_SETTINGS, first_line
+from raylr.running.local import first_line, set_up
 from raylr.storage import Folder, run_folder
 
 NAMESPACE = "raylr"
@@ -80,8 +80,7 @@ def _examples(folder: Folder, duration: str | None) -> int | None:
 def _hub(folder: Folder) -> Iterator[Any]:
     """A connection to the run's hub. Ray reads its environment when it is imported, so nothing imports it before this."""
     where = folder.read_json("hub.json")
-    for name, value in RAY_SETTINGS.items():
-        os.environ.setdefault(name, value)
+    set_up()
     if where["token_path"]:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN_PATH", where["token_path"])

@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict
 from raylr.config import Config
 from raylr.errors import ConfigError
 from raylr.lr import Policy
-from raylr.resolve import local_hardware, resolve
+from raylr.resolve import Hardware, local_hardware, resolve
 from raylr.run_plan import Plan
 from raylr.running.control import NAMESPACE, write_address
-from raylr.running.local import cluster
+from raylr.running.local import named_cluster, own_cluster
+from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see, refuse_what_does_not_fit
 from raylr.storage import Folder, run_folder
 from raylr.training.data import DatasetInfo, describe, prepare
 
@@ -46,27 +47,35 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
     Raises ConfigError for a request that is refused before anything starts, RaylrError for a run that failed.
     """
     tell = on_event or (lambda event: None)
+    address = config.address or os.environ.get("RAY_ADDRESS")
     _refuse_throw_away_storage(config)
-    resolve(config, describe(config.data), local_hardware())  # refuse before anything is downloaded or decoded
+    hardware = Hardware(True, config.num_workers[1]) if address else local_hardware()
+    resolve(config, describe(config.data), hardware)  # refuse before anything is downloaded or decoded
     info = prepare(config.data, lambda done, total: tell({"kind": "prepare", "done": done, "total": total}))
-    plan, policy = resolve(config, info, local_hardware())
-    folder = run_folder(config.storage, run_name(config, plan))
-    _look_at_own_parts(plan)
-    plan = _agree_with_earlier(config, folder, plan, policy)
-    tell({"kind": "plan", "plan": plan, "policy": policy, "run_dir": str(folder)})
-    finished = _finished(config, folder)
-    if finished is not None:
-        tell({"kind": "finished", "result": finished, "run_dir": str(folder), "again": True})
-        return RunResult(run_dir=str(folder), **finished)
-    with folder.held(), cluster(config.address, plan.workers[1] * plan.cpus_per_worker) as own:
-        if not own:
-            _refuse_what_does_not_fit(plan)
+    with contextlib.ExitStack() as stack:
+        if address:
+            stack.enter_context(named_cluster(address))
+            hardware = cluster_hardware()
+        plan, policy = resolve(config, info, hardware)
+        folder = run_folder(config.storage, run_name(config, plan))
+        _look_at_own_parts(plan)
+        plan = _agree_with_earlier(config, folder, plan, policy)
+        tell({"kind": "plan", "plan": plan, "policy": policy, "run_dir": str(folder)})
+        finished = _finished(config, folder)
+        if finished is not None:
+            tell({"kind": "finished", "result": finished, "run_dir": str(folder), "again": True})
+            return RunResult(run_dir=str(folder), **finished)
+        stack.enter_context(folder.held())
+        if address:
+            refuse_what_does_not_fit(plan)
+        else:
+            stack.enter_context(own_cluster(plan.workers[1] * plan.cpus_per_worker))
         tell({"kind": "starting", "workers": plan.workers})
         _write_settings(config, folder, plan, policy)
-        if not own:
-            _refuse_storage_that_some_nodes_do_not_see(folder)
+        if address:
+            refuse_storage_that_some_hosts_do_not_see(folder)
         result = _run(config, plan, policy, folder, info, tell)
-    folder.write_json("result.json", result)
+        folder.write_json("result.json", result)
     tell({"kind": "finished", "result": result, "run_dir": str(folder)})
     return RunResult(run_dir=str(folder), **result)
 
@@ -237,35 +246,6 @@ def _refuse_throw_away_storage(config: Config) -> None:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(config.storage).expanduser().is_absolute():
         raise ConfigError(
             f"storage={config.storage} is relative, and Ray throws a job's folder away; use an absolute path"
-        )
-
-
-def _refuse_storage_that_some_nodes_do_not_see(folder: Folder) -> None:
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    probe = ray.remote(num_cpus=0)(lambda path: Path(path).is_dir())
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    here = ray.util.get_node_ip_address()
-    hosts = {node["NodeManagerAddress"]: node["NodeID"] for node in alive if node["NodeManagerAddress"] != here}
-    seen = {
-        host: probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(str(folder))
-        for host, node in hosts.items()
-    }
-    for host, answer in seen.items():
-        if not ray.get(answer):
-            raise ConfigError(
-                f"storage={folder.path.parent} is not there on host {host}; use a path that all hosts share"
-            )
-
-
-def _refuse_what_does_not_fit(plan: Plan) -> None:
-    import ray
-
-    have, need = ray.cluster_resources().get("CPU", 0), plan.workers[0] * plan.cpus_per_worker
-    if need > have:
-        raise ConfigError(
-            f"workers={plan.workers[0]} need {need} CPUs, but the cluster has {have:g}; lower --workers or add a node"
         )
 
 

@@ -1,4 +1,4 @@
-"""Ray's own address space for a run: a cluster that was named, or a local one that starts and ends with the run."""
+"""Ray for a run: a cluster that was named, or a local one that starts and ends with the run."""
 
 import contextlib
 import os
@@ -25,20 +25,32 @@ RAY_SETTINGS = {
 }
 
 
-@contextlib.contextmanager
-def cluster(address: str | None, num_cpus: int) -> Iterator[bool]:
-    """Connect to the cluster at `address` (or RAY_ADDRESS), else start one with `num_cpus` CPUs; yields whether it is our own.
-
-    Our own has a token and a temporary folder to itself and leaves nothing behind. Raises ConfigError when the address
-    does not answer.
-    """
-    address = address or os.environ.get("RAY_ADDRESS")
+def set_up() -> None:
+    """Set what Ray reads of the environment; it does so when it is imported."""
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
-    if address:
-        with _connected(address):
-            yield False
-        return
+
+
+@contextlib.contextmanager
+def named_cluster(address: str) -> Iterator[None]:
+    """Connect to the cluster at `address`. Raises ConfigError when it does not answer."""
+    set_up()
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"address={address} does not answer as a Ray cluster: {first_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def own_cluster(num_cpus: int) -> Iterator[None]:
+    """Start a cluster with `num_cpus` CPUs, with a token and a temporary folder to itself; it leaves nothing behind."""
+    set_up()
     _clear_what_dead_drivers_left()
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     token = folder / "token"
@@ -52,7 +64,7 @@ def cluster(address: str | None, num_cpus: int) -> Iterator[bool]:
                 address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False,
                 logging_level="ERROR", _temp_dir=str(folder), object_store_memory=256 * 2**20,
             )  # fmt: skip
-            yield True
+            yield
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
@@ -68,20 +80,6 @@ def _clear_what_dead_drivers_left() -> None:
 
 def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextlib.contextmanager
-def _connected(address: str) -> Iterator[None]:
-    import ray
-
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"address={address} does not answer as a Ray cluster: {first_line(error)}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextlib.contextmanager
