@@ -73,53 +73,65 @@ def run_length(epochs: float | Fraction, num_train: int) -> int:
     return rounded_half_up(exact.numerator, exact.denominator)
 
 
-def policy_of_file(config: Config, parts: list[Part], num_train: int) -> Policy:
-    """The policy that `policy=FILE` holds, stretched where asked. Raises ConfigError where the config disagrees."""
-    policy = _read_policy(str(config.policy))
-    _refuse_contradictions(config, parts, policy)
-    if config.stretch:
-        epochs = config.epochs or Fraction(policy.total_examples, policy.examples_per_epoch)
-        return replace(policy.stretched(run_length(epochs, num_train)), examples_per_epoch=num_train)
-    if policy.examples_per_epoch != num_train:
-        raise ConfigError(
-            f"policy={config.policy} was made for {policy.examples_per_epoch} training examples and "
-            f"the data has {num_train}; use the same data, or --stretch"
-        )
-    length = policy.total_examples / num_train
-    if config.epochs is not None and run_length(config.epochs, num_train) != policy.total_examples:
-        raise ConfigError(
-            f"epochs={config.epochs:g} beside policy={config.policy}, which lasts {length:g} epochs; "
-            "drop --epochs, or scale the whole policy with --stretch"
-        )
-    return policy
+@dataclass(frozen=True)
+class GivenPolicy:
+    """A policy from outside, and what gave it: `policy=FILE` or `import=FILE:OBJECT`."""
+
+    origin: str
+    policy: Policy
 
 
-def _read_policy(path: str) -> Policy:
+def policy_of_file(path: str) -> GivenPolicy:
+    """The policy that `policy=FILE` holds."""
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise ConfigError(f"policy={path} cannot be read ({reason}); give the policy.json of a run") from None
     try:
-        return Policy.from_json(text)
+        return GivenPolicy(f"policy={path}", Policy.from_json(text))
     except ConfigError as error:
         raise ConfigError(f"policy={path}: {error}") from None
 
 
-def _refuse_contradictions(config: Config, parts: list[Part], policy: Policy) -> None:
-    """The file sets the LR of the very optimizers that the run has, and nothing else does."""
+def policy_as_given(
+    config: Config, parts: list[Part], given: GivenPolicy, num_train: int
+) -> tuple[Policy, list[Reason]]:
+    """The given policy, stretched where asked, and its story. Raises ConfigError where the config disagrees."""
+    policy, origin = given.policy, given.origin
+    _refuse_contradictions(parts, given)
+    if config.stretch:
+        epochs = config.epochs or Fraction(policy.total_examples, policy.examples_per_epoch)
+        policy = replace(policy.stretched(run_length(epochs, num_train)), examples_per_epoch=num_train)
+    elif policy.examples_per_epoch != num_train:
+        raise ConfigError(
+            f"{origin} was made for {policy.examples_per_epoch} training examples and "
+            f"the data has {num_train}; use the same data, or --stretch"
+        )
+    elif config.epochs is not None and run_length(config.epochs, num_train) != policy.total_examples:
+        raise ConfigError(
+            f"epochs={config.epochs:g} beside {origin}, which lasts {policy.total_examples / num_train:g} epochs; "
+            "drop --epochs, or scale the whole policy with --stretch"
+        )
+    shapes = [(part, shape_text(policy.schedule(part.name).shape, num_train)) for part in parts]
+    lines = [_line(part, "lr.shape", shape, origin) for part, shape in shapes]
+    return policy, [Reason(what="LR", value=f"policy {policy.sha256[:12]}", why=origin), *lines]
+
+
+def _refuse_contradictions(parts: list[Part], given: GivenPolicy) -> None:
+    """The policy sets the LR of the very optimizers that the run has, and nothing else does."""
+    policy, origin = given.policy, given.origin
     names = [part.name for part in parts]
     if sorted(policy.optimizers) != sorted(names):
         raise ConfigError(
-            f"policy={config.policy} sets the LR of {', '.join(policy.optimizers)} but the run has {', '.join(names)}; "
+            f"{origin} sets the LR of {', '.join(policy.optimizers)} but the run has {', '.join(names)}; "
             "give the optimizers that it was made for"
         )
     for part in parts:
-        if given := _given(part.lr):
-            field = f"{part.prefix}lr.{given[0]}"
-            raise ConfigError(f"{field} beside policy={config.policy}, which sets the LR; drop one of the two")
+        if fields := _given(part.lr):
+            raise ConfigError(f"{part.prefix}lr.{fields[0]} beside {origin}, which sets the LR; drop one of the two")
         if part.match != (match := policy.schedule(part.name).match):
-            raise ConfigError(f"{part.prefix}match={part.match} but policy={config.policy} has {match}; use the same")
+            raise ConfigError(f"{part.prefix}match={part.match} but {origin} has {match}; use the same")
 
 
 def policy_of_config(parts: list[Part], clock: Clock) -> tuple[Policy, list[Reason]]:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -37,7 +38,14 @@ def train(config: Config) -> int:
     return EXIT_CODES.get(result.status, 1)
 
 
-def plan(config: Config, world_sizes: str, png: str | None) -> int:
+def plan(
+    config: Config,
+    world_sizes: str,
+    png: str | None,
+    scheduler: str | None,
+    step_unit: Literal["epoch", "update"] | None,
+    save: str | None,
+) -> int:
     """Tell what a run would do and its learning rate, and start nothing.
 
     Prints the plan as a numbered story, the numbers at several world sizes, the LR curve and what is doubtful about it.
@@ -46,14 +54,17 @@ def plan(config: Config, world_sizes: str, png: str | None) -> int:
     \b
     raylr plan --batch.global-size 2048
     raylr plan --lr.shape "sequence(constant for 5ep, cosine)" --epochs 15 --png lr.png
+    raylr plan --import my_schedule.py:make_scheduler --epochs 30 --save policy.json
     """
     from raylr.lr.lint import lint
-    from raylr.planning import plan
+    from raylr.planning import plan, plan_imported, save_policy
     from raylr.reporting.plots import curves, save_png, text_plot
     from raylr.reporting.tables import console, numbers, story
 
     sizes = _world_sizes(world_sizes)
-    made, policy = plan(config)
+    if step_unit is not None and scheduler is None:
+        raise ConfigError(f"step-unit={step_unit} is that of an imported scheduler; give one with --import")
+    made, policy = plan(config) if scheduler is None else plan_imported(config, scheduler, step_unit)
     sizes = sizes or [size for size in sorted({1, 2, 4, 8, *made.workers}) if size <= made.num_micro_batches(size)]
     out = console()
     out.print(story(made))
@@ -64,6 +75,8 @@ def plan(config: Config, world_sizes: str, png: str | None) -> int:
         out.print(f"warning: {warning}", soft_wrap=True)
     if png is not None:
         out.print(f"LR curve: {save_png(drawn, Path(png))}", soft_wrap=True)
+    if save is not None:
+        out.print(f"policy for --policy: {save_policy(policy, Path(save))}", soft_wrap=True)
     batches = {made.batch_at(size) for size in made.workers}
     return int(any(finding.severity == "error" for batch in batches for finding in lint(policy, batch)))
 
@@ -170,6 +183,9 @@ def program(arguments: Sequence[str]) -> click.Group:
     shown = [
         click.Option(["--world-sizes"], default="", metavar="N,N,...", help="numbers of workers to show [1,2,4,8]"),
         click.Option(["--png"], metavar="FILE", help="also draw the LR curve into this file"),
+        click.Option(["--import", "scheduler"], metavar="FILE:OBJECT", help="LR of a torch scheduler or what makes it"),
+        click.Option(["--step-unit"], type=click.Choice(["epoch", "update"]), help="when it is stepped [by its class]"),
+        click.Option(["--save"], metavar="FILE", help="write the LR policy there, for --policy"),
     ]
     raylr.add_command(ConfigCommand("train", train, arguments))
     raylr.add_command(ConfigCommand("plan", plan, arguments, options=shown))

@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from raylr.choose_lr import Part, parts_of, policy_of_config, policy_of_file, run_length
+from raylr.choose_lr import GivenPolicy, Part, parts_of, policy_as_given, policy_of_config, policy_of_file, run_length
 from raylr.config import Config
 from raylr.defaults import EPOCHS, GLOBAL_BATCH, TUNED
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, examples, lint
-from raylr.run_plan import GuardPlan, OptimizerPlan, Plan, Reason
+from raylr.run_plan import GuardPlan, OptimizerPlan, Plan
 from raylr.story import DatasetInfo, story
 
 
@@ -37,22 +37,26 @@ def local_hardware() -> Hardware:
     return Hardware(bool(words & {"avx512_bf16", "amx_bf16", "bf16"}), num_gpus)
 
 
-def resolve(config: Config, dataset: DatasetInfo, hardware: Hardware) -> tuple[Plan, Policy]:
+def resolve(
+    config: Config, dataset: DatasetInfo, hardware: Hardware, imported: GivenPolicy | None = None
+) -> tuple[Plan, Policy]:
     """The plan and the LR policy of a run. They differ between numbers of workers only where that must show.
 
-    Raises ConfigError, one line that names the field, for everything that could not be carried out.
+    `imported` is a policy that takes the place of the config's own. Raises ConfigError, one line that names the field,
+    for everything that could not be carried out.
     """
     parts = parts_of(config)
     batches = _batches(config, dataset)
-    if config.policy is not None:
-        policy, why_length = policy_of_file(config, parts, dataset.num_train), "the policy's"
-        _check_length(config, policy.total_examples, batches[-1], dataset.num_train)
-        lr_story = [Reason(what="LR", value=f"policy {policy.sha256[:12]}", why=f"policy={config.policy}")]
+    given = imported or (policy_of_file(config.policy) if config.policy is not None else None)
+    if given is not None:
+        policy, lr_story = policy_as_given(config, parts, given, dataset.num_train)
+        _check_length(given.origin, policy.total_examples, batches[-1], dataset.num_train)
+        why_length = "the policy's"
     else:
         if config.stretch:
             raise ConfigError("stretch=yes scales a policy file; give one with --policy, or drop --stretch")
         total = run_length(config.epochs or EPOCHS, dataset.num_train)
-        _check_length(config, total, batches[-1], dataset.num_train)
+        _check_length(f"epochs={config.epochs or EPOCHS:g}", total, batches[-1], dataset.num_train)
         policy, lr_story = policy_of_config(parts, Clock(dataset.num_train, total, batches[-1]))
         why_length = "given" if config.epochs else "enough for a first good result"
     for batch in batches:
@@ -186,9 +190,9 @@ def _check_workers(config: Config, size: int) -> None:
         )
 
 
-def _check_length(config: Config, total: int, batch: int, num_train: int) -> None:
+def _check_length(length: str, total: int, batch: int, num_train: int) -> None:
+    """Refuse a run shorter than one update; `length` is the field that set it, with its value."""
     if total < batch:
-        length = f"epochs={config.epochs or EPOCHS:g}" if config.policy is None else f"policy={config.policy}"
         raise ConfigError(
             f"{length} is {total} examples, shorter than one update of {batch}; "
             f"use at least {batch / num_train:.4g} epochs or a smaller batch"
