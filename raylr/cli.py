@@ -161,7 +161,9 @@ def report(names: tuple[str, ...], out: Path, png_dir: Path | None, storage: str
     from raylr.reporting.report import write_report
     from raylr.reporting.runs import open_run
 
-    click.echo(write_report([open_run(name, storage).path for name in names], out, png_dir))
+    with contextlib.ExitStack() as copies:
+        run_dirs = [copies.enter_context(open_run(name, storage).local_copy()) for name in names]
+        click.echo(write_report(run_dirs, out, png_dir))
     return 0
 
 
@@ -173,7 +175,12 @@ def watch(run: str, storage: str) -> int:
     from raylr.reporting.runs import open_run
     from raylr.reporting.watch import watch as follow
 
-    return EXIT_CODES.get(follow(open_run(run, storage).path), 1)
+    folder = open_run(run, storage)
+    if "://" in str(folder):
+        raise ConfigError(
+            f"run={folder} is on an object store, where rows come with checkpoints; use `raylr ctl RUN status`"
+        )
+    return EXIT_CODES.get(follow(folder.path), 1)
 
 
 def program(arguments: Sequence[str]) -> click.Group:

@@ -1,6 +1,7 @@
 """A run's folder on the storage that the user named: whole files that appear at once or not at all, and files of rows.
 
-A file is written under a temporary name and renamed, so a reader never sees half of one.
+A file is written under a temporary name and renamed, so a reader never sees half of one. Folders of an object store, whose
+storage is a URI, are in `object_storage`.
 """
 
 import contextlib
@@ -9,11 +10,26 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from raylr.errors import ConfigError
+
+
+class Appender(Protocol):
+    """A file of rows, open at its end."""
+
+    def write(self, line: bytes) -> None:
+        """Add a line. Never fails; what the storage does not take now is tried again."""
+
+    def flush(self) -> None:
+        """Return when all lines are on the storage. Raises OSError when it does not take them."""
+
+    def close(self) -> None: ...
 
 
 class Folder:
@@ -24,6 +40,14 @@ class Folder:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def storage(self) -> str:
+        return str(self.path.parent)
 
     def create(self) -> None:
         """Make the folder. Raises ConfigError when that is not permitted."""
@@ -67,8 +91,8 @@ class Folder:
             finally:
                 path.unlink(missing_ok=True)
 
-    def names(self, folder: str) -> list[str]:
-        """Names of the files in a folder below, sorted."""
+    def names(self, folder: str = "") -> list[str]:
+        """Names of what is in a folder below, sorted."""
         path = self.path / folder
         return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
 
@@ -93,6 +117,16 @@ class Folder:
         return [json.loads(line) for line in lines]
 
     @contextlib.contextmanager
+    def local_copy(self) -> Iterator[Path]:
+        """A path with the files of this folder, for reading."""
+        yield self.path
+
+    def append_after(self, name: str, kept: Sequence[bytes], missing: Sequence[bytes]) -> Appender:
+        """Open a file of rows at its end, once it holds the lines `kept`, which are its first ones now, and `missing`."""
+        self.write_bytes(name, b"".join([*kept, *missing]))
+        return LocalAppender(FileIO(self.path / name, "a"), name)
+
+    @contextlib.contextmanager
     def _temporary(self, path: Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -103,6 +137,37 @@ class Folder:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+class LocalAppender:
+    """Writes every line through at once, so that it outlives a kill of the process."""
+
+    def __init__(self, file: FileIO, name: str) -> None:
+        self._file, self._name = file, name
+        self._pending = b""
+        self._lock = threading.Lock()  # a checkpoint's thread flushes
+
+    def write(self, line: bytes) -> None:
+        with self._lock:
+            was_well, self._pending = not self._pending, self._pending + line
+            try:
+                self._write_through()
+            except OSError as error:
+                if was_well:
+                    text = f"{self._name} cannot be written: {error}; training goes on and tries again"
+                    warnings.warn(text, stacklevel=2)
+
+    def flush(self) -> None:
+        with self._lock:
+            self._write_through()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write_through(self) -> None:
+        while self._pending:
+            self._pending = self._pending[self._file.write(self._pending) :]
 
 
 @contextlib.contextmanager
@@ -118,7 +183,15 @@ def _writable(storage: Path) -> Iterator[None]:
 
 
 def run_folder(storage: str, name: str) -> Folder:
-    """The folder of the run `name` under `storage`. Raises ConfigError for a URI: only paths are written to."""
+    """The folder of the run `name` under `storage`, a path or a URI. Raises ConfigError for a URI that nothing serves."""
     if "://" in storage:
-        raise ConfigError(f"storage={storage} is a URI, and run folders are on paths; use one that all nodes share")
+        from raylr.object_storage import object_folder
+
+        return object_folder(storage, name)
     return Folder(Path(storage).expanduser().resolve() / name)
+
+
+def folder_at(location: str) -> Folder:
+    """The folder that calls itself `location`, a path or a URI."""
+    storage, _, name = location.rpartition("/")
+    return run_folder(storage, name) if "://" in storage else Folder(Path(location).expanduser().resolve())

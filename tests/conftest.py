@@ -13,3 +13,26 @@ def ranks() -> Iterator["object"]:
     pool = Ranks()
     yield pool
     pool.close()
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """A URI on a store of our own, and the environment in which it is found."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    found = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in found.items():
+            patch.setenv(name, value)
+        from pyarrow import fs
+
+        store, _ = fs.FileSystem.from_uri("s3://shelf?allow_bucket_creation=true")
+        store.create_dir("shelf")
+        yield "s3://shelf/runs"
+    server.stop()

@@ -4,7 +4,6 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from raylr.reporting.tables import console, rates, results, story
-from raylr.storage import Folder
+from raylr.storage import folder_at
 
 LOG_INTERVAL_S = 10.0
 QUIET = {"start", "checkpoint", "finish"}  # events that every run has
@@ -80,7 +79,7 @@ class Display:
 
     def _on_finished(self, event: dict[str, Any]) -> None:
         self._end_bar()
-        folder = Folder(Path(event["run_dir"]))
+        folder = folder_at(event["run_dir"])
         rows = folder.read_rows("metrics.jsonl") or self._rows
         if rows:
             self.out.print(results(rows))

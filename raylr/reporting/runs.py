@@ -1,16 +1,15 @@
 """Run folders as they are found on the disk: which there are, how they ended, and why an LR was what it was."""
 
-from pathlib import Path
 from typing import Any
 
 from raylr.errors import ConfigError
 from raylr.lr import Policy
-from raylr.storage import Folder, run_folder
+from raylr.storage import Folder, folder_at, run_folder
 
 
 def open_run(run: str, storage: str = "runs") -> Folder:
     """The folder of a run, given by its path or by its name under `storage`. Raises ConfigError when there is none."""
-    for folder in (Folder(Path(run).expanduser().resolve()), run_folder(storage, run)):
+    for folder in (folder_at(run), run_folder(storage, run)):
         if folder.exists("policy.json"):
             return folder
     names = [name for name, _ in results_under(storage)]
@@ -20,9 +19,12 @@ def open_run(run: str, storage: str = "runs") -> Folder:
 
 def results_under(storage: str) -> list[tuple[str, dict[str, Any]]]:
     """Names and results of the runs under `storage`, by name; an empty result for a run that has not ended."""
-    root = Path(storage).expanduser()
-    folders = [Folder(path.parent) for path in sorted(root.glob("*/policy.json"))]
-    return [(one.path.name, one.read_json("result.json") if one.exists("result.json") else {}) for one in folders]
+    folders = [run_folder(storage, name) for name in folder_at(storage).names()]
+    return [
+        (one.name, one.read_json("result.json") if one.exists("result.json") else {})
+        for one in folders
+        if one.exists("policy.json")
+    ]
 
 
 def explain_step(folder: Folder, step: int) -> str:

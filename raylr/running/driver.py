@@ -27,7 +27,10 @@ from raylr.training.data import DatasetInfo, describe, prepare
 Listener = Callable[[dict[str, Any]], None]
 RAY_FOLDER = ".ray"  # what Ray Train wants to have on the storage; empty of ours, and removed at the end
 # What a plan may change between two starts of one run without changing its result.
-FREE = {"workers", "cpus_per_worker", "checkpoint_keep", "max_failures", "failure_mode", "stall_s", "story", "warnings"}
+FREE = {
+    *("workers", "cpus_per_worker", "max_failures", "failure_mode", "stall_s"),
+    *("checkpoint_keep", "data_source", "story", "warnings"),
+}
 
 
 class RunResult(BaseModel):
@@ -103,8 +106,8 @@ def _run(
         "plan": plan.model_dump(mode="json"),
         "policy": json.loads(policy.to_json()),
         "data": _data_for_workers(config, info),
-        "storage": str(folder.path.parent),
-        "name": folder.path.name,
+        "storage": folder.storage,
+        "name": folder.name,
         "hub": hub,
     }
     outcome: dict[str, Any] = {}
@@ -135,7 +138,7 @@ def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str
     )
     run = RunConfig(
         name=RAY_FOLDER,
-        storage_path=str(folder.path),
+        storage_path=str(folder),
         failure_config=FailureConfig(max_failures=plan.max_failures, controller_failure_limit=plan.max_failures),
     )
     trainer = LeanTrainer(
@@ -202,9 +205,7 @@ def _agree_with_earlier(config: Config, folder: Folder, plan: Plan, policy: Poli
     if Policy.from_json(folder.read_bytes("policy.json").decode()).sha256 != policy.sha256:
         different.append("the LR policy is another one")
     if different:
-        raise ConfigError(
-            f"name={folder.path.name} is another run: {'; '.join(different)}; use --fresh, or another --name"
-        )
+        raise ConfigError(f"name={folder.name} is another run: {'; '.join(different)}; use --fresh, or another --name")
     return plan
 
 

@@ -14,14 +14,21 @@ def on_other_hosts(question: Callable[..., Any], *arguments: Any) -> dict[str, A
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here, remote = ray.util.get_node_ip_address(), ray.remote(num_cpus=0)(question)
+    here, remote = ray.util.get_node_ip_address(), ray.remote(num_cpus=0)(_answer)
     nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
     asked = {
-        host: remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(*arguments)
+        host: remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            question, *arguments
+        )
         for host, node in nodes.items()
         if host != here
     }
     return {host: ray.get(answer) for host, answer in asked.items()}
+
+
+def _answer(question: Callable[..., Any], *arguments: Any) -> Any:
+    """Ray takes functions only, and a question may be a method."""
+    return question(*arguments)
 
 
 def cluster_hardware() -> Hardware:
@@ -45,6 +52,4 @@ def refuse_what_does_not_fit(plan: Plan) -> None:
 def refuse_storage_that_some_hosts_do_not_see(folder: Folder) -> None:
     for host, is_there in on_other_hosts(folder.exists).items():
         if not is_there:
-            raise ConfigError(
-                f"storage={folder.path.parent} is not there on host {host}; use a path that all hosts share"
-            )
+            raise ConfigError(f"storage={folder.storage} is not there on host {host}; use a path that all hosts share")

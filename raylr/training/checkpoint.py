@@ -7,6 +7,7 @@ import hashlib
 import io
 import threading
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from raylr.storage import Folder, run_folder
 from raylr.training.models import build
 
 FORMAT_VERSION = 1
+PAUSES_S = (1.0, 4.0, 16.0)  # between tries to write
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:
@@ -32,14 +34,35 @@ def from_bytes(data: bytes) -> dict[str, Any]:
 
 
 def write(folder: Folder, state: dict[str, Any], keep: int) -> None:
-    """Write a checkpoint at `state["position"]` and remove all but the newest `keep`."""
+    """Write a checkpoint at `state["position"]` and remove all but the newest `keep` and the one of best test accuracy."""
     data, name = to_bytes(state), f"checkpoints/{state['position']:012d}"
-    note = {"format": FORMAT_VERSION, "position": state["position"], "step": state["step"], "sha256": _sha256(data)}
+    note = {
+        "format": FORMAT_VERSION,
+        "position": state["position"],
+        "step": state["step"],
+        "test_accuracy": _accuracy_here(state),
+        "sha256": _sha256(data),
+    }
     folder.write_bytes(f"{name}.pt", data)
     folder.write_json(f"{name}.json", note)
+    best_one = best(folder)
     for old in names(folder)[:-keep]:
-        folder.remove(f"checkpoints/{old}.json")
-        folder.remove(f"checkpoints/{old}.pt")
+        if old != best_one:
+            folder.remove(f"checkpoints/{old}.json")
+            folder.remove(f"checkpoints/{old}.pt")
+
+
+def _accuracy_here(state: dict[str, Any]) -> float | None:
+    """The test accuracy of exactly these weights, where they were evaluated."""
+    tally = state.get("tally", {})
+    return tally["test_accuracy"] if tally.get("evaluated_at") == state["position"] else None
+
+
+def best(folder: Folder) -> str | None:
+    """Name of the checkpoint of best test accuracy, the newest of equal ones; None where none was evaluated."""
+    accuracies = {name: folder.read_json(f"checkpoints/{name}.json").get("test_accuracy") for name in names(folder)}
+    evaluated = [name for name, accuracy in accuracies.items() if accuracy is not None]
+    return max(evaluated, key=lambda name: (accuracies[name], name), default=None)
 
 
 def names(folder: Folder) -> list[str]:
@@ -81,30 +104,56 @@ def load(run: str | Path, storage: str = "runs") -> nn.Module:
 
 
 class Writer:
-    """Writes checkpoints in a thread, one at a time: the loop waits for the copy in memory, not for the storage."""
+    """Writes checkpoints in a thread: the loop waits for the copy in memory, not for the storage.
 
-    def __init__(self, folder: Folder, keep: int) -> None:
-        self.folder, self.keep = folder, keep
+    `before` is done before each, so that a checkpoint never knows more than the files of rows. What the storage does not
+    take is tried again, until a newer one waits.
+    """
+
+    def __init__(self, folder: Folder, keep: int, before: Sequence[Callable[[], None]] = ()) -> None:
+        self.folder, self.keep, self.before = folder, keep, before
+        self._lock = threading.Lock()
+        self._newer = threading.Event()
+        self._next: dict[str, Any] | None = None
         self._thread: threading.Thread | None = None
 
     def start(self, state: dict[str, Any]) -> None:
-        self.wait()
-        self._thread = threading.Thread(target=self._write, args=(state,), name="checkpoint")
-        self._thread.start()
+        with self._lock:
+            self._next = state
+            self._newer.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="checkpoint")
+                self._thread.start()
 
     def wait(self) -> None:
         """Return when nothing is being written."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                state, self._next = self._next, None
+                self._newer.clear()
+                if state is None:
+                    self._thread = None
+                    return
+            self._write(state)
 
     def _write(self, state: dict[str, Any]) -> None:
-        try:
-            write(self.folder, state, self.keep)
-        except OSError as error:
-            warnings.warn(
-                f"checkpoint at position {state['position']} was not written: {error}; training goes on", stacklevel=2
-            )
+        for pause in (*PAUSES_S, None):
+            try:
+                for action in self.before:
+                    action()
+                write(self.folder, state, self.keep)
+                return
+            except (OSError, ValueError) as error:
+                then = "training goes on without it" if pause is None else f"trying again in {pause:g} s"
+                where = f"{self.folder} at position {state['position']}"
+                warnings.warn(f"a checkpoint in {where} was not written: {error}; {then}", stacklevel=2)
+            if pause is None or self._newer.wait(pause):
+                return
 
 
 def _sha256(data: bytes) -> str:

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raylr.errors import RaylrError
 from raylr.lr import Override
 from raylr.storage import Folder
 from raylr.training import checkpoint
@@ -50,7 +51,8 @@ class Loop:
         self.ledger = Rows(folder, "ledger.jsonl", "position")
         self.metrics = Rows(folder, "metrics.jsonl", "position")
         self.events = Rows(folder, "events.jsonl", "time")
-        self.checkpoints = checkpoint.Writer(folder, self.plan.checkpoint_keep)
+        before = [rows.flush for rows in (self.ledger, self.metrics, self.events)]
+        self.checkpoints = checkpoint.Writer(folder, self.plan.checkpoint_keep, before)
         self.last: Update | None = None
         self._has_state = False
         self._told_at = 0.0
@@ -188,6 +190,7 @@ class Loop:
 
     def _join(self) -> Formation:
         """Form the group and agree on the state: a peer's, else the newest checkpoint's, else the initialisation."""
+        self.checkpoints.wait()  # it relies on rows that are let go here
         self.ledger.let_go()
         self.metrics.let_go()
         self.events.let_go()
@@ -196,7 +199,6 @@ class Loop:
         source, group = formation.source, formation.group
         cause = formation.cause
         if source is None:
-            self.checkpoints.wait()
             saved = checkpoint.newest(self.folder) if group.place == formation.writer else None
             data = group.broadcast_bytes(checkpoint.to_bytes({"state": saved}), formation.writer, self.trainer.device)
             state = checkpoint.from_bytes(data)["state"]
@@ -237,9 +239,11 @@ class Loop:
     def _take_over(self, formation: Formation, cause: str) -> None:
         self._is_writer = self._writes(formation)
         if self._is_writer:
-            self.ledger.take_over(self.trainer.position)
+            num_rows = self.ledger.take_over(self.trainer.position)
+            if num_rows != self.trainer.step:
+                raise RaylrError(f"the ledger in {self.folder} has {num_rows} rows before step {self.trainer.step}")
             self.metrics.take_over(self.tally.evaluated_at + 1)
-            self.events.take_over(float("inf"))  # type: ignore[arg-type]
+            self.events.take_over(math.inf)
             who = {"lost": list(formation.lost), "members": list(formation.members)}
             self.event(cause, world_size=formation.group.size, **who)
 

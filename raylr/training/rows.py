@@ -1,14 +1,13 @@
 """Rows that are written once, by whoever writes at the time, and survive the death of the writer.
 
-Every rank appends the same rows; one rank writes them through to the file at once. Each keeps the rows since the last
-checkpoint in memory, so a rank that takes over the writing can put in what its predecessor no longer wrote.
+Every rank appends the same rows; one rank writes them. Each keeps the rows of the last two checkpoint intervals in memory, so
+a rank that takes over the writing can put in what its predecessor no longer wrote.
 """
 
 import json
-from io import FileIO
 from typing import Any
 
-from raylr.storage import Folder
+from raylr.storage import Appender, Folder
 
 
 class Rows:
@@ -17,26 +16,33 @@ class Rows:
     def __init__(self, folder: Folder, name: str, key: str) -> None:
         self.folder, self.name, self.key = folder, name, key
         self.recent: list[dict[str, Any]] = []
-        self._file: FileIO | None = None
+        self._num_old = 0  # of the recent ones: those that the last checkpoint already covered
+        self._file: Appender | None = None
 
     def append(self, row: dict[str, Any]) -> None:
-        """Keep a row, and write it when this rank writes. A row in the file outlives a kill of the process."""
+        """Keep a row, and write it when this rank writes. On a path, a row in the file outlives a kill of the process."""
         self.recent.append(row)
         if self._file is not None:
             self._file.write(_line(row))
 
     def forget(self) -> None:
-        """Drop the rows in memory; called once a checkpoint holds the position after them."""
-        self.recent.clear()
+        """Drop the rows that the checkpoint before this one covered; the newest one may still be on its way."""
+        del self.recent[: self._num_old]
+        self._num_old = len(self.recent)
 
-    def take_over(self, end: int) -> None:
-        """Become the writer: cut rows whose key is `end` or more, then add those from memory that are missing."""
+    def take_over(self, end: float) -> int:
+        """Become the writer: cut rows whose key is `end` or more, add those from memory that are missing; their number."""
         self.let_go()
         rows = [row for row in self.folder.read_rows(self.name) if row[self.key] < end]
         last = rows[-1][self.key] if rows else -1
         missing = [row for row in self.recent if last < row[self.key] < end]
-        self.folder.write_bytes(self.name, b"".join(map(_line, rows + missing)))
-        self._file = FileIO(self.folder.path / self.name, "a")
+        self._file = self.folder.append_after(self.name, [*map(_line, rows)], [*map(_line, missing)])
+        return len(rows) + len(missing)
+
+    def flush(self) -> None:
+        """Return when all rows are on the storage; nothing to do for who does not write. Raises OSError."""
+        if self._file is not None:
+            self._file.flush()
 
     def let_go(self) -> None:
         """Stop writing."""

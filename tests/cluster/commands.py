@@ -66,3 +66,18 @@ def members(run_dir: Path) -> list[dict[str, Any]]:
 
 def kill(member: dict[str, Any]) -> None:
     os.kill(member["pid"], signal.SIGKILL)
+
+
+def start(where: Path, name: str, workers: int, *flags: str, storage: str | None = None, **environment: str) -> Command:
+    """The small run by the real command."""
+    fixed = ["--storage", storage or str(where), "--precision", "fp32", "--workers", str(workers), "--name", name]
+    return Command("train", *SMALL, str(where / "cache"), *fixed, *flags, cwd=where, **environment)
+
+
+def assert_same(where: Path, name: str, result: dict[str, Any], expected: tuple[dict[str, Any], Path]) -> None:
+    """The run `name` under `where` has the result, ledger and metrics of the undisturbed one."""
+    plain, plain_dir = expected
+    for key in ("weights_sha256", "optimizer_sha256", "test_accuracy", "test_loss", "steps", "position"):
+        assert result[key] == plain[key], key
+    for file in ("ledger.jsonl", "metrics.jsonl"):
+        assert undisturbed(rows(where / name, file)) == undisturbed(rows(plain_dir, file))

@@ -7,34 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from raylr.resolve import Hardware, resolve
-from raylr.settings import load_config
-from raylr.training.data import load, prepare
-from tests.cluster.commands import SMALL, Command, kill, members, rows, undisturbed, wait_until
-from tests.training.runs import train
+from tests.cluster.commands import assert_same, kill, members, rows, start, wait_until
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module")
-def where(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
-def expected(ranks, where):
-    """The same run by one plain process without Ray."""
-    flags = [*SMALL, str(where / "cache")]
-    pairs = zip(flags[::2], flags[1::2], strict=True)
-    config = load_config(None, {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs})
-    plan, policy = resolve(config, prepare(config.data), Hardware(bf16=False, num_gpus=0))
-    result = ranks.run(train, 1, plan, policy, load(config.data), str(where / "plain"))[0]
-    return result, where / "plain"
-
-
-def start(where: Path, name: str, workers: int, *flags: str) -> Command:
-    fixed = ["--storage", str(where), "--precision", "fp32", "--workers", str(workers), "--name", name]
-    return Command("train", *SMALL, str(where / "cache"), *fixed, *flags, cwd=where)
 
 
 def left_of(word: str) -> list[str]:
@@ -48,14 +23,6 @@ def left_of(word: str) -> list[str]:
         if word in line and int(pid) != os.getpid():
             found.append(line)
     return found
-
-
-def assert_same(where: Path, name: str, result: dict, expected: tuple[dict, Path]) -> None:
-    plain, plain_dir = expected
-    for key in ("weights_sha256", "optimizer_sha256", "test_accuracy", "test_loss", "steps", "position"):
-        assert result[key] == plain[key], key
-    for file in ("ledger.jsonl", "metrics.jsonl"):
-        assert undisturbed(rows(where / name, file)) == undisturbed(rows(plain_dir, file))
 
 
 def test_a_run_ends_with_a_table_its_folder_and_one_json_line(where, expected):

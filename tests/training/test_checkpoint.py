@@ -1,6 +1,8 @@
 """Checkpoints: whole ones are found, damaged ones are named and passed over, old ones go."""
 
+import errno
 import json
+import time
 
 import pytest
 import torch
@@ -55,15 +57,74 @@ def test_loading_never_runs_code(folder, tmp_path):
     assert not (tmp_path / "evil").exists()
 
 
+class FullAtFirst(Folder):
+    """A storage that takes nothing for the first `failures` times."""
+
+    failures = 2
+
+    def write_bytes(self, name, data):
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write_bytes(name, data)
+
+
 def write_and_wait(writer: checkpoint.Writer) -> None:
     writer.start({"position": 40, "step": 4})
     writer.wait()
 
 
-def test_a_full_disk_is_a_warning_and_training_goes_on(folder):
-    writer = checkpoint.Writer(Folder(folder.path / "gone" / "deeper"), keep=2)
-    with pytest.warns(UserWarning, match=r"checkpoint at position 40 was not written: .*; training goes on"):
+def write_two(writer: checkpoint.Writer, full: FullAtFirst) -> None:
+    """The second as soon as the first has failed."""
+    writer.start({"position": 40, "step": 4})
+    while full.failures:
+        time.sleep(0.01)
+    writer.start({"position": 50, "step": 5})
+    writer.wait()
+
+
+def test_a_full_disk_is_a_warning_and_a_retry(folder, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PAUSES_S", (0.01, 0.02, 0.03))
+    writer = checkpoint.Writer(FullAtFirst(folder.path), keep=2)
+    with pytest.warns(UserWarning, match=r"at position 40 was not written: .*No space left.*; trying again in 0.02 s"):
         write_and_wait(writer)
+    assert checkpoint.newest(folder)["position"] == 40
+
+
+def test_a_storage_that_stays_full_ends_in_a_warning(folder, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PAUSES_S", (0.01,))
+    writer = checkpoint.Writer(FullAtFirst(folder.path), keep=2)
+    with pytest.warns(UserWarning, match=r"at position 40 was not written: .*; training goes on without it"):
+        write_and_wait(writer)
+    assert checkpoint.newest(folder)["position"] == 30
+
+
+def test_a_newer_state_does_not_wait_for_the_tries_of_an_older_one(folder, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PAUSES_S", (100.0,))
+    full = FullAtFirst(folder.path)
+    full.failures = 1
+    writer = checkpoint.Writer(full, keep=2)
+    with pytest.warns(UserWarning, match="trying again in 100 s"):
+        write_two(writer, full)
+    assert checkpoint.newest(folder)["position"] == 50
+
+
+def test_rows_are_on_the_storage_before_a_checkpoint_counts(folder):
+    seen = []
+    writer = checkpoint.Writer(folder, keep=2, before=[lambda: seen.append(checkpoint.names(folder))])
+    writer.start({"position": 40, "step": 4})
+    writer.wait()
+    assert seen == [["000000000020", "000000000030"]]
+
+
+def test_the_best_one_is_kept_beside_the_newest(tmp_path):
+    made = Folder(tmp_path / "run")
+    made.create()
+    for position, accuracy in ((10, 0.5), (20, 0.7), (30, 0.6), (40, 0.65), (50, None)):
+        tally = {"test_accuracy": accuracy, "evaluated_at": position if accuracy else 40}
+        checkpoint.write(made, {"position": position, "step": 1, "tally": tally}, keep=2)
+    assert checkpoint.names(made) == ["000000000020", "000000000040", "000000000050"]
+    assert checkpoint.best(made) == "000000000020"
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

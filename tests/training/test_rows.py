@@ -1,9 +1,13 @@
 """Rows outlive their writer: a successor cuts what is too much and adds what is missing."""
 
 import json
+import warnings
+from io import FileIO
 from pathlib import Path
 
-from raylr.storage import Folder
+import pytest
+
+from raylr.storage import Folder, LocalAppender
 from raylr.training.rows import Rows
 
 
@@ -51,3 +55,25 @@ def test_a_row_that_a_kill_cut_short_is_written_again(tmp_path):
 def test_who_does_not_write_leaves_the_file_alone(tmp_path):
     three_rows(Folder(tmp_path), written=1)
     assert positions(tmp_path / "ledger.jsonl") == [0]
+
+
+def test_rows_survive_until_the_checkpoint_after_next(tmp_path):
+    """The newest checkpoint's rows may still be on their way to the storage when their writer dies."""
+    rows = three_rows(Folder(tmp_path), written=0)
+    rows.forget()
+    rows.append({"position": 30})
+    assert rows.take_over(40) == 4
+    rows.forget()
+    assert [row["position"] for row in rows.recent] == [30]
+
+
+def test_a_full_disk_is_one_warning_and_the_rows_come_later(tmp_path):
+    (tmp_path / "full").symlink_to("/dev/full")
+    appender = LocalAppender(FileIO(tmp_path / "full", "a"), "ledger.jsonl")
+    with pytest.warns(UserWarning, match=r"ledger.jsonl cannot be written: .*No space left"):
+        appender.write(b"1\n")
+    with warnings.catch_warnings(action="error"):
+        appender.write(b"2\n")
+    appender._file = FileIO(tmp_path / "roomy", "a")
+    appender.write(b"3\n")
+    assert (tmp_path / "roomy").read_text() == "1\n2\n3\n"

@@ -1,0 +1,29 @@
+"""The small run without Ray and without a disturbance: what all others must equal."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.commands import SMALL
+
+
+@pytest.fixture(scope="session")
+def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage of all small runs."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def expected(ranks: Any, where: Path) -> tuple[dict[str, Any], Path]:
+    """Result and folder of the small run by one plain process without Ray."""
+    from raylr.resolve import Hardware, resolve
+    from raylr.settings import load_config
+    from raylr.training.data import load, prepare
+    from tests.training.runs import train
+
+    flags = [*SMALL, str(where / "cache")]
+    pairs = zip(flags[::2], flags[1::2], strict=True)
+    config = load_config(None, {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs})
+    plan, policy = resolve(config, prepare(config.data), Hardware(bf16=False, num_gpus=0))
+    return ranks.run(train, 1, plan, policy, load(config.data), str(where / "plain"))[0], where / "plain"

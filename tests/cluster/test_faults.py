@@ -1,0 +1,94 @@
+"""Runs on real Ray that are disturbed by real signals, and by hands: the result is the undisturbed one's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from raylr.storage import run_folder
+from tests.cluster.commands import assert_same, kill, members, rows, start, undisturbed, wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def ledger_is_longer_than(run_dir, count):
+    return lambda: len(rows(run_dir, "ledger.jsonl")) > count
+
+
+def kinds(run_dir):
+    return [row["kind"] for row in rows(run_dir, "events.jsonl")]
+
+
+def ctl(where, *arguments, **environment):
+    command = [sys.executable, "-m", "raylr", "ctl", *arguments, "--storage", str(where)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+
+
+def test_a_worker_that_hangs_is_found_by_the_deadline_and_replaced(where, expected):
+    run = start(where, "hung", 3, "--failure.stall-s", "5")
+    wait_until(ledger_is_longer_than(where / "hung", 20), "20 updates")
+    victim = members(where / "hung")[1]
+    os.kill(victim["pid"], signal.SIGSTOP)
+    wait_until(lambda: "continue" in kinds(where / "hung"), "the others go on")
+    code, out, err = run.end()
+    assert code == 0, err
+    assert_same(where, "hung", json.loads(out.splitlines()[-1]), expected)
+    lost = next(row for row in rows(where / "hung", "events.jsonl") if row["kind"] == "continue")
+    assert (lost["lost"], lost["world_size"]) == ([victim["rank"]], 2)
+    assert not os.path.exists(f"/proc/{victim['pid']}")
+
+
+def test_orders_from_another_terminal_are_obeyed_recorded_and_survive_a_stop(where, expected):
+    run_dir = where / "handled"
+    run = start(where, "handled", 2)
+    wait_until(ledger_is_longer_than(run_dir, 10), "10 updates")
+    status = json.loads(ctl(where, "handled", "status").stdout)
+    assert (status["kind"], status["ranks"], status["world_size"]) == ("status", [0, 1], 2)
+    event = json.loads(ctl(where, "handled", "lr", "--factor", "0.5", "--for", "10st").stdout)
+    assert (event["kind"], event["cause"], event["factor"], event["for_examples"]) == ("override", "user", 0.5, 640)
+    assert json.loads(ctl(where, "handled", "stop").stdout)["kind"] == "stop"
+    code, _, err = run.end()
+    assert code == 143, err
+    refused = ctl(where, "handled", "status")
+    assert refused.returncode == 2
+    assert "run=handled has ended (stopped); there is nothing to control" in refused.stderr
+    code, _, err = start(where, "handled", 2).end()
+    assert code == 0, err
+    ledger, plain = rows(run_dir, "ledger.jsonl"), rows(expected[1], "ledger.jsonl")
+    assert [row["step"] for row in ledger] == list(range(len(plain)))
+    assert [row["position"] for row in ledger if row["causes"] == ["user"]] == [
+        event["position"] + 64 * number for number in range(10)
+    ]
+    for row, undisturbed_row in zip(ledger, plain, strict=True):
+        assert row["lr"]["sgd"] == undisturbed_row["lr"]["sgd"] * (0.5 if row["causes"] else 1)
+
+
+def test_a_client_that_the_cluster_does_not_know_changes_nothing(where, tmp_path):
+    run_dir = where / "guarded"
+    run = start(where, "guarded", 1, "--epochs", "12")
+    wait_until(ledger_is_longer_than(run_dir, 0), "an update")
+    (tmp_path / "token").write_text("0" * 64)
+    refused = ctl(where, "guarded", "stop", RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"))
+    code, _, err = run.end()
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith(f"error: the run in {run_dir} cannot be reached at ")
+    assert code == 0, err
+    assert "stop" not in kinds(run_dir)
+
+
+def test_a_run_on_an_object_store_is_the_same_though_its_writer_is_killed(where, expected, bucket):
+    run = start(where, "stored", 2, storage=bucket)
+    folder = run_folder(bucket, "stored")
+    wait_until(lambda: folder.names("checkpoints"), "a checkpoint")
+    kill(next(row["members"] for row in folder.read_rows("events.jsonl") if "members" in row)[0])
+    code, out, err = run.end()
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["weights_sha256"] == expected[0]["weights_sha256"]
+    for file in ("ledger.jsonl", "metrics.jsonl"):
+        assert undisturbed(folder.read_rows(file)) == undisturbed(rows(expected[1], file))
+    assert out.splitlines()[-2] == f"run folder: {bucket}/stored"
+    assert not folder.exists(".ray")
