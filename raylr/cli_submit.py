@@ -1,5 +1,6 @@
 """The verb `raylr submit`."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -24,4 +25,4 @@ def submit(address: str | None, submission_id: str | None, working_dir: Path, ar
     """
     from raylr.running.submit import submit as run
 
-    return run(arguments, address, submission_id, working_dir.resolve(), click.echo)
+    return run(arguments, address, submission_id, working_dir.resolve(), partial(click.echo, nl=False))

@@ -89,6 +89,7 @@ def _environment(cluster: LocalCluster, index: int) -> dict[str, str]:
         "SPT_NOENV": "1",  # Ray renames its processes; without this the new name overwrites the mark
         "DASHBOARD_METRIC_PORT": str(_port_of(cluster.address) + 2),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # a `uv run` above us would make every job pack its whole directory
+        "RAY_worker_niceness": "0",  # Ray starts workers with niceness 15, behind its own helpers on the same cores
     }
     if index > 0:
         own |= {"RAY_NUM_REDIS_GET_RETRIES": str(int(START_TIMEOUT_S))}  # how often it asks for a head that is late

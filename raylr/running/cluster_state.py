@@ -51,8 +51,8 @@ class LocalCluster:
         """The line to paste into a shell to run `entrypoint` as a job from the current directory."""
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.env.items())
         runtime_env = shlex.quote(json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}}))
-        submit = f"ray job submit --address {self.dashboard} --working-dir . --runtime-env-json {runtime_env}"
-        return f"{variables} {submit} -- {entrypoint}"
+        where = f"--address {self.dashboard} --working-dir . --log-color false"  # Ray colours pipes too
+        return f"{variables} ray job submit {where} --runtime-env-json {runtime_env} -- {entrypoint}"
 
     def runs(self) -> bool:
         """True as long as its head does."""

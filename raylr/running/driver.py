@@ -100,7 +100,7 @@ def _run(
 
     hub_name = f"hub of {folder}"
     options: dict[str, Any] = {"name": hub_name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": 1000}
-    hub = ray.remote(**options)(Hub).remote()
+    hub = ray.remote(**options)(Hub).remote(folder.name)
     write_address(folder, hub_name)
     settings = {
         "plan": plan.model_dump(mode="json"),

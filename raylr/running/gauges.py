@@ -1,4 +1,8 @@
-"""What Ray's users watch: LR, loss, accuracy, throughput, batch and workers as Ray metrics, on each node's endpoint."""
+"""What Ray's users watch: LR, loss, accuracy, throughput, batch and workers as Ray metrics, on the node's endpoint.
+
+They live in the run's hub, which stays while workers come and go: set by the workers, those of one that has given its
+place to another would stand still beside the new ones for as long as it lives. jobs/grafana.json shows them.
+"""
 
 from typing import Any
 
@@ -6,13 +10,15 @@ from ray.util.metrics import Gauge
 
 MEANINGS = {
     "raylr_train_loss": "mean training loss since the last evaluation",
-    "raylr_test_accuracy": "share of right answers on the test examples, 0 to 1",
+    "raylr_train_accuracy": "share of right answers on the training examples between the last two evaluations, 0 to 1",
     "raylr_test_loss": "mean loss on the test examples",
+    "raylr_test_accuracy": "share of right answers on the test examples, 0 to 1",
     "raylr_images_per_s": "training examples per second over all workers",
     "raylr_global_batch": "examples per update over all workers",
     "raylr_world_size": "data-parallel workers at work",
     "raylr_epoch": "position in epochs",
 }
+LR = "raylr_lr"
 
 
 class Gauges:
@@ -21,7 +27,7 @@ class Gauges:
     def __init__(self, run: str) -> None:
         self.run = run
         self.gauges = {name: Gauge(name, description=text, tag_keys=("run",)) for name, text in MEANINGS.items()}
-        self.lr = Gauge("raylr_lr", description="learning rate of the last update", tag_keys=("run", "optimizer"))
+        self.lr = Gauge(LR, description="learning rate of the last update", tag_keys=("run", "optimizer"))
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Set the gauges that this event knows of; other events are passed over."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import ray
 
+from raylr.running.gauges import Gauges
+
 SIGN_OF_LIFE_S = 10.0
 KNOCK_PATIENCE_S = 2.0
 
@@ -34,7 +36,8 @@ class Joiner:
 class Hub:
     """State of one run's membership, orders and news. All methods run in one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str | None = None) -> None:
+        self.gauges = None if run is None else Gauges(run)  # of the run whose news come here
         self.generation = 0
         self.active: dict[int, Any] = {}  # rank -> actor handle, of the last group
         self.waiting: dict[int, Joiner] = {}
@@ -157,6 +160,8 @@ class Hub:
 
     async def publish(self, event: dict[str, Any]) -> None:
         self.events.append(event)
+        if self.gauges is not None:
+            self.gauges(event)
         await self._notify()
 
     async def status(self) -> dict[str, Any]:

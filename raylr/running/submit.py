@@ -1,19 +1,21 @@
 """`raylr submit`: a job handed to a cluster's job server, its log followed, its exit code passed on."""
 
 import asyncio
+import logging
 import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from raylr.errors import ConfigError
+from raylr.errors import ConfigError, RaylrError
+from raylr.running.cluster_state import STOP_WAIT_S
 from raylr.running.local import first_line
 
 SCRIPT = "jobs/train_cifar10.py"
-STOP_WAIT_S = 30  # Ray kills a stopped job after 3 s unless told otherwise: too soon for a checkpoint
-EXCLUDES = ["/.git", "/.venv", "/.uv", "/runs", "/data", "/tests", "/benchmarks", "__pycache__", "*.egg-info"]
 FINISHED = {"SUCCEEDED": 0, "STOPPED": 143, "FAILED": 1}
+GONE_S = 30.0  # how long a job server may be silent after it took the job
 
 
 def submit(
@@ -25,14 +27,21 @@ def submit(
 ) -> int:
     """Submit `python jobs/train_cifar10.py ARGUMENTS`, follow its log, and return the driver's own exit code.
 
-    The address and the token are found where Ray puts them (RAY_API_SERVER_ADDRESS, RAY_ADDRESS; RAY_AUTH_TOKEN_PATH,
-    RAY_AUTH_TOKEN, ~/.ray/auth_token). Raises ConfigError when the job server does not answer or does not let us in.
+    `say` gets the log as it comes: pieces of text with their line ends.
+
+    A given address goes before those of RAY_API_SERVER_ADDRESS and RAY_ADDRESS; the token is where Ray puts it
+    (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token). Raises ConfigError when the job server does not answer or
+    does not let us in, RaylrError when it is gone before the job has ended.
     """
     if not (working_dir / SCRIPT).exists():
         raise ConfigError(f"working-dir={working_dir} has no {SCRIPT}; run this in a checkout of the project")
+    if address:
+        os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray lets its own variables go before what a caller says
     os.environ.setdefault("RAY_AUTH_MODE", "token" if _has_token() else "disabled")
+    import ray.exceptions
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         client = JobSubmissionClient(address)
         job = client.submit_job(
@@ -40,25 +49,45 @@ def submit(
             submission_id=submission_id,
             runtime_env={
                 "working_dir": str(working_dir),
-                "excludes": EXCLUDES,
                 "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
             },
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"address={address or 'that of RAY_ADDRESS'}: no job was submitted: {first_line(error)}"
-        ) from error
-    say(f"job {job} is submitted; Ctrl-C leaves it running, `ray job stop {job}` stops it with a checkpoint")
-    asyncio.run(_follow(client, job, say))
-    while (info := client.get_job_info(job)).status not in FINISHED:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        where = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or "none given"
+        raise ConfigError(f"address={where}: no job was submitted: {first_line(error)}") from error
+    say(f"job {job} is submitted; Ctrl-C leaves it running, `ray job stop {job}` stops it with a checkpoint\n")
+    try:
+        return _ended(client, job, say)
+    except KeyboardInterrupt:
+        say(f"job {job} goes on; `ray job logs --follow {job}` shows its log\n")
+        return 130
+
+
+def _ended(client: Any, job: str, say: Callable[[str], None]) -> int:
+    """Follow the job's log to its end; returns its exit code."""
+    import aiohttp
+
+    try:
+        asyncio.run(_follow(client, job, say))
+    except (OSError, RuntimeError, aiohttp.ClientError) as error:
+        say(f"the log of job {job} can no longer be followed: {first_line(error)}\n")
+    heard_at = time.monotonic()
+    while True:
+        try:
+            info = client.get_job_info(job)
+            heard_at = time.monotonic()
+        except (OSError, RuntimeError) as error:
+            if time.monotonic() - heard_at > GONE_S:
+                raise RaylrError(f"the job server is gone, and what became of job {job} is not known") from error
+        else:
+            if info.status in FINISHED:
+                return FINISHED[info.status] if info.driver_exit_code is None else int(info.driver_exit_code)
         time.sleep(0.5)
-    return FINISHED[info.status] if info.driver_exit_code is None else int(info.driver_exit_code)
 
 
-async def _follow(client: object, job: str, say: Callable[[str], None]) -> None:
-    async for lines in client.tail_job_logs(job):  # type: ignore[attr-defined]
-        for line in lines.splitlines():
-            say(line)
+async def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
+    async for text in client.tail_job_logs(job):
+        say(text)
 
 
 def _has_token() -> bool:

@@ -12,7 +12,6 @@ import ray.train
 from raylr.config import DataConfig
 from raylr.lr import Policy
 from raylr.run_plan import Plan
-from raylr.running.gauges import Gauges
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
 from raylr.training.ddp import trainer_for
@@ -24,12 +23,11 @@ from raylr.training.seat import Formation, Mark, RunEnded
 class RaySeat:
     """A rank's place, as the hub sees it."""
 
-    def __init__(self, hub: Any, plan: Plan, run: str) -> None:
+    def __init__(self, hub: Any, plan: Plan) -> None:
         context = ray.train.get_context()
         self.hub, self.plan = hub, plan
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.can_continue = plan.failure_mode == "continue"
-        self.gauges = Gauges(run)
         self._since = 0
         self._wanted = threading.Event()
         self._watching = False
@@ -70,7 +68,6 @@ class RaySeat:
 
     def publish(self, event: dict[str, Any]) -> None:
         self.hub.publish.remote(event)
-        self.gauges(event)
 
     def _watch(self) -> None:
         """Raise the flag whenever an order waits."""
@@ -87,7 +84,7 @@ class RaySeat:
 def work(config: dict[str, Any]) -> dict[str, Any]:
     """Train function of every worker. `config` holds plain data and the hub's handle."""
     plan, policy = Plan.model_validate(config["plan"]), Policy.from_json(json.dumps(config["policy"]))
-    seat = RaySeat(config["hub"], plan, config["name"])
+    seat = RaySeat(config["hub"], plan)
     warnings.showwarning = lambda message, *_, **__: seat.publish(
         {"kind": "warning", "text": str(message), "rank": seat.rank}
     )
