@@ -52,18 +52,19 @@ class ConfigCommand(click.Command):
         action: Callable[..., int],
         arguments: Sequence[str],
         sections: Iterable[str] | None = None,
-        options: Sequence[click.Option] = (),
+        own: Sequence[click.Parameter] = (),
+        model: type[Config] = Config,
     ) -> None:
-        self.action = action
+        self.action, self.model = action, model
         wanted = None if sections is None else set(sections)
         self.fields = [
             FieldOption(setting, f"field{number}")
-            for number, setting in enumerate(settings(Config, names=_group_names(arguments)))
+            for number, setting in enumerate(settings(model, names=_group_names(arguments)))
             if wanted is None or setting.section in wanted
         ]
         super().__init__(
             name,
-            params=[click.Argument(["config"], required=False, metavar="[CONFIG.yaml]"), *options, *self.fields],
+            params=[*own, click.Argument(["config"], required=False, metavar="[CONFIG.yaml]"), *self.fields],
             callback=self._call,
             help=action.__doc__,
             epilog=EPILOG,
@@ -74,7 +75,7 @@ class ConfigCommand(click.Command):
     def _call(self, config: str | None, **values: Any) -> int:
         given = {option.setting.key: values.pop(str(option.name)) for option in self.fields}
         overrides = {key: _text(value) for key, value in given.items() if value is not None}
-        return self.action(load_config(config, overrides), **values)
+        return self.action(load_config(config, overrides, self.model), **values)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Click's own, but a misspelled flag is told like a misspelled field."""

@@ -168,7 +168,7 @@ class Config(Section):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                raise refusal(error, Config) from None
+                raise refusal(error, type(self)) from None
 
     @field_validator("name")
     @classmethod

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from raylr.config import Config
 from raylr.errors import ConfigError
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 class _Text(yaml.BaseLoader):
@@ -27,13 +29,17 @@ _Text.add_implicit_resolver(_NULL, re.compile("^(?:~|null|Null|NULL|)$"), ["~", 
 _Text.add_constructor(_NULL, lambda loader, node: None)
 
 
-def load_config(path: str | Path | None = None, overrides: Mapping[str, str] | None = None) -> Config:
+def load_config(
+    path: str | Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+    model: type[AnyConfig] = Config,  # type: ignore[assignment]
+) -> AnyConfig:
     """The config of a YAML file (nested or dotted keys), with dotted `overrides` such as {"batch.global_size": "256"}.
 
     Raises ConfigError, one line that names the file or the field, for whatever cannot be read.
     """
     values = dict(_leaves(_read(Path(path)))) if path is not None else {}
-    return Config(**_nested({**values, **(overrides or {})}))
+    return model(**_nested({**values, **(overrides or {})}))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -76,15 +76,20 @@ def newest(folder: Folder) -> dict[str, Any] | None:
     """The newest checkpoint that is whole, or None; one that is not is named in a warning and passed over."""
     for name in reversed(names(folder)):
         try:
-            note, data = folder.read_json(f"checkpoints/{name}.json"), folder.read_bytes(f"checkpoints/{name}.pt")
-            if note["format"] != FORMAT_VERSION:
-                raise ValueError(f"format {note['format']}, this version reads {FORMAT_VERSION}")
-            if _sha256(data) != note["sha256"]:
-                raise ValueError("the checksum does not fit")
-            return from_bytes(data)
+            return read(folder, name)
         except (OSError, ValueError, KeyError) as error:
             warnings.warn(f"checkpoint {folder}/checkpoints/{name}.pt is passed over: {error}", stacklevel=2)
     return None
+
+
+def read(folder: Folder, name: str) -> dict[str, Any]:
+    """The state in the checkpoint of this name. Raises OSError, ValueError or KeyError where it is not whole."""
+    note, data = folder.read_json(f"checkpoints/{name}.json"), folder.read_bytes(f"checkpoints/{name}.pt")
+    if note["format"] != FORMAT_VERSION:
+        raise ValueError(f"format {note['format']}, this version reads {FORMAT_VERSION}")
+    if _sha256(data) != note["sha256"]:
+        raise ValueError("the checksum does not fit")
+    return from_bytes(data)
 
 
 def load(run: str | Path, storage: str = "runs") -> nn.Module:

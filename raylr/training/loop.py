@@ -79,9 +79,9 @@ class Loop:
         """Do the next thing that is due; a status ends the run, `rejoin` the group."""
         position, tally, group = self.trainer.position, self.tally, formation.group
         ended = not self.trainer.fits(group.size)
-        if _is_due(position, tally.evaluated_at, self.plan.eval_every, ended):
+        if is_due(position, tally.evaluated_at, self.plan.eval_every, ended):
             self._evaluate(group)
-        elif _is_due(position, tally.checkpointed_at, self.plan.checkpoint_every, ended):
+        elif is_due(position, tally.checkpointed_at, self.plan.checkpoint_every, ended):
             self._checkpoint()
         elif ended:
             return "complete"
@@ -334,6 +334,6 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
     }
 
 
-def _is_due(position: int, done_at: int, every: int, ended: bool) -> bool:
+def is_due(position: int, done_at: int, every: int, ended: bool) -> bool:
     """True when a multiple of `every` has been reached since `done_at`, or the run has ended and nothing was done here."""
     return position > done_at and (ended or position // every > done_at // every)
