@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from raylr.planning import plan
     from raylr.running.driver import RunResult, train
     from raylr.settings import load_config
-    from raylr.training.checkpoint import load
+    from raylr.training.bridge import drive
+    from raylr.training.trained import Evaluation, evaluate, export, load
 
 _HOMES = {
     "Config": "raylr.config",
     "ConfigError": "raylr.errors",
+    "Evaluation": "raylr.training.trained",
     "Policy": "raylr.lr",
     "RaylrError": "raylr.errors",
     "RunResult": "raylr.running.driver",
-    "load": "raylr.training.checkpoint",
+    "drive": "raylr.training.bridge",
+    "evaluate": "raylr.training.trained",
+    "export": "raylr.training.trained",
+    "load": "raylr.training.trained",
     "load_config": "raylr.settings",
     "plan": "raylr.planning",
     "train": "raylr.running.driver",
@@ -30,9 +35,13 @@ _HOMES = {
 __all__ = [
     "Config",
     "ConfigError",
+    "Evaluation",
     "Policy",
     "RaylrError",
     "RunResult",
+    "drive",
+    "evaluate",
+    "export",
     "load",
     "load_config",
     "plan",

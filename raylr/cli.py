@@ -11,6 +11,7 @@ import click
 
 from raylr.cli_cluster import cluster
 from raylr.cli_control import ctl
+from raylr.cli_model import evaluate_command, export
 from raylr.cli_options import ConfigCommand
 from raylr.cli_submit import submit
 from raylr.config import Config
@@ -195,12 +196,12 @@ def program(arguments: Sequence[str]) -> click.Group:
         click.Option(["--save"], metavar="FILE", help="write the LR policy there, for --policy"),
     ]
     raylr.add_command(ConfigCommand("train", train, arguments))
-    raylr.add_command(ConfigCommand("plan", plan, arguments, options=shown))
+    raylr.add_command(ConfigCommand("plan", plan, arguments, own=shown))
     raylr.add_command(explain)
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     for name, action in (("describe", describe_data), ("prepare", prepare_data), ("verify", verify_data)):
         data.add_command(ConfigCommand(name, action, arguments, sections=["data"]))
-    for command in (data, fields, runs, report, watch, ctl, submit, cluster):
+    for command in (evaluate_command(arguments), export, data, fields, runs, report, watch, ctl, submit, cluster):
         raylr.add_command(command)
     return raylr
 

@@ -56,7 +56,11 @@ class Plan(Frozen):
     dropout: float
     num_classes: int
     image_shape: tuple[int, int, int]
-    data_sha256: str  # empty until the data is prepared
+    data_source: str = ""
+    data_sha256: str  # empty until the data is prepared, as are the next two
+    pixel_mean: tuple[float, ...] = ()  # per channel, in 0..1
+    pixel_std: tuple[float, ...] = ()
+    class_names: tuple[str, ...] = ()
     num_train: int
     num_test: int
     total_examples: int

@@ -42,7 +42,9 @@ def test_plan_refuses_what_train_would() -> None:
 
 def test_every_name_is_there_and_others_are_not() -> None:
     assert {name for name in dir(raylr) if not name.startswith("_")} == set(raylr.__all__)
-    for name in set(raylr.__all__) - {"load"}:
+    of_torch = {name for name, home in raylr._HOMES.items() if home.startswith("raylr.training")}
+    assert {"load", "evaluate", "export", "drive"} < of_torch
+    for name in set(raylr.__all__) - of_torch:
         assert getattr(raylr, name) is not None
     with pytest.raises(AttributeError, match="module 'raylr' has no attribute 'exploer'"):
         _ = raylr.exploer

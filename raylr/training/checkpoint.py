@@ -8,16 +8,11 @@ import io
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from raylr.errors import ConfigError
-from raylr.run_plan import Plan
-from raylr.storage import Folder, run_folder
-from raylr.training.models import build
+from raylr.storage import Folder
 
 FORMAT_VERSION = 1
 PAUSES_S = (1.0, 4.0, 16.0)  # between tries to write
@@ -40,7 +35,7 @@ def write(folder: Folder, state: dict[str, Any], keep: int) -> None:
         "format": FORMAT_VERSION,
         "position": state["position"],
         "step": state["step"],
-        "test_accuracy": _accuracy_here(state),
+        "test_accuracy": accuracy_here(state),
         "sha256": _sha256(data),
     }
     folder.write_bytes(f"{name}.pt", data)
@@ -52,7 +47,7 @@ def write(folder: Folder, state: dict[str, Any], keep: int) -> None:
             folder.remove(f"checkpoints/{old}.pt")
 
 
-def _accuracy_here(state: dict[str, Any]) -> float | None:
+def accuracy_here(state: dict[str, Any]) -> float | None:
     """The test accuracy of exactly these weights, where they were evaluated."""
     tally = state.get("tally", {})
     return tally["test_accuracy"] if tally.get("evaluated_at") == state["position"] else None
@@ -90,22 +85,6 @@ def read(folder: Folder, name: str) -> dict[str, Any]:
     if _sha256(data) != note["sha256"]:
         raise ValueError("the checksum does not fit")
     return from_bytes(data)
-
-
-def load(run: str | Path, storage: str = "runs") -> nn.Module:
-    """A plain torch module with the weights that a run ended with (or has reached), in evaluation mode on the CPU.
-
-    `run` is a run's folder, or its name under `storage`. Raises ConfigError when there is no such run or no checkpoint.
-    """
-    folder = Folder(Path(run)) if Path(run).is_dir() else run_folder(storage, str(run))
-    if not folder.exists("plan.json"):
-        raise ConfigError(f"run={run} is no run folder: it has no plan.json; `raylr runs` lists those under --storage")
-    plan, state = Plan.model_validate(folder.read_json("plan.json")), newest(folder)
-    if state is None:
-        raise ConfigError(f"run={run} has no whole checkpoint yet")
-    model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
-    model.load_state_dict(state["model"])
-    return model.eval()
 
 
 class Writer:

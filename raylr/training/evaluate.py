@@ -6,30 +6,38 @@ is zero everywhere else, so adding up the ranks' tables is exact, and every rank
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from raylr.run_plan import Plan
 from raylr.training.augment import to_input
+from raylr.training.data import Dataset
 from raylr.training.group import Group
 from raylr.training.reduce import micro_batches_of
-from raylr.training.trainer import Trainer
+from raylr.training.trainer import Trainer, precision
+
+
+def evaluate(trainer: Trainer, group: Group) -> tuple[float, float]:
+    """Mean cross-entropy and share of right answers (0..1) on the test set. Raises GroupBroken when a peer is gone."""
+    trainer.statistics.restore()
+    trainer.model.eval()
+    return test(trainer.model, trainer.dataset, trainer.plan, group, trainer.device)
 
 
 @torch.no_grad()
-def evaluate(trainer: Trainer, group: Group) -> tuple[float, float]:
-    """Mean cross-entropy and share of right answers (0..1) on the test set. Raises GroupBroken when a peer is gone."""
-    data, size, total = trainer.dataset, trainer.plan.eval_micro_size, trainer.plan.num_test
+def test(model: nn.Module, data: Dataset, plan: Plan, group: Group, device: torch.device) -> tuple[float, float]:
+    """The same of any model in evaluation mode and the test images of `data`, in the plan's slices and precision."""
+    size, total = plan.eval_micro_size, len(data.test_labels)
     num_slices = -(-total // size)
     table = torch.zeros(num_slices, 2, dtype=torch.float64)
-    trainer.statistics.restore()
-    trainer.model.eval()
     for index in micro_batches_of(group.place, group.size, num_slices):
         part = slice(index * size, min((index + 1) * size, total))
-        images = to_input(torch.from_numpy(data.test_images[part]).to(trainer.device), data.mean, data.std)
-        labels = torch.from_numpy(data.test_labels[part]).to(trainer.device)
-        with trainer.precision():
-            output = trainer.model(images)
+        images = to_input(torch.from_numpy(data.test_images[part]).to(device), data.mean, data.std)
+        labels = torch.from_numpy(data.test_labels[part]).to(device)
+        with precision(plan, device.type):
+            output = model(images)
         table[index, 0] = F.cross_entropy(output.float(), labels, reduction="sum").cpu()
         table[index, 1] = (output.argmax(1) == labels).sum().cpu()
-    table = table.to(trainer.device)
+    table = table.to(device)
     group.all_reduce(table)
     loss, correct = table.cpu().sum(0).tolist()
     return loss / total, correct / total

@@ -4,8 +4,7 @@ An update is: the gradients of this rank's micro-batches, one sum over all ranks
 optimizer step. State changes only after the sum, so an update whose collective broke can be redone as if it never began.
 """
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -192,11 +191,8 @@ class Trainer:
         images = augment(images, *where, plan.seed, plan.flip, plan.crop_padding, plan.cutout, data.mean)
         return to_input(images, data.mean, data.std), torch.from_numpy(data.train_labels[ids]).to(self.device)
 
-    @contextlib.contextmanager
-    def precision(self) -> Iterator[None]:
-        """Autocast to bf16 where the plan says so."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.plan.precision == "bf16"):
-            yield
+    def precision(self) -> AbstractContextManager[None]:
+        return precision(self.plan)
 
     def state(self) -> dict[str, Any]:
         """All that an update depends on, as tensors and plain data: what a checkpoint holds and a newcomer gets."""
@@ -227,7 +223,8 @@ class Trainer:
         for optimizer_name, optimizer in self.optimizers.items():
             optimizer.state.clear()
             for name, values in state["optimizers"][optimizer_name].items():
-                optimizer.state[names[name]] = {key: _to(value, names[name].device) for key, value in values.items()}
+                device = names[name].device
+                optimizer.state[names[name]] = {key: _copy(value, device) for key, value in values.items()}
 
     def weights_sha256(self) -> str:
         self.statistics.restore()
@@ -250,7 +247,7 @@ class Trainer:
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         return {
             name: {
-                names[parameter]: {key: _clone(value) for key, value in values.items()}
+                names[parameter]: {key: _copy(value) for key, value in values.items()}
                 for parameter, values in optimizer.state.items()
             }
             for name, optimizer in self.optimizers.items()
@@ -269,10 +266,14 @@ class Trainer:
         return views
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    """A copy on the parameter's device; scalars such as Adam's step stay on the CPU, where torch keeps them."""
-    return value.detach().clone().to(device if value.dim() else "cpu") if isinstance(value, Tensor) else value
+def precision(plan: Plan, device: str | None = None) -> AbstractContextManager[None]:
+    """Autocast to bf16 where the plan says so, on its device or another."""
+    return torch.autocast(device or plan.device, dtype=torch.bfloat16, enabled=plan.precision == "bf16")
 
 
-def _clone(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value
+def _copy(value: Any, device: torch.device | None = None) -> Any:
+    """A copy, on this device if one is given; scalars such as Adam's step stay on the CPU, where torch keeps them."""
+    if not isinstance(value, Tensor):
+        return value
+    copy = value.detach().clone()
+    return copy if device is None or not copy.dim() else copy.to(device)

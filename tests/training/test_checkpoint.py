@@ -7,7 +7,6 @@ import time
 import pytest
 import torch
 
-from raylr.errors import ConfigError
 from raylr.storage import Folder
 from raylr.training import checkpoint
 
@@ -125,8 +124,3 @@ def test_the_best_one_is_kept_beside_the_newest(tmp_path):
         checkpoint.write(made, {"position": position, "step": 1, "tally": tally}, keep=2)
     assert checkpoint.names(made) == ["000000000020", "000000000040", "000000000050"]
     assert checkpoint.best(made) == "000000000020"
-
-
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"is no run folder: it has no plan.json"):
-        checkpoint.load(tmp_path)

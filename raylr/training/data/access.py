@@ -93,7 +93,8 @@ def _open(config: DataConfig, source: Source) -> Dataset:
 
 def _info(source: Source, sidecar: cache.Sidecar, arrays: cache.Arrays) -> DatasetInfo:
     counts = len(arrays["train_images"]), len(arrays["test_images"])
-    return DatasetInfo(source.name, *counts, sidecar.class_names, sidecar.image_shape, sidecar.data_sha256)
+    info = DatasetInfo(source.name, *counts, sidecar.class_names, sidecar.image_shape, sidecar.data_sha256)
+    return replace(info, mean=sidecar.mean, std=sidecar.std)
 
 
 def _limited(info: DatasetInfo, config: DataConfig) -> DatasetInfo:

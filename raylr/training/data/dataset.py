@@ -24,6 +24,8 @@ class DatasetInfo:
     image_shape: tuple[int, int, int]  # H, W, C
     data_sha256: str = ""  # over the images and labels that are used; empty until prepared
     note: str = ""  # what the user must not overlook, such as why the images are synthetic
+    mean: tuple[float, ...] = ()  # per channel, in 0..1; empty until prepared
+    std: tuple[float, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -1,0 +1,178 @@
+"""A run's weights after, or beside, its training: loaded, evaluated on any test images, exported for other programs.
+
+Knows a run by its folder alone: the plan says which model, classes and pixels, a checkpoint holds the weights, the newest
+or the one of best test accuracy.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from raylr.config import Config, DataConfig
+from raylr.errors import ConfigError
+from raylr.run_plan import Plan
+from raylr.storage import Folder, folder_at, run_folder
+from raylr.training import checkpoint, data
+from raylr.training.evaluate import test
+from raylr.training.group import Group
+from raylr.training.hashing import weights_sha256
+from raylr.training.models import build
+
+NORMALISED = "(x / 255 - pixel_mean) / pixel_std, per channel, as float32 [batch, channels, height, width]"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and accuracy (0..1) of a run's weights on test images. `position` is where in the run the weights are from."""
+
+    run: str
+    position: int
+    data_source: str
+    num_test: int
+    test_loss: float
+    test_accuracy: float
+    weights_sha256: str
+
+
+def load(run: str | Path, storage: str = "runs", best: bool = False) -> nn.Module:
+    """A plain torch module with the weights that a run ended with (or has reached), in evaluation mode on the CPU.
+
+    `run` is a run's folder, or its name under `storage`. `best`: those of best test accuracy among the checkpoints.
+    Raises ConfigError when there is no such run or no checkpoint.
+    """
+    folder, plan = _opened(run, storage)
+    return _model(plan, _state(folder, best))
+
+
+def evaluate(
+    run: str | Path, data_fields: Mapping[str, Any] | None = None, storage: str = "runs", best: bool = False
+) -> Evaluation:
+    """Test a run's newest (or best) weights: on its own test images, or on others, such as {"source": "other.tar"}.
+
+    The newest's numbers on its own images are those of `result.json`, to the last bit on the same kind of processor.
+    Others are normalised like the run's own. ConfigError for data of other classes or of images of another shape.
+    """
+    folder, plan = _opened(run, storage)
+    chosen = _data(folder, plan, data_fields or {})
+    _refuse_others(plan, data.describe(chosen), folder)
+    found = data.prepare(chosen)
+    _refuse_others(plan, found, folder)
+    if not data_fields and found.data_sha256 != plan.data_sha256:
+        raise ConfigError(f"data.source={found.source} is no longer what {folder.name} was trained on; name a copy")
+    images = replace(data.load(chosen), mean=plan.pixel_mean, std=plan.pixel_std)
+    state = _state(folder, best)
+    model = _model(plan, state)
+    device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
+    digest = weights_sha256(model)
+    moved = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with _threads(plan.num_threads):
+        loss, accuracy = test(moved, images, plan, Group(), device)
+    return Evaluation(
+        str(folder), state["position"], images.info.source, len(images.test_labels), loss, accuracy, digest
+    )
+
+
+def export(run: str | Path, out: str | Path | None = None, storage: str = "runs", best: bool = False) -> Path:
+    """Write a run's newest (or best) weights as safetensors, by default into NAME.safetensors; returns the path.
+
+    Beside them, in NAME.json, stands what another program needs: the model and its settings, the classes in the order
+    of the logits, how pixels become inputs, and the run's config. ConfigError for a run that failed.
+    """
+    folder, plan = _opened(run, storage)
+    path = Path(out) if out is not None else Path(f"{folder.name}.safetensors")
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"out={path} must end in .safetensors; use {path.with_suffix('.safetensors')}")
+    result = folder.read_json("result.json") if folder.exists("result.json") else {"status": "running"}
+    if result["status"] == "failed":
+        reason = f": {result['reason']}" if "reason" in result else ""
+        raise ConfigError(f"run={run} failed{reason}; what fails is not exported, raylr.load gives its last weights")
+    state = _state(folder, best)
+    model = _model(plan, state)
+    tensors = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
+    told = _told(folder, plan, state, result, weights_sha256(model))
+    try:
+        beside = Folder(path.parent)
+        beside.write_bytes(path.name, save(tensors, {"format": "pt", "weights_sha256": told["weights_sha256"]}))
+        beside.write_bytes(path.with_suffix(".json").name, f"{json.dumps(told, indent=2)}\n".encode())
+    except OSError as error:
+        raise ConfigError(f"out={path} cannot be written ({error.strerror}); give another file") from None
+    return path
+
+
+def _told(folder: Folder, plan: Plan, state: dict[str, Any], result: dict[str, Any], digest: str) -> dict[str, Any]:
+    """What stands beside exported weights."""
+    names = ("model", "num_classes", "class_names", "image_shape", "dropout", "pixel_mean", "pixel_std", "data_source")
+    return {
+        "run": folder.name,
+        "status": result["status"],
+        "position": state["position"],
+        "epochs": state["position"] / plan.num_train,
+        "test_accuracy": checkpoint.accuracy_here(state),
+        "weights_sha256": digest,
+        "input": NORMALISED,
+        **{name: value for name, value in plan.model_dump(mode="json").items() if name in names},
+        "config": folder.read_json("config.json") if folder.exists("config.json") else {},
+    }
+
+
+def _opened(run: str | Path, storage: str) -> tuple[Folder, Plan]:
+    for folder in (folder_at(str(run)), run_folder(storage, str(run))):
+        if folder.exists("plan.json"):
+            return folder, Plan.model_validate(folder.read_json("plan.json"))
+    raise ConfigError(f"run={run} is no run folder: it has no plan.json; `raylr runs` lists those under --storage")
+
+
+def _state(folder: Folder, best: bool) -> dict[str, Any]:
+    name = checkpoint.best(folder) if best else None
+    state = checkpoint.newest(folder) if name is None else checkpoint.read(folder, name)
+    if state is None:
+        raise ConfigError(f"run={folder} has no whole checkpoint yet; checkpoint.every says when one is written")
+    return state
+
+
+def _model(plan: Plan, state: dict[str, Any]) -> nn.Module:
+    model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+def _data(folder: Folder, plan: Plan, given: Mapping[str, Any]) -> DataConfig:
+    """The run's own data with what is given in its place; another source is taken whole."""
+    own = {**folder.read_json("config.json")["data"], "source": plan.data_source}
+    if "source" in given:
+        own = {name: own[name] for name in ("root", "cache_dir")}
+    return Config(data={**own, **given}).data
+
+
+def _refuse_others(plan: Plan, found: data.DatasetInfo, folder: Folder) -> None:
+    if found.class_names != plan.class_names:
+        names = [
+            ", ".join(classes[:4]) + ", ..." * (len(classes) > 4) for classes in (found.class_names, plan.class_names)
+        ]
+        raise ConfigError(
+            f"data.source={found.source} has {len(found.class_names)} classes, {names[0]}, and {folder.name} was "
+            f"trained on {len(plan.class_names)}, {names[1]}; give images of the same classes"
+        )
+    if found.image_shape != plan.image_shape:
+        shapes = [" x ".join(map(str, shape)) for shape in (found.image_shape, plan.image_shape)]
+        raise ConfigError(
+            f"data.source={found.source} has images of {shapes[0]}, and {folder.name} was trained on {shapes[1]}; "
+            "give images of that size"
+        )
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,174 @@
+"""A run's weights beside its training: evaluated as the run evaluated them, exported so that another program can use them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import raylr
+from raylr.cli import main
+from raylr.errors import ConfigError
+from raylr.resolve import Hardware, resolve
+from raylr.settings import load_config
+from raylr.training import data
+from raylr.training.hashing import sha256_of
+from raylr.training.models import build
+from tests.training.runs import train
+
+
+def pictures(folder: Path, classes: str, side: int = 9, seed: int = 0, darkest: int = 0) -> Path:
+    """Images of random pixels, 24 to train on and 9 to test on per class."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", 24), ("test", 9)):
+        for number, name in enumerate(classes):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(darkest, 100 + 70 * number, (side, side, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(ranks, tmp_path_factory) -> Path:
+    """A run of two ranks in bf16, with the folder that a run on Ray has."""
+    where = tmp_path_factory.mktemp("trained")
+    source = str(pictures(where / "pictures", "abc"))
+    fields = {"data.source": source, "data.cache_dir": str(where / "cache"), "precision": "bf16", "epochs": "3"}
+    config = load_config(None, {**fields, "batch.global_size": "32", "batch.micro_size": "8", "eval.micro_size": "7"})
+    plan, policy = resolve(config, data.prepare(config.data), Hardware(True, 0))
+    run_dir = where / "runs" / "one"
+    result = ranks.run(train, 2, plan, policy, data.load(config.data), str(run_dir))[0]
+    for name, content in (("config", config.model_dump()), ("plan", plan.model_dump(mode="json")), ("result", result)):
+        (run_dir / f"{name}.json").write_text(json.dumps(content))
+    return run_dir
+
+
+def result_of(run: Path) -> dict:
+    return json.loads((run / "result.json").read_text())
+
+
+def test_on_its_own_data_the_numbers_are_the_runs(run):
+    own, result = raylr.evaluate(run), result_of(run)
+    assert (own.test_loss, own.test_accuracy) == (result["test_loss"], result["test_accuracy"])
+    assert (own.weights_sha256, own.position) == (result["weights_sha256"], result["position"])
+    assert own.num_test == 27
+
+
+def test_on_other_data_pixels_are_normalised_as_in_training(run, tmp_path):
+    other = pictures(tmp_path / "other", "abc", seed=1, darkest=80)
+    found = raylr.evaluate("one", {"source": str(other), "test_examples": 6}, storage=str(run.parent))
+    plan = json.loads((run / "plan.json").read_text())
+    chosen = load_config(None, {"data.source": str(other), "data.cache_dir": str(run.parents[1] / "cache")}).data
+    images = data.load(chosen)
+    mean, std = torch.tensor(plan["pixel_mean"]), torch.tensor(plan["pixel_std"])
+    inputs = ((torch.tensor(images.test_images[:6]) / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(raylr.load(run)(inputs), torch.tensor(images.test_labels[:6]))
+    assert found.test_loss == pytest.approx(loss.item(), rel=0.03)  # bf16 there, fp32 here
+    assert (found.num_test, found.data_source) == (6, str(other))
+
+
+def test_the_pixels_of_the_runs_training_images_say_how_others_are_normalised(run, tmp_path):
+    plan = json.loads((run / "plan.json").read_text())
+    copy = tmp_path / "one"
+    shutil.copytree(run, copy)
+    (copy / "plan.json").write_text(json.dumps({**plan, "pixel_mean": [0.1, 0.2, 0.9]}))
+    assert raylr.evaluate(copy).test_loss != result_of(run)["test_loss"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "side", "message"),
+    [
+        ("abd", 9, "has 3 classes, a, b, d, and one was trained on 3, a, b, c; give images of the same classes"),
+        ("abcdef", 9, "has 6 classes, a, b, c, d, ..., and one was trained on 3, a, b, c; give"),
+        ("abc", 10, "has images of 10 x 10 x 3, and one was trained on 9 x 9 x 3; give images of that size"),
+    ],
+)
+def test_images_of_other_classes_or_sizes_are_refused_in_one_line(run, tmp_path, capsys, classes, side, message):
+    other = pictures(tmp_path / "other", classes, side)
+    code = main(["evaluate", str(run), "--data.source", str(other)])
+    out, error = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert error.startswith(f"error: data.source={other} {message}")
+    assert error.count("\n") == 1
+
+
+def test_data_that_has_changed_is_not_the_runs_own(run, tmp_path):
+    copy = tmp_path / "one"
+    copy.mkdir()
+    plan = json.loads((run / "plan.json").read_text())
+    (copy / "config.json").write_text((run / "config.json").read_text())
+    (copy / "plan.json").write_text(json.dumps({**plan, "data_sha256": "0" * 64}))
+    with pytest.raises(ConfigError, match=r"pictures is no longer what one was trained on; name a copy"):
+        raylr.evaluate(copy)
+
+
+def test_the_best_weights_are_those_of_best_test_accuracy(run, tmp_path):
+    notes = {path.stem: json.loads(path.read_text()) for path in sorted((run / "checkpoints").glob("*.json"))}
+    copy = tmp_path / "one"
+    shutil.copytree(run, copy)
+    first = min(notes)
+    (copy / "checkpoints" / f"{first}.json").write_text(json.dumps({**notes[first], "test_accuracy": 1.0}))
+    assert raylr.evaluate(copy, best=True).position == int(first)
+    assert raylr.evaluate(copy).position == int(max(notes)) != int(first)
+
+
+def test_the_verb_prints_one_line_of_json(run, capsys):
+    assert main(["evaluate", "one", "--storage", str(run.parent)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["test_accuracy"] == result_of(run)["test_accuracy"]
+
+
+def test_an_export_holds_the_weights_and_what_their_use_needs(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "one", "--storage", str(run.parent)]) == 0
+    assert capsys.readouterr().out == "one.safetensors\n"
+    weights, told = load_file(tmp_path / "one.safetensors"), json.loads((tmp_path / "one.json").read_text())
+    assert sha256_of(weights) == told["weights_sha256"] == result_of(run)["weights_sha256"]
+    assert (told["class_names"], told["image_shape"], told["status"]) == (["a", "b", "c"], [9, 9, 3], "complete")
+    assert told["config"]["batch"]["micro_size"] == 8
+    model = build(told["model"], told["num_classes"], told["image_shape"])
+    model.load_state_dict(weights)
+    images = torch.rand(4, 3, 9, 9)
+    assert torch.equal(model.eval()(images), raylr.load(run)(images))
+
+
+def without(run: Path, copy: Path, **changes: str | None) -> Path:
+    """A copy of the run folder with other files; None leaves one out."""
+    copy.mkdir()
+    for name in ("plan.json", "config.json", "result.json"):
+        content = changes.get(name.partition(".")[0], (run / name).read_text())
+        if content is not None:
+            (copy / name).write_text(content)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        (
+            {"result": '{"status": "failed", "reason": "diverged"}'},
+            [],
+            "run=.* failed: diverged; what fails is not exp",
+        ),
+        ({}, [], "has no whole checkpoint yet; checkpoint.every says when"),
+        ({"plan": None}, [], "run=.* is no run folder: it has no plan.json"),
+        ({}, ["--out", "x.pt"], "out=x.pt must end in .safetensors; use x.safetensors"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_in_one_line(run, tmp_path, capsys, changes, arguments, message):
+    code = main(["export", str(without(run, tmp_path / "one", **changes)), *arguments])
+    out, error = capsys.readouterr()
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert re.search(message, error)
+
+
+def test_an_export_into_no_folder_is_refused(run, tmp_path):
+    with pytest.raises(ConfigError, match=r"out=.*w.safetensors cannot be written \(No such file or directory\)"):
+        raylr.export(run, tmp_path / "none" / "w.safetensors")
