@@ -1,5 +1,6 @@
 """The README says what is so: its tables, its commands, its file map and the test line that CI runs."""
 
+import doctest
 import re
 import subprocess
 from pathlib import Path
@@ -74,6 +75,13 @@ def test_the_story_of_the_batch_loop_is_the_ledgers():
     rows = re.findall(r"^\| (\d+) +\| +[\d.]+ \| +(1e-\d+) \| +([\d.]+) \|$", README, re.MULTILINE)
     expected = [(74, "1e-01", 0.1)] + [(75 + n, f"1e-{2 + min(n, 4):02}", 0.01) for n in range(6)]
     assert [(int(update), wrong, float(lr)) for update, wrong, lr in rows] == expected
+
+
+def test_the_python_of_the_readme_does_what_it_says():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    example = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "README", "README.md", 0)
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_no_lock_file_is_committed():
