@@ -20,7 +20,7 @@ Seconds = Annotated[float, "s"]
 Epochs = Annotated[float, "epochs"]
 FailureMode = Literal["continue", "restart"]
 Scaling = Literal["none", "linear", "sqrt", "legw", "sde"]
-OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "muon"]
+OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "lars", "muon"]
 MODELS = ("cnn-small", "cnn-medium", "cnn-large", "resnet18", "vit-small")
 
 
@@ -71,8 +71,8 @@ class BatchConfig(Section):
 
 class OptimizerConfig(Section):
     name: OptimizerName = Field("sgd", description="the algorithm")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, rmsprop and muon")
-    nesterov: bool = Field(True, description="of sgd and muon")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, lars, rmsprop and muon")
+    nesterov: bool = Field(True, description="of sgd, lars and muon")
     beta1: float = Field(0.9, ge=0, lt=1, description="of adam and adamw")
     beta2: float = Field(0.999, ge=0, lt=1, description="of adam and adamw; the smoothing constant of rmsprop")
     eps: float = Field(1e-8, gt=0, description="of adam, adamw and rmsprop")
@@ -84,7 +84,9 @@ class OptimizerConfig(Section):
 class LRConfig(Section):
     base: float | None = Field(None, gt=0, description="LR as tuned at the reference batch [by the optimizer]")
     reference_batch: Examples | None = Field(None, ge=1, description="batch at which it was tuned [by the optimizer]")
-    scaling: Scaling | None = Field(None, description="how the LR follows the batch [linear for sgd, sqrt for others]")
+    scaling: Scaling | None = Field(
+        None, description="how the LR follows the batch [linear for sgd and lars, sqrt for others]"
+    )
     warmup: Duration | None = Field(None, description="the rise to the peak; 0ep is none [longer for a larger batch]")
     warmup_from: Literal["zero", "base"] = Field("zero", description="where the rise starts")
     warmup_rise: Literal["linear", "exponential", "cosine", "constant"] = Field("linear", description="how it rises")
@@ -125,6 +127,7 @@ class FailureConfig(Section):
 
 
 class GuardConfig(Section):
+    enabled: bool = Field(True, description="go back and cut the LR when a run diverges")
     factor: float | None = Field(
         None, gt=1, description="a loss above this times its average is suspicious [off]; a non-finite one has diverged"
     )

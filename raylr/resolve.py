@@ -3,6 +3,7 @@
 The only place that decides; workers only carry out. Knows neither torch nor ray.
 """
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,7 @@ def _plan(config: Config, dataset: DatasetInfo, hardware: Hardware, parts: list[
 def _guard(config: Config, clock: Clock) -> GuardPlan:
     guard = config.guard
     return GuardPlan(
+        enabled=guard.enabled,
         factor=guard.factor,
         patience=guard.patience,
         cut=guard.cut,
@@ -140,6 +142,10 @@ def _failure_mode(config: Config) -> str:
 
 def _optimizer_plan(part: Part) -> OptimizerPlan:
     chosen = part.optimizer
+    if chosen.name == "lars" and importlib.util.find_spec("timm") is None:
+        raise ConfigError(
+            f'{part.prefix}optimizer.name=lars needs a package that is not installed; pip install "raylr[lars]", or use sgd'
+        )
     decay = chosen.weight_decay if chosen.weight_decay is not None else TUNED[chosen.name].weight_decay
     others = chosen.model_dump(exclude={"name", "weight_decay"})
     return OptimizerPlan(kind=chosen.name, match=part.match, weight_decay=decay, **others)

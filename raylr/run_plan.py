@@ -28,6 +28,7 @@ class OptimizerPlan(Frozen):
 class GuardPlan(Frozen):
     """When a run counts as diverged, and what then happens to the LR."""
 
+    enabled: bool = True
     factor: float | None
     patience: int
     cut: float

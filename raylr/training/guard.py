@@ -32,13 +32,15 @@ class Guard:
     def wants_snapshot(self, position: int) -> bool:
         """True when a multiple of the interval has been reached and nothing is suspicious."""
         every = self.plan.snapshot_every
-        return self.num_suspicious == 0 and position // every > self.snapshot_at // every
+        return self.plan.enabled and self.num_suspicious == 0 and position // every > self.snapshot_at // every
 
     def keep(self, position: int, snapshot: dict[str, Any]) -> None:
         self.snapshot_at, self.snapshot = position, snapshot
 
     def has_diverged(self, loss: float, gradient_norm: float) -> bool:
         """Judge an update by its mean loss and the norm of its gradient, before it is applied."""
+        if not self.plan.enabled:
+            return False
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             return True
         factor = self.plan.factor

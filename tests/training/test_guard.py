@@ -38,6 +38,12 @@ def test_without_a_factor_a_high_loss_is_let_pass():
     assert not any(one.has_diverged(1e9, 1.0) for _ in range(10))
 
 
+def test_a_guard_that_is_off_neither_judges_nor_keeps_anything():
+    one = guard(enabled=False)
+    assert not one.has_diverged(math.nan, math.inf)
+    assert not one.wants_snapshot(64)
+
+
 def test_the_cut_holds_then_ramps_back_to_one():
     assert guard().cut(1000) == (Override(1000, 0.1, 0, "*", "guard"), Override(1064, 1.0, 64, "*", "guard"))
 
