@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from raylr.errors import ConfigError, RaylrError
     from raylr.lr import Policy
     from raylr.planning import plan
+    from raylr.population_config import PopulationConfig
     from raylr.running.driver import RunResult, train
+    from raylr.running.population.driver import PopulationResult, explore
     from raylr.settings import load_config
     from raylr.training.bridge import drive
     from raylr.training.trained import Evaluation, evaluate, export, load
@@ -21,10 +23,13 @@ _HOMES = {
     "ConfigError": "raylr.errors",
     "Evaluation": "raylr.training.trained",
     "Policy": "raylr.lr",
+    "PopulationConfig": "raylr.population_config",
+    "PopulationResult": "raylr.running.population.driver",
     "RaylrError": "raylr.errors",
     "RunResult": "raylr.running.driver",
     "drive": "raylr.training.bridge",
     "evaluate": "raylr.training.trained",
+    "explore": "raylr.running.population.driver",
     "export": "raylr.training.trained",
     "load": "raylr.training.trained",
     "load_config": "raylr.settings",
@@ -37,10 +42,13 @@ __all__ = [
     "ConfigError",
     "Evaluation",
     "Policy",
+    "PopulationConfig",
+    "PopulationResult",
     "RaylrError",
     "RunResult",
     "drive",
     "evaluate",
+    "explore",
     "export",
     "load",
     "load_config",

@@ -11,11 +11,13 @@ import click
 
 from raylr.cli_cluster import cluster
 from raylr.cli_control import ctl
+from raylr.cli_explore import distill, explore
 from raylr.cli_model import evaluate_command, export
 from raylr.cli_options import ConfigCommand
 from raylr.cli_submit import submit
 from raylr.config import Config
 from raylr.errors import ConfigError, RaylrError
+from raylr.population_config import PopulationConfig
 
 EXIT_CODES = {"complete": 0, "stopped": 143}
 
@@ -197,6 +199,8 @@ def program(arguments: Sequence[str]) -> click.Group:
     ]
     raylr.add_command(ConfigCommand("train", train, arguments))
     raylr.add_command(ConfigCommand("plan", plan, arguments, own=shown))
+    raylr.add_command(ConfigCommand("explore", explore, arguments, model=PopulationConfig))
+    raylr.add_command(distill)
     raylr.add_command(explain)
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     for name, action in (("describe", describe_data), ("prepare", prepare_data), ("verify", verify_data)):

@@ -52,7 +52,7 @@ def story(plan: Plan) -> str:
 
 def numbers(plan: Plan, policy: Policy, world_sizes: Iterable[int]) -> Table:
     """The numbers that the plan comes to at several world sizes, a row each."""
-    table = _table("workers", "micro-batches each", "global batch", "updates")
+    table = plain_table("workers", "micro-batches each", "global batch", "updates")
     for name in policy.optimizers:
         prefix = f"{name} " if len(policy.optimizers) > 1 else ""
         for heading in ("k", "peak LR", "first LR", "warmup updates"):
@@ -81,7 +81,9 @@ def _schedule_cells(policy: Policy, name: str, batch: int) -> list[str]:
 
 def results(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows of a metrics.jsonl."""
-    table = _table("epoch", "step", "lr", "train loss", "accuracy", "test loss", "accuracy", "images/s", "workers", "s")
+    table = plain_table(
+        "epoch", "step", "lr", "train loss", "accuracy", "test loss", "accuracy", "images/s", "workers", "s"
+    )
     for row in rows:
         table.add_row(
             f"{row['epoch']:.2f}",
@@ -107,7 +109,7 @@ def rates(lr: Mapping[str, float]) -> str:
 
 def setting_table(found: Iterable[Setting]) -> Table:
     """All fields: type, default, unit, description."""
-    table = _table("field", "type", "default", "unit", "description", numeric=False)
+    table = plain_table("field", "type", "default", "unit", "description", numeric=False)
     for setting in found:
         default = setting.default or "(must be given)"
         table.add_row(setting.key, setting.kind, default, setting.unit, setting.description)
@@ -116,7 +118,7 @@ def setting_table(found: Iterable[Setting]) -> Table:
 
 def run_table(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
     """Run names with what their result.json says."""
-    table = _table("run", "status", "test accuracy", "epochs", "steps", "seconds", "data")
+    table = plain_table("run", "status", "test accuracy", "epochs", "steps", "seconds", "data")
     for name, result in found:
         accuracy = result.get("test_accuracy")
         table.add_row(
@@ -133,7 +135,7 @@ def run_table(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
 
 def node_table(nodes: Iterable[tuple[int, int, str]]) -> Table:
     """Index, CPUs and state of a cluster's nodes; node 0 is the head."""
-    table = _table("node", "CPUs", "state")
+    table = plain_table("node", "CPUs", "state")
     for index, cpus, state in nodes:
         table.add_row(f"{index} (head)" if index == 0 else str(index), str(cpus), state)
     return table
@@ -153,7 +155,7 @@ def dataset(info: DataFacts) -> str:
     return "\n".join(f"{name + ':':<12} {value}" for name, value in lines.items() if value)
 
 
-def _table(*headings: str, numeric: bool = True) -> Table:
+def plain_table(*headings: str, numeric: bool = True) -> Table:
     """Plain columns; the first is text, the others numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index, heading in enumerate(headings):

@@ -51,7 +51,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
     """
     tell = on_event or (lambda event: None)
     address = config.address or os.environ.get("RAY_ADDRESS")
-    _refuse_throw_away_storage(config)
+    refuse_throw_away_storage(config)
     hardware = Hardware(True, config.num_workers[1]) if address else local_hardware()
     resolve(config, describe(config.data), hardware)  # refuse before anything is downloaded or decoded
     info = prepare(config.data, lambda done, total: tell({"kind": "prepare", "done": done, "total": total}))
@@ -61,7 +61,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
             hardware = cluster_hardware()
         plan, policy = resolve(config, info, hardware)
         folder = run_folder(config.storage, run_name(config, plan))
-        _look_at_own_parts(plan)
+        look_at_own_parts(plan)
         plan = _agree_with_earlier(config, folder, plan, policy)
         tell({"kind": "plan", "plan": plan, "policy": policy, "run_dir": str(folder)})
         finished = _finished(config, folder)
@@ -105,14 +105,14 @@ def _run(
     settings = {
         "plan": plan.model_dump(mode="json"),
         "policy": json.loads(policy.to_json()),
-        "data": _data_for_workers(config, info),
+        "data": data_for_workers(config, info),
         "storage": folder.storage,
         "name": folder.name,
         "hub": hub,
     }
     outcome: dict[str, Any] = {}
     thread = threading.Thread(target=_fit, args=(plan, folder, settings, outcome), daemon=True, name="fit")
-    with _stop_on_signals(lambda: hub.order.remote({"kind": "stop"})):
+    with stop_on_signals(lambda: hub.order.remote({"kind": "stop"})):
         thread.start()
         _pump(hub, thread, tell)
     for leftover in ("hub.json", RAY_FOLDER):
@@ -121,7 +121,7 @@ def _run(
     if "reason" in result:
         folder.write_bytes("failure.txt", f"{result['reason']}\n".encode())
         result = {**result, "reason": result["reason"].strip().splitlines()[-1]}
-    return {**_identity(plan, policy, info), **result, **_counts(folder)}
+    return {**identity(plan, policy, info), **result, **_counts(folder)}
 
 
 def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str, Any]) -> None:
@@ -172,7 +172,7 @@ def _pump(hub: Any, thread: threading.Thread, tell: Listener) -> None:
 
 
 @contextlib.contextmanager
-def _stop_on_signals(stop: Callable[[], Any]) -> Iterator[None]:
+def stop_on_signals(stop: Callable[[], Any]) -> Iterator[None]:
     """Ask the run to stop at the first SIGINT or SIGTERM; the second ends the driver at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -227,14 +227,14 @@ def _write_settings(config: Config, folder: Folder, plan: Plan, policy: Policy) 
     folder.write_bytes("policy.json", policy.to_json().encode())
 
 
-def _data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:
+def data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:
     """The data's config with the source that was found, and paths that hold in any working directory."""
     absolute = {name: str(Path(getattr(config.data, name)).expanduser().resolve()) for name in ("root", "cache_dir")}
     source = info.source if info.source in ("cifar10", "synthetic") else str(Path(info.source).expanduser().resolve())
     return config.data.model_copy(update={**absolute, "source": source}).model_dump(mode="json")
 
 
-def _look_at_own_parts(plan: Plan) -> None:
+def look_at_own_parts(plan: Plan) -> None:
     """Import torch on the driver only where the user's own model, loss or patterns could fail on the workers."""
     if ":" in plan.model or ":" in plan.loss or any(one.match != "*" for one in plan.optimizers.values()):
         from raylr.training.check import check
@@ -242,7 +242,7 @@ def _look_at_own_parts(plan: Plan) -> None:
         check(plan)
 
 
-def _refuse_throw_away_storage(config: Config) -> None:
+def refuse_throw_away_storage(config: Config) -> None:
     """A submitted job runs in a copy of the working directory that Ray throws away."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(config.storage).expanduser().is_absolute():
         raise ConfigError(
@@ -250,7 +250,7 @@ def _refuse_throw_away_storage(config: Config) -> None:
         )
 
 
-def _identity(plan: Plan, policy: Policy, info: DatasetInfo) -> dict[str, Any]:
+def identity(plan: Plan, policy: Policy, info: DatasetInfo) -> dict[str, Any]:
     return {
         "policy_sha256": policy.sha256,
         "seed": plan.seed,

@@ -1,0 +1,74 @@
+"""What a population has done so far, as files in its folder: enough to go on from, and to read the result from.
+
+`reports.jsonl` holds how each trial stood after each round. All decisions follow from it, because the search draws nothing
+that is not fixed by the seed; so a population that starts again reads it back and decides the same. `lineage.jsonl`
+holds the exploits that were carried out, `events.jsonl` the same with the process ids.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from raylr.lr.lineage import Exploit
+from raylr.storage import Appender, Folder
+
+
+class Journal:
+    """The rows of a population."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.reports: dict[tuple[int, str], dict[str, Any]] = {}
+        self.lineage: dict[tuple[int, str], dict[str, Any]] = {}
+        reports, lineage = folder.read_rows("reports.jsonl"), folder.read_rows("lineage.jsonl")
+        self.reports = {(row["round"], row["trial"]): row for row in reports}
+        self.lineage = {(row["round"], row["receiver"]): row for row in lineage}
+        self._reports = _reopened(folder, "reports.jsonl", reports)
+        self._lineage = _reopened(folder, "lineage.jsonl", lineage)
+        self._events = _reopened(folder, "events.jsonl", folder.read_rows("events.jsonl"))
+
+    def add_report(self, row: Mapping[str, Any]) -> bool:
+        """Keep a report; False where it is known already, as after a restart."""
+        key = row["round"], row["trial"]
+        if key in self.reports:
+            return False
+        self.reports[key] = dict(row)
+        self._reports.write(_line(row))
+        return True
+
+    def add_exploit(self, exploit: Exploit) -> bool:
+        """Keep an exploit; False where it is known already."""
+        key = exploit.round, exploit.receiver
+        if key in self.lineage:
+            return False
+        self.lineage[key] = exploit.row()
+        self._lineage.write(_line(exploit.row()))
+        return True
+
+    def add_event(self, row: Mapping[str, Any]) -> None:
+        """Keep something that happened, with what differs from run to run, such as process ids."""
+        self._events.write(_line({"time": time.time(), **row}))
+
+    def round(self, number: int) -> dict[str, dict[str, Any]]:
+        """The reports of a round, by trial."""
+        return {trial: row for (one, trial), row in self.reports.items() if one == number}
+
+    def exploits(self) -> list[dict[str, Any]]:
+        """The exploits in the order of their rounds and receivers."""
+        return [self.lineage[key] for key in sorted(self.lineage)]
+
+    def close(self) -> None:
+        """Sort the lineage, so that two runs whose ranks were quick in another order give the same file."""
+        for rows in (self._reports, self._lineage, self._events):
+            rows.close()
+        self.folder.write_bytes("lineage.jsonl", b"".join(map(_line, self.exploits())))
+        self.folder.write_bytes("reports.jsonl", b"".join(_line(self.reports[key]) for key in sorted(self.reports)))
+
+
+def _reopened(folder: Folder, name: str, rows: list[dict[str, Any]]) -> Appender:
+    return folder.append_after(name, [_line(row) for row in rows], [])
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"

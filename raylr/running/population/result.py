@@ -1,0 +1,90 @@
+"""The files of a population's result, written anew after every round, so that whatever ends it leaves a usable one."""
+
+import time
+from typing import Any
+
+from raylr.running.population.population import WORST, Population
+from raylr.running.population.space import BASE
+from raylr.storage import Folder, run_folder
+
+BEST_POLICY = "best_policy.json"
+
+
+class Results:
+    """Takes the news of a population and keeps `explore.json`, `best_policy.json` and the trials' `result.json`."""
+
+    def __init__(self, population: Population, folder: Folder, identity: dict[str, Any]) -> None:
+        self.population, self.folder, self.identity = population, folder, identity
+        self.started = time.time()
+        self.ended: dict[str, str] = {}  # status by trial
+        if population.round:
+            self.write("running")
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Take one piece of news; what is not about the search is passed over."""
+        before = self.population.round
+        if event["kind"] == "report":
+            self.population.on_report(event)
+        elif event["kind"] == "exploited":
+            self.population.on_exploited(event)
+        elif event["kind"] == "result":
+            self._keep(event["trial"], event["result"])
+        if self.population.round > before:
+            self.write("running")
+
+    def _keep(self, trial: str, result: dict[str, Any]) -> None:
+        self.ended[trial] = result["status"]
+        own = run_folder(f"{self.folder}/trials", trial)
+        own.write_json("result.json", {**self.identity, **result})
+
+    def end(self, error: str | None) -> dict[str, Any]:
+        """Write and return the result of a population that trains no longer."""
+        statuses = [self.ended.get(name, "failed") for name in self.population.names]
+        status = next((one for one in ("failed", "stopped") if one in statuses), "complete")
+        if status == "failed" and error is not None:
+            return self.write(status, reason=error.strip().splitlines()[-1])
+        return self.write(status)
+
+    def write(self, status: str, **more: Any) -> dict[str, Any]:
+        """Write what was found so far, and return it."""
+        population, policy = self.population, self.population.best_policy()
+        best = population.best()
+        if policy is not None:
+            self.folder.write_bytes(BEST_POLICY, policy.to_json().encode())
+        result = {
+            "status": status,
+            **more,
+            "search": population.space.config.search,
+            "score": population.space.config.score,
+            "best": best["trial"] if best else None,
+            "best_score": _finite(best["score"]) if best else None,
+            "best_policy_sha256": policy.sha256 if policy else None,
+            "weights_sha256": best["weights_sha256"] if best else None,
+            "ancestry": population.ancestry(best["trial"]) if best else [],
+            "rounds": population.round,
+            "num_exploits": len(population.journal.lineage),
+            "trials": [_row(row) for row in population.standings(population.round)],
+            **self.identity,
+            "wall_s": time.time() - self.started,
+        }
+        self.folder.write_json("explore.json", result)
+        return result
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    kept = (
+        "trial",
+        "round",
+        "position",
+        "test_accuracy",
+        "test_loss",
+        "settings",
+        "lr",
+        "weights_sha256",
+        "optimizer_sha256",
+    )
+    return {**{name: row[name] for name in kept}, "score": _finite(row["score"]), "base": row["settings"][BASE]}
+
+
+def _finite(score: float) -> float | None:
+    return None if score == WORST else score

@@ -1,0 +1,205 @@
+"""What trials start with and what may be changed in them: settings by name, their bounds, and the plan that they make.
+
+A trial's settings are plain numbers: `base` (the multiple of the config's base LRs that it started with, never changed),
+`lr` (the factor of the override, 1 at the start), and the other fields that are mutated, under their own names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raylr.config import Config
+from raylr.errors import ConfigError
+from raylr.fields import settings as fields_of
+from raylr.lr import Clock, Policy, examples
+from raylr.lr.fields import nearest
+from raylr.lr.lineage import Bounds, draw
+from raylr.population_config import PopulationConfig
+from raylr.resolve import Hardware, resolve
+from raylr.run_plan import Plan
+from raylr.training.data import DatasetInfo
+
+Settings = dict[str, float]
+LR, BASE = "lr", "base"
+# Fields that may change while a trial trains: those that bend neither its clock nor its data nor its model's shape.
+MUTABLE_SECTIONS = ("optimizer", "loss", "guard", "model")
+OWN = set(PopulationConfig.model_fields) - set(Config.model_fields)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The settings that a population searches, and how they become a trial's plan and policy."""
+
+    config: PopulationConfig
+    dataset: DatasetInfo
+    hardware: Hardware
+    plan: Plan
+    policy: Policy
+    bounds: Mapping[str, Bounds]  # of what is mutated: `lr` and fields
+    burn_in: int  # rounds before which nothing is copied
+
+    @classmethod
+    def of(cls, config: PopulationConfig, dataset: DatasetInfo, hardware: Hardware) -> "Space":
+        """The space of a config. Raises ConfigError for fields that cannot be mutated and bounds that cannot hold."""
+        plain_plan, policy = resolve(run_config(config, "1ep"), dataset, hardware)
+        clock = Clock(plain_plan.num_train, plain_plan.total_examples, plain_plan.batch_at(plain_plan.workers[1]))
+        interval = examples(config.interval, clock, "interval")
+        if not clock.global_batch <= interval <= clock.total_examples:
+            rule = (
+                f"shorter than one update of {clock.global_batch}; use 1st or more"
+                if interval < clock.global_batch
+                else f"longer than the run of {clock.total_examples}; use 0.2dur, say"
+            )
+            raise ConfigError(f"interval={config.interval} is {interval} examples, {rule}")
+        plan, _ = resolve(run_config(config), dataset, hardware)
+        burn_in = -(-examples(config.burn_in, clock, "burn_in") // interval)
+        bounds = {LR: config.factor}
+        for field, text in _mutations(config):
+            bounds[field] = Bounds.parse(text, f"mutate: {field}", log=False)
+        space = cls(config, dataset, hardware, plan, policy, bounds, burn_in)
+        space.check()
+        return space
+
+    def check(self) -> None:
+        """Refuse bounds that the config's own values or the fields' rules do not allow."""
+        factor, range_ = self.bounds[LR], self.config.initial
+        if not factor.low <= 1.0 <= factor.high:
+            raise ConfigError(
+                f"factor_bounds={self.config.factor_bounds} must hold 1, the factor that trials start with"
+            )
+        if self.config.perturbations.low > 1 or self.config.perturbations.high < 1:
+            raise ConfigError(
+                f"perturbation_factors={self.config.perturbation_factors} must lead down and up; use 0.8:1.25"
+            )
+        lr_bounds = self.lr_bounds
+        if lr_bounds is not None:
+            peaks = [peak * share for peak in self._peaks() for share in (range_.low, range_.high)]
+            if max(peaks) < lr_bounds.low or min(peaks) > lr_bounds.high:
+                raise ConfigError(
+                    f"lr_bounds={self.config.lr_bounds} hold none of the peak LRs {min(peaks):g} to {max(peaks):g} that "
+                    "trials would start with; change --lr-bounds, --lr.base or --base-range"
+                )
+        for field, bounds in self.bounds.items():
+            if field != LR:
+                for value in (bounds.low, bounds.high):
+                    self.plan_for({BASE: 1.0, LR: 1.0, field: value})
+
+    @property
+    def lr_bounds(self) -> Bounds | None:
+        return Bounds.parse(self.config.lr_bounds, "lr_bounds") if self.config.lr_bounds else None
+
+    def initial(self, index: int) -> Settings:
+        """What trial number `index` starts with; its base LR is bounded by `lr_bounds`."""
+        config, count = self.config, self.config.trials
+        if config.search == "grid":
+            share = index / max(1, count - 1)
+        elif config.search == "random":
+            share = draw(config.seed, "base", index).random()
+        else:  # spread over the range: one in each of as many equal parts
+            order = list(range(count))
+            draw(config.seed, "order").shuffle(order)
+            share = (order[index] + draw(config.seed, "base", index).random()) / count
+        base = config.initial.at(share)
+        if self.lr_bounds is not None:
+            peaks = self._peaks()
+            base = min(max(base, self.lr_bounds.low / min(peaks)), self.lr_bounds.high / max(peaks))
+        start = {BASE: base, LR: 1.0}
+        others = [field for field in self.bounds if field != LR]
+        return start | {field: self.bounds[field].at(draw(config.seed, field, index).random()) for field in others}
+
+    def mutated(self, settings: Mapping[str, float], *what: object) -> Settings:
+        """The settings of a donor, each perturbed or drawn anew inside its bounds; `what` names the occasion."""
+        config, result = self.config, dict(settings)
+        for field, bounds in self.bounds.items():
+            limits = self._limits(settings[BASE]) if field == LR else bounds
+            random = draw(config.seed, "mutate", field, *what)
+            if random.random() < config.resample_probability:
+                result[field] = limits.at(random.random())
+            else:
+                down, up = config.perturbations.low, config.perturbations.high
+                result[field] = limits.perturbed(settings[field], random.choice((down, up)))
+        return result
+
+    def _limits(self, base: float) -> Bounds:
+        """Bounds of the factor for a trial that started with this base LR."""
+        factor, lr = self.bounds[LR], self.lr_bounds
+        if lr is None:
+            return factor
+        peaks = [peak * base for peak in self._peaks()]
+        low, high = max(factor.low, lr.low / min(peaks)), min(factor.high, lr.high / max(peaks))
+        return Bounds(low, max(low, high))
+
+    def _peaks(self) -> list[float]:
+        batch = self.plan.batch_at(self.plan.workers[1])
+        return [schedule.peak(batch) for _, schedule in self.policy.schedules]
+
+    def policy_for(self, settings: Mapping[str, float]) -> Policy:
+        """The LR policy that a trial of these settings starts with."""
+        schedules = [
+            (name, replace(schedule, base_lr=schedule.base_lr * settings[BASE]))
+            for name, schedule in self.policy.schedules
+        ]
+        return replace(self.policy, schedules=tuple(schedules))
+
+    def plan_for(self, settings: Mapping[str, float]) -> Plan:
+        """The plan of a trial of these settings. Raises ConfigError where a field does not take its value."""
+        values = run_config(self.config).model_dump(mode="json")
+        for field in self.bounds:
+            if field in settings and field != LR:
+                *sections, leaf = field.split(".")
+                section = values
+                for name in sections:
+                    section = section[name]
+                section[leaf] = settings[field]
+        plan, _ = resolve(Config(**values), self.dataset, self.hardware)
+        return plan
+
+    def changes_for(self, settings: Mapping[str, float]) -> dict[str, Any]:
+        """The fields of the population's plan that are others in the plan of a trial of these settings."""
+        if len(self.bounds) == 1:
+            return {}
+        common, own = self.plan.model_dump(mode="json"), self.plan_for(settings).model_dump(mode="json")
+        return {name: own[name] for name in own if own[name] != common[name] and name not in ("story", "warnings")}
+
+
+def run_config(config: PopulationConfig, interval: str | None = None) -> Config:
+    """The config of one trial: tested and kept at every interval, on a clock that all trials share."""
+    values = config.model_dump(exclude=OWN)
+    every = {"every": interval or config.interval}
+    values["eval"] |= every
+    values["checkpoint"] |= {**every, "keep": max(3, config.checkpoint.keep)}
+    return Config(**values)
+
+
+def _mutations(config: PopulationConfig) -> list[tuple[str, str]]:
+    """Fields to mutate and the text of their bounds."""
+    found = []
+    for entry in filter(None, (config.mutate or "").replace(" ", "").split(",")):
+        field, sign, bounds = entry.partition("=")
+        if not sign:
+            raise ConfigError(f"mutate={entry} needs bounds; use {entry}=LOW:HIGH")
+        _require_mutable(config, field)
+        found.append((field, bounds))
+    return found
+
+
+def _require_mutable(config: PopulationConfig, field: str) -> None:
+    kinds = {setting.key: setting.kind for setting in fields_of(Config, names=tuple(config.optimizers) or ("NAME",))}
+    mutable = [key for key, kind in kinds.items() if kind == "number" and _section(key) in MUTABLE_SECTIONS]
+    if field in (LR, "lr.base"):
+        raise ConfigError(f"mutate: {field} is changed anyway, by a factor; its bounds are --factor-bounds")
+    if field not in kinds:
+        raise ConfigError(f"mutate: {field} is not a field; use {nearest(field, mutable)}")
+    if field not in mutable:
+        raise ConfigError(f"mutate: {field} cannot change while a trial trains; use one of {', '.join(mutable)}")
+
+
+def _section(key: str) -> str:
+    """`optimizer` of optimizer.momentum and of optimizers.NAME.optimizer.momentum."""
+    return key.split(".")[-2] if "." in key else ""
+
+
+def plain(space: Space) -> dict[str, Any]:
+    """What makes a population the same one: its space and its search, without what may change between two starts."""
+    free = {"name", "storage", "fresh", "address", "failure", "checkpoint", "workers", "cpus_per_worker"}
+    return space.config.model_dump(mode="json", exclude=free)

@@ -1,0 +1,130 @@
+"""The loop of one rank of a trial: it trains as any run does, and at every interval asks what to do next.
+
+At the first update boundary at or after a multiple of the interval a trial has been tested and kept in a checkpoint. Then
+each of its ranks asks for the decision of that round. An exploit loads the donor's checkpoint of the same round: weights,
+optimizer state, BatchNorm statistics, tally, position, base policy and overrides; then the new factor is set on it.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from raylr.errors import RaylrError
+from raylr.lr import Override, Policy
+from raylr.run_plan import Plan
+from raylr.storage import Folder, run_folder
+from raylr.training import checkpoint
+from raylr.training.data import Dataset
+from raylr.training.ddp import trainer_for
+from raylr.training.loop import Loop, is_due
+from raylr.training.seat import Formation, Seat
+
+
+class Asks(Protocol):
+    """Where a trial's ranks report and are told what to do."""
+
+    def report(self, row: dict[str, Any]) -> None:
+        """Say how the trial stands after a round, or what a rank has done; must neither block nor fail."""
+
+    def decision(self, number: int) -> dict[str, Any]:
+        """What this trial does after the round; waits until it is known."""
+
+
+class TrialLoop(Loop):
+    """One rank's part of a trial. `changes` are the fields of the population's plan that are this trial's own."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        changes: Mapping[str, Any],
+        policy: Policy,
+        dataset: Dataset,
+        seat: Seat,
+        folder: Folder,
+        asks: Asks,
+    ) -> None:
+        self.common, self.changes, self.asks = plan, dict(changes), asks
+        plan = changed(plan, changes)
+        super().__init__(trainer_for(plan)(plan, policy, dataset), seat, folder)
+        self.round, self.decided_at = 0, 0  # the last round that was decided, and where
+
+    def _advance(self, formation: Formation) -> str | None:
+        """As every loop, but at the end of an interval, once all that is due was done there, wait for the decision."""
+        position, tally = self.trainer.position, self.tally
+        ended = not self.trainer.fits(formation.group.size)
+        is_kept = position == tally.evaluated_at == tally.checkpointed_at
+        if is_kept and is_due(position, self.decided_at, self.plan.eval_every, ended):
+            return self._end_round(formation, ended)
+        return super()._advance(formation)
+
+    def _update(self, formation: Formation) -> str | None:
+        """A trial that diverges time and again is not stopped: it counts as the worst, and may become another's copy."""
+        status = super()._update(formation)
+        return None if status == "diverged" else status
+
+    def _end_round(self, formation: Formation, ended: bool) -> str | None:
+        number, position = self.round + 1, self.trainer.position
+        if self._writes(formation):
+            self.checkpoints.wait()
+            self.asks.report({"kind": "report", "round": number, "ended": ended, **self._standing()})
+        decision = {"do": "train"} if ended else self.asks.decision(number)
+        if decision["do"] == "stop":
+            return "stopped"
+        if decision["do"] == "exploit":
+            self._exploit(decision)
+        self.round, self.decided_at = number, position
+        return None
+
+    def _standing(self) -> dict[str, Any]:
+        tally, trainer = self.tally, self.trainer
+        lost = trainer.guard.exhausted
+        return {
+            "position": trainer.position,
+            "test_accuracy": None if lost else tally.test_accuracy,
+            "test_loss": None if lost else tally.test_loss,
+            "lr": self.last.lr if self.last else {},
+            "weights_sha256": trainer.weights_sha256(),
+            "optimizer_sha256": trainer.optimizer_sha256(),
+            "overrides": [vars(entry) for entry in trainer.policy.overrides],
+            "train_s": tally.total_train_s,
+        }
+
+    def _exploit(self, decision: Mapping[str, Any]) -> None:
+        """Become the donor, and go on under the decided factor and changes. No process restarts."""
+        position, donor = self.trainer.position, run_folder(self.folder.storage, decision["donor"])
+        state = checkpoint.read(donor, f"{position:012d}")
+        state["trial"] = {**state["trial"], "changes": decision["changes"]}
+        self.load(state)
+        hashes = {"weights_sha256": self.trainer.weights_sha256(), "optimizer_sha256": self.trainer.optimizer_sha256()}
+        for name, value in hashes.items():
+            if value != decision[name]:
+                raise RaylrError(f"{name} after the exploit of {decision['donor']} is {value}, not {decision[name]}")
+        factor = Override(position, decision["factor"], 0, "*", "pbt")
+        self.trainer.policy = self.trainer.policy.with_overrides(factor)
+        what = {"round": decision["round"], "donor": decision["donor"], "factor": decision["factor"], **hashes}
+        self.event("exploit", pid=os.getpid(), **what)
+        self.asks.report({"kind": "exploited", "at": time.time(), "pid": os.getpid(), "position": position, **what})
+
+    def state(self) -> dict[str, Any]:
+        """The run's state, and what a trial has beside it: its base policy, its changes, the last round decided."""
+        base = replace(self.trainer.policy, overrides=())
+        own = {"round": self.round, "decided_at": self.decided_at, "policy": base.to_json(), "changes": self.changes}
+        return {**super().state(), "trial": own}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a state that `state` gave. Where its changes are others, the trainer is built anew, in place."""
+        own = state["trial"]
+        self.round, self.decided_at = own["round"], own["decided_at"]
+        if own["changes"] != self.changes:
+            self.changes, old = own["changes"], self.trainer
+            self.plan = changed(self.common, self.changes)
+            self.trainer = trainer_for(self.plan)(self.plan, old.policy, old.dataset)
+        self.trainer.policy = Policy.from_json(own["policy"])
+        super().load(state)
+
+
+def changed(plan: Plan, changes: Mapping[str, Any]) -> Plan:
+    """The plan with other values of some fields."""
+    return Plan.model_validate({**plan.model_dump(mode="json"), **changes})
