@@ -1,10 +1,13 @@
 """Runs on real Ray that are disturbed by real signals, and by hands: the result is the undisturbed one's."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +95,37 @@ def test_a_run_on_an_object_store_is_the_same_though_its_writer_is_killed(where,
         assert undisturbed(folder.read_rows(file)) == undisturbed(rows(expected[1], file))
     assert out.splitlines()[-2] == f"run folder: {bucket}/stored"
     assert not folder.exists(".ray")
+
+
+def left_of_driver(pid):
+    """Processes and temporary files of the run of a driver."""
+    word = f"raylr-run-{pid}-"
+    files = [path.name for path in Path(tempfile.gettempdir()).glob(f"{word}*")]
+    return [one for one in filter(str.isdigit, os.listdir("/proc")) if word.encode() in said_by(one)], files
+
+
+def said_by(pid):
+    """The command line and the environment of a process; nothing when it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+    return b""
+
+
+def test_nothing_is_left_after_ctrl_c_and_after_the_start_that_follows_a_killed_driver(where, expected):
+    run = start(where, "interrupted", 2)
+    wait_until(ledger_is_longer_than(where / "interrupted", 5), "5 updates")
+    assert left_of_driver(run.process.pid)[0]
+    run.signal(signal.SIGINT)
+    code, _, err = run.end()
+    assert code == 143, err
+    assert left_of_driver(run.process.pid) == ([], [])
+    killed = start(where, "interrupted", 1)
+    wait_until(lambda: kinds(where / "interrupted").count("restart") == 1, "a resume")
+    killed.signal(signal.SIGKILL)
+    killed.end()
+    last = start(where, "interrupted", 3)
+    code, out, err = last.end()
+    assert code == 0, err
+    assert_same(where, "interrupted", json.loads(out.splitlines()[-1]), expected)
+    assert left_of_driver(killed.process.pid) == ([], [])
+    assert left_of_driver(last.process.pid) == ([], [])
