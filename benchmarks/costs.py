@@ -1,4 +1,4 @@
-"""Small costs: a policy evaluation and a ledger row in microseconds, and the memory of a worker.
+"""Small costs: a policy evaluation, a ledger row, the guard and a checkpoint as the loop feels it; a worker's memory.
 
 The memory is that of the two workers of a run of `raylr train` over --epochs, read from the kernel while they train: the
 peak of the whole process, its proportional share, and what of the mapped images is its own (0: nothing was copied).
@@ -65,6 +65,47 @@ def ledger_row() -> Row:
         return {"microseconds": microseconds(lambda: rows.append(ledger_row(update, 50_000)))}
 
 
+def update_costs() -> Row:
+    """Milliseconds of an update of cnn-small at batch 512 by one process, of the guard's part of it, and of a checkpoint.
+
+    The guard's part: the gradient's norm, its judgement, and the snapshot, shared out over the updates between two. The
+    checkpoint: what the loop waits for until the writing thread has it.
+    """
+    import torch
+
+    from raylr.config import Config
+    from raylr.planning import plan
+    from raylr.training.checkpoint import Writer
+    from raylr.training.data import load, prepare
+    from raylr.training.group import Group
+    from raylr.training.trainer import Trainer
+
+    torch.set_num_threads(1)
+    config = Config.model_validate({"data": {"source": "synthetic", "train_examples": 4096, "test_examples": 100}})
+    prepare(config.data)
+    made, policy = plan(config)
+    trainer, group = Trainer(made, policy, load(config.data)), Group()
+    trainer.keep_first_snapshot()
+    gradient = trainer.result[: trainer.num_weights]
+    interval = made.guard.snapshot_every // 512
+    with tempfile.TemporaryDirectory() as storage:
+        folder = run_folder(storage, "run")
+        folder.create()
+        writer = Writer(folder, 3)
+        stalls = []
+        for _ in range(NUM_REPEATS):
+            stalls.append(timeit.timeit(lambda: writer.start(trainer.state()), number=1))
+            writer.wait()
+    update = min(timeit.repeat(lambda: trainer.update(group, False), number=4, repeat=NUM_REPEATS)) / 4
+    judging = timeit.timeit(lambda: trainer.guard.has_diverged(2.0, float(gradient.norm())), number=200) / 200
+    keeping = min(timeit.repeat(lambda: trainer.guard.keep(0, trainer._tensors()), number=5, repeat=NUM_REPEATS)) / 5
+    return {
+        "update_ms": 1e3 * update,
+        "guard_ms": 1e3 * (judging + keeping / interval),
+        "checkpoint_ms": 1e3 * sorted(stalls)[len(stalls) // 2],
+    }
+
+
 def memory(data: str, epochs: float, out: Path) -> Row:
     """What the kernel says of the workers of a run: the highest values of all that were read."""
     from raylr.running.driver import train
@@ -114,10 +155,18 @@ def main() -> None:
     ]
     rows.append(["row of the ledger, made and written", cell(store, "ledger", ledger_row), "< 50"])
     times = common.table(["microseconds", "mean", "goal"], rows)
+    costs = store.measured({"what": "update"}, update_costs)
+    share = f"{costs['guard_ms'] / costs['update_ms']:.2%}"
+    of_update = [
+        ["update of cnn-small, batch 512, one process", f"{costs['update_ms']:.1f}", ""],
+        ["guard, per update", f"{costs['guard_ms']:.3f}", f"{share} of the update; goal < 1 %"],
+        ["checkpoint, as the loop feels it", f"{costs['checkpoint_ms']:.1f}", "the copy; a thread writes it"],
+    ]
     workers = store.measured({"what": "memory"}, memory, arguments.data, arguments.epochs, out)
     sizes = [[name, f"{value:,.1f}"] for name, value in workers["megabytes"].items()]
     count = f"Times: the lowest of {NUM_REPEATS} means of {NUM_CALLS:,} calls. Memory: the higher one of 2 workers, cnn-small"
-    text = f"{times}\n\n{common.table(['memory of a worker', 'MB'], sizes)}\n\n{common.conditions(count)}"
+    parts = common.table(["milliseconds", "", ""], of_update)
+    text = f"{times}\n\n{parts}\n\n{common.table(['memory of a worker', 'MB'], sizes)}\n\n{common.conditions(count)}"
     common.report("costs", text, arguments.write)
 
 
