@@ -4,11 +4,13 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from raylr.errors import ConfigError
+from raylr.running.cluster_processes import MARK, end
 
 PREFIX = "raylr-run-"
 # Set before Ray is imported. Seconds between the controller's looks at the workers; Ray's default is 2.
@@ -33,18 +35,48 @@ def set_up() -> None:
 
 @contextlib.contextmanager
 def named_cluster(address: str) -> Iterator[None]:
-    """Connect to the cluster at `address`. Raises ConfigError when it does not answer."""
+    """Connect to the cluster at `address`. Raises ConfigError when it does not answer or does not let us in."""
     set_up()
+    _refuse_closed_doors(address)
     import ray
+    import ray.exceptions
 
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ConfigError(f"address={address} does not answer as a Ray cluster: {first_line(error)}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _refuse_closed_doors(address: str) -> None:
+    """Raise ConfigError where nothing listens or the token is not the cluster's.
+
+    Ray alone would try for half a minute, and complain at every try. Touches private names of Ray 2.60.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(f"address={address} does not answer: {error.strerror or error}") from error
+    import grpc  # type: ignore[import-untyped]
+    from ray._private.gcs_utils import create_gcs_channel
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    with create_gcs_channel(address) as channel:
+        door = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        try:
+            door.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=30)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise ConfigError(
+                    f"address={address} does not take the token; RAY_AUTH_TOKEN_PATH must name the file with the cluster's"
+                ) from error
+            raise ConfigError(f"address={address} does not answer as a Ray cluster: {error.details()}") from error
 
 
 @contextlib.contextmanager
@@ -56,7 +88,7 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    with _environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}):
+    with _environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), MARK: folder.name}):
         import ray
 
         try:
@@ -67,14 +99,16 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+            end(folder.name)
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clear_what_dead_drivers_left() -> None:
-    """Remove the temporary folders of drivers that were killed; a folder's name says whose it is."""
+    """End the processes of drivers that were killed and remove their temporary folders, whose names say whose they are."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}[0-9]*-*"):
         driver = folder.name.removeprefix(PREFIX).partition("-")[0]
         if driver.isdigit() and not Path("/proc", driver).exists() and folder.owner() == Path.home().owner():
+            end(folder.name)
             shutil.rmtree(folder, ignore_errors=True)
 
 
