@@ -1,5 +1,7 @@
 """The configs that ship in jobs/: each is accepted as it stands and gives the curve that its comment promises."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import yaml
 from raylr.lr import Policy
 from raylr.resolve import Hardware, resolve
 from raylr.run_plan import Plan
+from raylr.running.gauges import LR, MEANINGS
 from raylr.settings import load_config
 from raylr.training.data import DatasetInfo
 
@@ -62,3 +65,11 @@ def test_every_recipe_is_plain_sgd_with_momentum():
     for name in recipes:
         sgd = resolved(name)[0].optimizers["sgd"]
         assert (sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.9, False, 0.0)
+
+
+def test_the_dashboard_shows_every_gauge_and_no_other():
+    dashboard = json.loads((JOBS / "grafana.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert {name for text in asked for name in re.findall(r"ray_(\w+)\{", text)} == {*MEANINGS, LR}
+    for panel in dashboard["panels"]:
+        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24

@@ -6,8 +6,6 @@ place to another would stand still beside the new ones for as long as it lives. 
 
 from typing import Any
 
-from ray.util.metrics import Gauge
-
 MEANINGS = {
     "raylr_train_loss": "mean training loss since the last evaluation",
     "raylr_train_accuracy": "share of right answers on the training examples between the last two evaluations, 0 to 1",
@@ -25,6 +23,8 @@ class Gauges:
     """One run's gauges; called with the events that the run publishes."""
 
     def __init__(self, run: str) -> None:
+        from ray.util.metrics import Gauge
+
         self.run = run
         self.gauges = {name: Gauge(name, description=text, tag_keys=("run",)) for name, text in MEANINGS.items()}
         self.lr = Gauge(LR, description="learning rate of the last update", tag_keys=("run", "optimizer"))
