@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raylr.config import Config
     from raylr.errors import ConfigError, RaylrError
+    from raylr.launching import train
     from raylr.lr import Policy
     from raylr.planning import plan
     from raylr.population_config import PopulationConfig
-    from raylr.running.driver import RunResult, train
+    from raylr.running.driver import RunResult
     from raylr.running.population.driver import PopulationResult, explore
     from raylr.settings import load_config
     from raylr.training.bridge import drive
@@ -34,7 +35,7 @@ _HOMES = {
     "load": "raylr.training.trained",
     "load_config": "raylr.settings",
     "plan": "raylr.planning",
-    "train": "raylr.running.driver",
+    "train": "raylr.launching",
 }
 
 __all__ = [

@@ -146,7 +146,7 @@ def _schedule(part: Part, clock: Clock) -> tuple[Schedule, str]:
     """The schedule of one optimizer, and why its warmup is so long."""
     lr, tuned = part.lr, TUNED[part.optimizer.name]
     scaling = lr.scaling or tuned.scaling
-    if scaling == "sde" and part.optimizer.name in ("sgd", "muon"):
+    if scaling == "sde" and part.optimizer.name in ("sgd", "lars", "muon"):
         raise ConfigError(
             f"{part.prefix}lr.scaling=sde is the rule of adam, adamw and rmsprop; "
             f"use {tuned.scaling} with {part.optimizer.name}"

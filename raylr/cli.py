@@ -33,8 +33,8 @@ def train(config: Config) -> int:
     raylr train config.yaml --epochs 16 --workers 4
     raylr train --lr.base 0.2 --lr.shape "step(every=4ep, gamma=0.5)" --name steps
     """
+    from raylr.launching import train
     from raylr.reporting.progress import Display
-    from raylr.running.driver import train
 
     with Display() as display:
         result = train(config, display)

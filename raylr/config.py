@@ -21,6 +21,7 @@ Epochs = Annotated[float, "epochs"]
 FailureMode = Literal["continue", "restart"]
 Scaling = Literal["none", "linear", "sqrt", "legw", "sde"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "lars", "muon"]
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 MODELS = ("cnn-small", "cnn-medium", "cnn-large", "resnet18", "vit-small")
 
 
@@ -85,7 +86,7 @@ class LRConfig(Section):
     base: float | None = Field(None, gt=0, description="LR as tuned at the reference batch [by the optimizer]")
     reference_batch: Examples | None = Field(None, ge=1, description="batch at which it was tuned [by the optimizer]")
     scaling: Scaling | None = Field(
-        None, description="how the LR follows the batch [linear for sgd and lars, sqrt for others]"
+        None, description="how it follows the batch [linear for sgd and lars, sqrt for others]"
     )
     warmup: Duration | None = Field(None, description="the rise to the peak; 0ep is none [longer for a larger batch]")
     warmup_from: Literal["zero", "base"] = Field("zero", description="where the rise starts")
@@ -153,6 +154,9 @@ class Config(Section):
     stretch: bool = Field(False, description="scale the whole policy to --epochs")
     fresh: bool = Field(False, description="start over: an old run of this name is removed")
     address: str | None = Field(None, description="address of a Ray cluster [RAY_ADDRESS, else a local one of its own]")
+    trackers: str | None = Field(
+        None, description="of tensorboard, mlflow, wandb, by commas; or none [tensorboard, where the storage is a path]"
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     batch: BatchConfig = BatchConfig()
@@ -180,6 +184,19 @@ class Config(Section):
             raise ValueError("is one folder's name: no path separators, no leading dot")
         return name
 
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _may_be_a_list(cls, trackers: Any) -> Any:
+        return ",".join(map(str, trackers)) or "none" if isinstance(trackers, list) else trackers
+
+    @field_validator("trackers")
+    @classmethod
+    def _are_known(cls, trackers: str | None) -> str | None:
+        names = [] if trackers in (None, "none") else [name.strip() for name in str(trackers).split(",")]
+        if any(name not in TRACKERS for name in names):
+            raise ValueError(f"must be names of {', '.join(TRACKERS)}, separated by commas, or none")
+        return trackers
+
     @field_validator("optimizers")
     @classmethod
     def _have_plain_names(cls, optimizers: dict[str, GroupConfig]) -> dict[str, GroupConfig]:
@@ -195,6 +212,13 @@ class Config(Section):
         if not (low.isdigit() and (high or low).isdigit() and 1 <= int(low) <= int(high or low)):
             raise ValueError("must be N or MIN:MAX with 1 <= MIN <= MAX, such as 2 or 1:4")
         return workers
+
+    @property
+    def tracker_names(self) -> tuple[str, ...]:
+        """The trackers that hear of the run; by default TensorBoard, which appends to files of the run's folder."""
+        if self.trackers is None:
+            return () if "://" in self.storage else ("tensorboard",)
+        return () if self.trackers == "none" else tuple(name.strip() for name in self.trackers.split(","))
 
     @property
     def num_workers(self) -> tuple[int, int]:

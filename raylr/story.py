@@ -79,6 +79,7 @@ def _optimizer(part: Part, plan: Plan) -> Reason:
     chosen = plan.optimizers[part.name]
     details = {
         "sgd": f"momentum {chosen.momentum:g}" + (" (Nesterov)" if chosen.nesterov else ""),
+        "lars": f"layer by layer, momentum {chosen.momentum:g}" + (" (Nesterov)" if chosen.nesterov else ""),
         "rmsprop": f"smoothing {chosen.beta2:g}, momentum {chosen.momentum:g}",
     }.get(chosen.kind, f"betas {chosen.beta1:g}, {chosen.beta2:g}" + (", amsgrad" if chosen.amsgrad else ""))
     where = "" if chosen.decay_norms_and_biases else ", none on norms and biases"

@@ -116,7 +116,7 @@ def test_the_help_of_train_has_every_field_with_its_default(capsys: pytest.Captu
     _, out, _ = run(capsys, "train", "--help")
     text = " ".join(out.split())
     assert "--batch.global-size EXAMPLES per update, over all workers [512]" in text
-    assert "--optimizer.[no-]nesterov of sgd and muon [yes]" in text
+    assert "--optimizer.[no-]nesterov of sgd, lars and muon [yes]" in text
     assert "--failure.stall-s SECONDS a collective that takes longer counts as a lost worker [120.0]" in text
     assert "--optimizers.NAME.match TEXT names of its parameters" in text
     assert "--optimizers.NAME.lr.* as --lr.*" in text

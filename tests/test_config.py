@@ -1,6 +1,7 @@
 """The config tree: YAML, flags and Python give the same values and the same one-line refusals."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,11 +146,32 @@ def test_described_defaults_are_those_of_the_table() -> None:
     assert found["batch.global_size"] == str(GLOBAL_BATCH)
     assert found["epochs"] == f"{EPOCHS:g}, or the policy's"
     assert found["lr.shape"] == SHAPE
-    assert found["lr.scaling"] == "linear for sgd, sqrt for others"
+    assert found["lr.scaling"] == "linear for sgd and lars, sqrt for others"
     assert {name: tuned.scaling for name, tuned in TUNED.items()} == {
         "sgd": "linear",
         "adam": "sqrt",
         "adamw": "sqrt",
+        "lars": "linear",
         "muon": "sqrt",
         "rmsprop": "sqrt",
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({}, ("tensorboard",)),
+        ({"storage": "s3://bucket/runs"}, ()),
+        ({"trackers": "none"}, ()),
+        ({"trackers": "tensorboard, mlflow"}, ("tensorboard", "mlflow")),
+        ({"trackers": ["mlflow", "wandb"]}, ("mlflow", "wandb")),
+        ({"trackers": []}, ()),
+    ],
+)
+def test_trackers_are_names_by_commas_or_a_list(given: dict[str, Any], names: tuple[str, ...]) -> None:
+    assert Config(**given).tracker_names == names
+
+
+def test_a_tracker_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trackers=comet must be names of tensorboard, mlflow, wandb, separated by"):
+        Config(trackers="comet")

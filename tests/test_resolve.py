@@ -1,6 +1,7 @@
 """What a config is resolved to: numbers worked out by hand, and every refusal."""
 
 import doctest
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -336,3 +337,11 @@ def test_a_policy_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"policy=.*bytes\.json cannot be read \(not text\)"):
         resolved(policy=str(tmp_path / "bytes.json"))
+
+
+def test_an_optimizer_of_an_extra_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(
+        ConfigError, match=r'optimizer.name=lars needs a package .*; pip install "raylr\[lars\]", or use'
+    ):
+        resolved(optimizer__name="lars")

@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,6 @@ from raylr.reporting.recorded import METRICS, leaves
 from raylr.reporting.tensorboard import TensorBoard
 from raylr.storage import Folder
 
-Listener = Callable[[dict[str, Any]], None]
 REMOTE_INTERVAL_S = 5.0  # between two points of progress that go over a network
 PARAMS_AT_ONCE = 100  # of MLflow's log_batch
 MOST_LETTERS = 500  # of a parameter or a tag in MLflow
@@ -161,18 +160,32 @@ SINKS: dict[str, tuple[type[Sink], float]] = {
 }
 
 
-def trackers_for(names: Sequence[str], run_dir: Path) -> list[Listener]:
-    """Return a tracker for each name: tensorboard, mlflow, wandb.
+class Trackers:
+    """The named trackers of one run; they are made when the run's folder is known.
 
-    Raises ConfigError for another name, and for one whose package is not installed.
+    Raises ConfigError for a name that is not known, for one whose package is not installed, and for a storage that is no
+    path: trackers keep files, or at least their ids, in the run's folder.
     """
-    for name in names:
-        if name not in SINKS:
-            raise ConfigError(f"trackers={name} is not known; choose of {', '.join(SINKS)}")
-        if name != "tensorboard" and not _is_installed(name):
-            raise ConfigError(f'trackers={name} needs a package that is not installed; pip install "raylr[{name}]"')
-    found = [(name, *SINKS[name]) for name in dict.fromkeys(names)]
-    return [Tracker(name, sink(), run_dir, interval_s) for name, sink, interval_s in found]
+
+    def __init__(self, names: Sequence[str], storage: str) -> None:
+        for name in names:
+            if name not in SINKS:
+                raise ConfigError(f"trackers={name} is not known; choose of {', '.join(SINKS)}")
+            if name != "tensorboard" and not _is_installed(name):
+                raise ConfigError(f'trackers={name} needs a package that is not installed; pip install "raylr[{name}]"')
+        if names and "://" in storage:
+            raise ConfigError(
+                f"trackers={','.join(names)} writes into the run's folder, and storage={storage} is no path; use trackers=none"
+            )
+        self.names = tuple(dict.fromkeys(names))
+        self._told: list[Tracker] = []
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["kind"] == "plan":
+            run_dir = Path(event["run_dir"])
+            self._told = [Tracker(name, SINKS[name][0](), run_dir, SINKS[name][1]) for name in self.names]
+        for tracker in self._told:
+            tracker(event)
 
 
 def _is_installed(package: str) -> bool:

@@ -69,11 +69,16 @@ def _build(plan: OptimizerPlan, named: Named) -> Optimizer:
             return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=plan.eps, amsgrad=plan.amsgrad)
         case "rmsprop":
             return torch.optim.RMSprop(groups, lr=0.0, alpha=plan.beta2, eps=plan.eps, momentum=plan.momentum)
+        case "lars":
+            from timm.optim.lars import Lars  # an extra of the package
+
+            layers = [{**group, "always_adapt": group["params"] is decayed} for group in groups]
+            return Lars(layers, lr=0.0, momentum=plan.momentum, nesterov=plan.nesterov and plan.momentum > 0)
         case "muon":
             _require_matrices(plan.match, named)
             settings = {"momentum": plan.momentum, "nesterov": plan.nesterov, "weight_decay": plan.weight_decay}
             return FilterMuon([{"params": named}], lr=0.0, **settings)  # type: ignore[arg-type]
-    raise ConfigError(f"optimizer.name={plan.kind} is not known; use sgd, adam, adamw, rmsprop or muon")
+    raise ConfigError(f"optimizer.name={plan.kind} is not known; use sgd, adam, adamw, rmsprop, lars or muon")
 
 
 def _require_matrices(match: str, named: Named) -> None:

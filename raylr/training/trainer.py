@@ -160,7 +160,7 @@ class Trainer:
         momentum = self.policy.momentum(self.position, batch, name)
         if momentum is None:
             return {}
-        return {"momentum": momentum} if plan.kind in ("sgd", "rmsprop", "muon") else {"betas": (momentum, plan.beta2)}
+        return {"betas": (momentum, plan.beta2)} if plan.kind in ("adam", "adamw") else {"momentum": momentum}
 
     def _leaf(self, node: Node) -> Tensor | None:
         """The gradient, BatchNorm statistics, loss and right answers of one micro-batch, in one flat buffer."""

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from raylr.config import TRACKERS
 from raylr.errors import ConfigError
 from raylr.reporting.tensorboard import EventFile
-from raylr.reporting.trackers import Listener, Tracker, trackers_for
+from raylr.reporting.trackers import SINKS, Tracker, Trackers
 from raylr.resolve import Hardware, resolve
 from raylr.settings import load_config
 from raylr.training.data import DatasetInfo
@@ -36,16 +37,16 @@ def finished(**more: Any) -> dict[str, Any]:
     return {"kind": "finished", "result": result(**more), "run_dir": "runs/one"}
 
 
-def tell(tracker: Listener, *events: dict[str, Any]) -> None:
+def tell(tracker: Tracker | Trackers, *events: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="the tracker")
         for one in events:
             tracker(one)
 
 
-def only(name: str, run_dir: Path) -> Listener:
-    (tracker,) = trackers_for([name, name], run_dir)
-    return tracker
+def only(name: str, run_dir: Path) -> Tracker:
+    sink, interval_s = SINKS[name]
+    return Tracker(name, sink(), run_dir, interval_s)
 
 
 @pytest.fixture
@@ -106,8 +107,8 @@ def test_neither_torch_nor_tensorboard_is_imported_for_event_files(tmp_path: Pat
     import subprocess
     import sys
 
-    code = "import sys; from raylr.reporting.trackers import trackers_for; from pathlib import Path\n"
-    code += f"(one,) = trackers_for(['tensorboard'], Path({str(tmp_path)!r})); one({progress(5)})\n"
+    code = "import sys; from raylr.reporting.trackers import TensorBoard, Tracker; from pathlib import Path\n"
+    code += f"Tracker('tensorboard', TensorBoard(), Path({str(tmp_path)!r}))({progress(5)})\n"
     code += "print({'torch', 'tensorboard', 'tensorboardX', 'ray'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
     assert list((tmp_path / "tensorboard").iterdir())
@@ -157,13 +158,29 @@ def test_progress_over_a_network_is_told_now_and_then_and_metrics_always(tmp_pat
     assert sink.steps == [5, 10, 20]
 
 
-def test_a_tracker_that_is_not_known_or_not_installed_is_refused(tmp_path: Path) -> None:
+def test_the_trackers_of_a_run_are_told_once_each_from_the_plan_on(tmp_path: Path, board: Any) -> None:
+    tell(
+        Trackers(["tensorboard", "tensorboard"], "runs"), {**STARTED, "run_dir": str(tmp_path)}, progress(5), finished()
+    )
+    assert scalars(board(), "lr") == [(5, 0.25)]
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+def test_trackers_that_cannot_be_are_refused_before_the_run() -> None:
     with pytest.raises(ConfigError, match="trackers=comet is not known; choose of tensorboard, mlflow, wandb"):
-        trackers_for(["tensorboard", "comet"], tmp_path)
+        Trackers(["tensorboard", "comet"], "runs")
+    with pytest.raises(
+        ConfigError, match=r"trackers=tensorboard writes into .* storage=s3://here is no path; use trackers=none"
+    ):
+        Trackers(["tensorboard"], "s3://here")
     if importlib.util.find_spec("wandb") is None:
         message = r'trackers=wandb needs a package that is not installed; pip install "raylr\[wandb\]"'
         with pytest.raises(ConfigError, match=message):
-            trackers_for(["wandb"], tmp_path)
+            Trackers(["wandb"], "runs")
+
+
+def test_the_config_knows_the_trackers_that_there_are() -> None:
+    assert tuple(SINKS) == TRACKERS
 
 
 def test_mlflow_finds_a_run_in_its_local_store_and_continues_it(

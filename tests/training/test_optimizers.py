@@ -108,7 +108,9 @@ def test_a_parameter_without_exactly_one_optimizer_is_refused(matches, message):
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ConfigError, match=r"optimizer.name=lamb is not known; use sgd, adam, adamw, rmsprop or muon"):
+    with pytest.raises(
+        ConfigError, match=r"optimizer.name=lamb is not known; use sgd, adam, adamw, rmsprop, lars or muon"
+    ):
         build_optimizers(model(), {"main": plan(kind="lamb")})
 
 
@@ -118,6 +120,28 @@ def moved(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, gradients: 
         parameter.grad = torch.empty_like(parameter).copy_(gradient)
         optimizer.step()
     return parameter.detach()
+
+
+def test_lars_moves_a_layer_by_a_share_of_its_own_norm_and_norms_and_biases_as_sgd_does():
+    """By hand, for the first update: w - LR x 0.001 |w| / (|g| + decay |w|) x (g + decay w); the rest is b - LR x g."""
+    pytest.importorskip("timm", reason="the extra raylr[lars] is not installed")
+    layer = nn.Linear(2, 1)
+    for parameter, value, gradient in ((layer.weight, [[3.0, 4.0]], [[0.6, -0.8]]), (layer.bias, [1.0], [0.5])):
+        parameter.data, parameter.grad = torch.tensor(value), torch.tensor(gradient)
+    optimizer = build_optimizers(layer, {"main": plan(kind="lars", nesterov=False, weight_decay=0.1)})["main"]
+    for group in optimizer.param_groups:
+        group["lr"] = 2.0
+    optimizer.step()
+    trust = 0.001 * 5.0 / (1.0 + 0.1 * 5.0)
+    expected = [[3.0 - 2 * trust * (0.6 + 0.3), 4.0 - 2 * trust * (-0.8 + 0.4)]]
+    torch.testing.assert_close(layer.weight.data, torch.tensor(expected))
+    torch.testing.assert_close(layer.bias.data, torch.tensor([0.0]))
+
+
+def test_lars_without_weight_decay_still_scales_by_layer():
+    pytest.importorskip("timm", reason="the extra raylr[lars] is not installed")
+    groups = build_optimizers(model(), {"main": plan(kind="lars", weight_decay=0.0)})["main"].param_groups
+    assert [group["always_adapt"] for group in groups] == [True, False]
 
 
 def test_muon_moves_filters_as_torchs_moves_the_matrix_of_them():
