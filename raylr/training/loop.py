@@ -132,7 +132,7 @@ class Loop:
             if order["kind"] == "lr":
                 self._override("user", order["factor"], order["for_examples"], order["number"])
             elif order["kind"] == "checkpoint":
-                self._checkpoint(number=order["number"])
+                self._checkpoint(**{name: order[name] for name in ("number", "cause") if name in order})
         kinds = {order["kind"] for order in orders}
         return "stopped" if "stop" in kinds else "rejoin" if "rejoin" in kinds else None
 

@@ -68,7 +68,9 @@ def kill(member: dict[str, Any]) -> None:
     os.kill(member["pid"], signal.SIGKILL)
 
 
-def start(where: Path, name: str, workers: int, *flags: str, storage: str | None = None, **environment: str) -> Command:
+def start(
+    where: Path, name: str, workers: int | str, *flags: str, storage: str | None = None, **environment: str
+) -> Command:
     """The small run by the real command."""
     fixed = ["--storage", storage or str(where), "--precision", "fp32", "--workers", str(workers), "--name", name]
     return Command("train", *SMALL, str(where / "cache"), *fixed, *flags, cwd=where, **environment)
