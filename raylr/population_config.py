@@ -7,14 +7,14 @@ from pydantic import Field, field_validator
 from raylr.config import Config, Duration
 from raylr.lr.lineage import Bounds
 
-Search = Literal["pbt", "grid", "random"]
+Search = Literal["pbt", "fire", "asha", "grid", "random"]
 Multiples = Annotated[str, "LOW:HIGH"]
 
 
 class PopulationConfig(Config):
     trials: int = Field(4, ge=1, le=10_000, description="members of the population, all at once")
     interval: Duration = Field("1ep", description="trials are tested, kept and compared at each multiple")
-    search: Search = Field("pbt", description="pbt changes LRs on the way; the others choose a fixed base LR")
+    search: Search = Field("pbt", description="pbt and fire change LRs on the way; the others choose a fixed base LR")
     synch: bool = Field(True, description="all trials wait for each other at each interval, so that a search repeats")
     score: Literal["test_accuracy", "test_loss"] = Field("test_accuracy", description="what trials are compared by")
     base_range: Multiples = Field("0.25:4", description="base LRs at the start: the config's own times one of these")
@@ -24,6 +24,10 @@ class PopulationConfig(Config):
     quantile_fraction: float = Field(0.25, gt=0, le=0.5, description="share of the trials that copies, and is copied")
     perturbation_factors: str = Field("0.8:1.25", description="what copied settings are multiplied with, down or up")
     resample_probability: float = Field(0.0, ge=0, le=1, description="of drawing a setting anew instead")
+    subpopulations: int = Field(2, ge=2, description="of fire: each is judged by what becomes of it in the one before")
+    evaluators: int | None = Field(None, ge=1, description="of fire: trials that judge the members [a quarter]")
+    eval_rounds: int = Field(10, ge=1, description="of fire: intervals after which an evaluator without success stops")
+    reduction_factor: float = Field(3.0, gt=1, description="of asha: one in so many trials goes on past each rung")
     burn_in: Duration = Field("0ep", description="nothing is copied before")
 
     @field_validator("synch")
@@ -32,6 +36,10 @@ class PopulationConfig(Config):
         if not synch:
             raise ValueError("is not offered: trials that do not wait for each other cannot be repeated; use synch=yes")
         return synch
+
+    @property
+    def num_evaluators(self) -> int:
+        return self.evaluators or max(1, self.trials // 4)
 
     @property
     def initial(self) -> Bounds:

@@ -19,10 +19,10 @@ class Journal:
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
-        self.reports: dict[tuple[int, str], dict[str, Any]] = {}
-        self.lineage: dict[tuple[int, str], dict[str, Any]] = {}
+        self.rounds: dict[int, dict[str, dict[str, Any]]] = {}  # reports by round and trial
         reports, lineage = folder.read_rows("reports.jsonl"), folder.read_rows("lineage.jsonl")
-        self.reports = {(row["round"], row["trial"]): row for row in reports}
+        for row in reports:
+            self._keep(row)
         self.lineage = {(row["round"], row["receiver"]): row for row in lineage}
         self._reports = _reopened(folder, "reports.jsonl", reports)
         self._lineage = _reopened(folder, "lineage.jsonl", lineage)
@@ -30,12 +30,14 @@ class Journal:
 
     def add_report(self, row: Mapping[str, Any]) -> bool:
         """Keep a report; False where it is known already, as after a restart."""
-        key = row["round"], row["trial"]
-        if key in self.reports:
+        if row["trial"] in self.round(row["round"]):
             return False
-        self.reports[key] = dict(row)
+        self._keep(dict(row))
         self._reports.write(_line(row))
         return True
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        self.rounds.setdefault(row["round"], {})[row["trial"]] = row
 
     def add_exploit(self, exploit: Exploit) -> bool:
         """Keep an exploit; False where it is known already."""
@@ -52,7 +54,7 @@ class Journal:
 
     def round(self, number: int) -> dict[str, dict[str, Any]]:
         """The reports of a round, by trial."""
-        return {trial: row for (one, trial), row in self.reports.items() if one == number}
+        return self.rounds.get(number, {})
 
     def exploits(self) -> list[dict[str, Any]]:
         """The exploits in the order of their rounds and receivers."""
@@ -63,7 +65,10 @@ class Journal:
         for rows in (self._reports, self._lineage, self._events):
             rows.close()
         self.folder.write_bytes("lineage.jsonl", b"".join(map(_line, self.exploits())))
-        self.folder.write_bytes("reports.jsonl", b"".join(_line(self.reports[key]) for key in sorted(self.reports)))
+        self.folder.write_bytes("reports.jsonl", b"".join(_line(row) for row in self._sorted()))
+
+    def _sorted(self) -> list[dict[str, Any]]:
+        return [self.rounds[number][trial] for number in sorted(self.rounds) for trial in sorted(self.rounds[number])]
 
 
 def _reopened(folder: Folder, name: str, rows: list[dict[str, Any]]) -> Appender:

@@ -34,6 +34,7 @@ class Population:
         self.names = trial_ids(space.config.seed, space.config.trials)
         self.judge = Judge(space, self.names)
         self.initial = {name: self.judge.settings(name) for name in self.names}
+        self.living = set(self.names)  # without those that the search stopped
         self.round = 0  # the last one that was decided
         self.decisions: dict[tuple[int, str], Decision] = {}
         self.decided_at: dict[int, float] = {}
@@ -64,13 +65,14 @@ class Population:
         """Decide the round after the last decided one, if all trials have reported it."""
         number = self.round + 1
         reports = self.journal.round(number)
-        if len(reports) < len(self.names):
+        if self.living - reports.keys():
             return False
         self.round = number
         if not all(row["ended"] for row in reports.values()):
             decisions = self.judge.decide(number, {name: self.score(row) for name, row in reports.items()})
             self.decided_at[number] = time.time()
             self.decisions |= {(number, name): one for name, one in decisions.items()}
+            self.living -= {name for name, one in decisions.items() if one.do == "stop"}
             self.send([(name, number, self._order(number, one, reports)) for name, one in decisions.items()])
         self.tell({"kind": "round", "round": number, "rows": self.standings(number)})
         return True

@@ -39,7 +39,7 @@ class Results:
 
     def end(self, error: str | None) -> dict[str, Any]:
         """Write and return the result of a population that trains no longer."""
-        statuses = [self.ended.get(name, "failed") for name in self.population.names]
+        statuses = [self.ended.get(name, "failed") for name in sorted(self.population.living)]
         status = next((one for one in ("failed", "stopped") if one in statuses), "complete")
         if status == "failed" and error is not None:
             return self.write(status, reason=error.strip().splitlines()[-1])

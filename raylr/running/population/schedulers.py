@@ -2,22 +2,22 @@
 
 Tune decides who copies whom; nothing of it runs a trial. A trial here is Tune's own `Trial` without a trainable: a
 light proxy in the driver for ranks that train elsewhere, so an exploit pauses, kills and starts nothing.
-Touches private names of Ray 2.60: `_checkpoint_or_exploit`, `_get_new_config`, `_save_trial_state`.
+Touches private names of Ray 2.60: `_checkpoint_or_exploit`, `_get_new_config`.
 """
 
 import contextlib
 import logging
-import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ray.train._internal.session import _TrainingResult
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 
 from raylr.lr.lineage import draw
+from raylr.running.population.fire import WORST, FirePBT
 from raylr.running.population.space import Settings, Space
 
 TIME, SCORE = "round", "score"
@@ -57,7 +57,7 @@ class Trials:
 
 
 class InPlacePBT(PopulationBasedTraining):
-    """Tune's synchronous PBT, with draws that can be repeated, bounds that hold, and NaN as the worst score."""
+    """Tune's synchronous PBT, with draws that can be repeated, bounds that hold, and donors whose score is finite."""
 
     def __init__(self, space: Space) -> None:
         super().__init__(
@@ -74,13 +74,8 @@ class InPlacePBT(PopulationBasedTraining):
         self.space = space
         self.donors: dict[str, str] = {}  # receivers of this round and whom they copy
 
-    def _save_trial_state(self, state: Any, time: int, result: dict[str, Any], trial: Trial) -> float:
-        score = result[SCORE] if math.isfinite(result[SCORE]) else -math.inf
-        saved: float = super()._save_trial_state(state, time, {**result, SCORE: score}, trial)
-        return saved
-
     def _checkpoint_or_exploit(self, trial: Trial, controller: Any, upper: list[Trial], lower: list[Trial]) -> None:
-        finite = [one for one in upper if math.isfinite(self._trial_state[one].last_score)]
+        finite = [one for one in upper if self._trial_state[one].last_score > WORST]
         if trial in lower and not finite:
             return
         with _drawing(draw(self.space.config.seed, "donor", trial.trial_id, trial.last_result[TIME])):
@@ -91,16 +86,33 @@ class InPlacePBT(PopulationBasedTraining):
         return self.space.mutated(donor.config, trial.trial_id, trial.last_result[TIME]), {}
 
 
+def scheduler_for(space: Space, names: Sequence[str]) -> TrialScheduler:
+    """Tune's scheduler for the search that the config names."""
+    config, plan = space.config, space.plan
+    match config.search:
+        case "pbt":
+            return InPlacePBT(space)
+        case "fire":
+            return FirePBT(space, names, TIME, SCORE)
+        case "asha":
+            rounds = plan.total_examples // plan.eval_every
+            grace, factor = max(1, space.burn_in), config.reduction_factor
+            return ASHAScheduler(
+                TIME, SCORE, "max", max_t=max(rounds, 2) + 1, grace_period=grace, reduction_factor=factor
+            )
+    return FIFOScheduler()
+
+
 class Judge:
     """Feeds the scores of whole rounds to a scheduler of Tune and says what each trial does next.
 
     Trials report in the order of their names, so that a round repeats whoever came first.
     """
 
-    def __init__(self, space: Space, names: tuple[str, ...]) -> None:
+    def __init__(self, space: Space, names: Sequence[str]) -> None:
         self.space = space
         self.trials = Trials()
-        self.scheduler: TrialScheduler = InPlacePBT(space) if space.config.search == "pbt" else FIFOScheduler()
+        self.scheduler = scheduler_for(space, names)
         for index, name in enumerate(names):
             trial = self.trials.add(name, space.initial(index))
             trial.status = Trial.PAUSED
@@ -116,16 +128,21 @@ class Judge:
         donors.clear()
         for name in scores:
             trial = self.trials.trials[name]
-            trial.run_metadata.last_result = {TIME: number, SCORE: scores[name]}
+            trial.run_metadata.last_result = {TIME: number, SCORE: max(scores[name], WORST)}
             checkpoint: Any = name  # where the state is; schedulers pass it on and never look inside
             result = _TrainingResult(checkpoint=checkpoint, metrics=trial.last_result)
             trial.run_metadata.checkpoint_manager._latest_checkpoint_result = result
+        decisions = {}
         for name in sorted(scores):
-            self.scheduler.on_trial_result(self.trials, self.trials.trials[name], self.trials.trials[name].last_result)
-        return {
-            name: Decision("exploit" if name in donors else "train", self.settings(name), donors.get(name))
-            for name in scores
-        }
+            trial = self.trials.trials[name]
+            said = self.scheduler.on_trial_result(self.trials, trial, trial.last_result)
+            if said == TrialScheduler.STOP:
+                trial.status = Trial.TERMINATED
+                decisions[name] = Decision("stop", self.settings(name))
+        for name in scores.keys() - decisions.keys():
+            does = "exploit" if name in donors else "train"
+            decisions[name] = Decision(does, self.settings(name), donors.get(name))
+        return decisions
 
 
 @contextlib.contextmanager

@@ -71,6 +71,13 @@ class Space:
             raise ConfigError(
                 f"perturbation_factors={self.config.perturbation_factors} must lead down and up; use 0.8:1.25"
             )
+        config = self.config
+        need = 2 * config.subpopulations + config.num_evaluators
+        if config.search == "fire" and config.trials < need:
+            raise ConfigError(
+                f"trials={config.trials} are too few for fire: {config.subpopulations} sub-populations of two members and "
+                f"{config.num_evaluators} evaluators; use --trials {need}"
+            )
         lr_bounds = self.lr_bounds
         if lr_bounds is not None:
             peaks = [peak * share for peak in self._peaks() for share in (range_.low, range_.high)]

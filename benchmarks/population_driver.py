@@ -1,0 +1,79 @@
+"""What a population costs its driver: CPU time per result and memory, for 4 to 256 trials that a stand-in trains.
+
+    python -m benchmarks.population_driver
+
+The stand-in makes up a score for each trial and round; everything else is the driver's own code: Tune's PBT, the journal,
+explore.json and best_policy.json after every round. It needs no torch, no cluster and one process per size.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SIZES, ROUNDS = (4, 16, 64, 256), 20
+
+
+def measure(trials: int, rounds: int) -> dict[str, float]:
+    """CPU milliseconds per result and the process's largest memory in MB."""
+    from raylr.population_config import PopulationConfig
+    from raylr.resolve import Hardware
+    from raylr.running.local import set_up
+    from raylr.running.population.space import Space
+    from raylr.storage import Folder
+    from raylr.training.data import describe
+
+    set_up()
+    from raylr.running.population.journal import Journal
+    from raylr.running.population.population import Population
+    from raylr.running.population.result import Results
+
+    config = PopulationConfig(data={"source": "synthetic"}, epochs=rounds, workers="1", trials=trials)
+    space = Space.of(config, describe(config.data), Hardware(bf16=False, num_gpus=0))
+    with tempfile.TemporaryDirectory() as path:
+        population = Population(space, Journal(Folder(Path(path))))
+        results, scores = Results(population, Folder(Path(path)), {}), random.Random(0)
+        started = time.process_time()
+        for number in range(1, rounds + 1):
+            for name in population.names:
+                results.take(_report(name, number, scores.random()))
+        cpu_s = time.process_time() - started
+    return {
+        "trials": trials,
+        "ms_per_result": 1000 * cpu_s / (trials * rounds),
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _report(name: str, number: int, score: float) -> dict[str, object]:
+    state = f"{name}-{number}"
+    return {
+        "kind": "report", "trial": name, "round": number, "ended": False, "position": number, "test_accuracy": score,
+        "test_loss": 0.0, "lr": {"sgd": 0.1}, "weights_sha256": state, "optimizer_sha256": state, "overrides": [],
+        "train_s": 1.0,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", type=int, help="measure this size in this process")
+    chosen = parser.parse_args().only
+    if chosen is not None:
+        print(json.dumps(measure(chosen, ROUNDS)))
+        return
+    print("| trials | CPU ms per result | memory of the driver, MB |\n|---|---|---|")
+    for trials in SIZES:
+        command = [sys.executable, "-m", "benchmarks.population_driver", "--only", str(trials)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
+        row = json.loads(done.stdout.splitlines()[-1])
+        print(f"| {row['trials']} | {row['ms_per_result']:.2f} | {row['memory_mb']:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
