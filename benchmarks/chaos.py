@@ -25,7 +25,7 @@ from rich.progress import track
 from benchmarks import common
 from benchmarks.common import Row, Store
 
-DEADLINE_S = 300.0
+DEADLINE_S = 1200.0
 FLAGS = [
     "--data.source=synthetic", "--data.train-examples=1000", "--data.test-examples=200", "--epochs=24",
     "--batch.global-size=64", "--batch.micro-size=16", "--eval.micro-size=50", "--model.dropout=0.1", "--data.cutout=4",
