@@ -6,6 +6,7 @@ import click
 
 from raylr.config import Config
 from raylr.population_config import PopulationConfig
+from raylr.storage import Folder
 
 EXIT_CODES = {"complete": 0, "stopped": 143}
 
@@ -15,18 +16,22 @@ def explore(config: Config) -> int:
 
     Every trial is data-parallel training of its own. With --search pbt, a trial that is among the worst after an interval
     becomes a copy of one of the best, in place, and goes on with another factor on its LR. best_policy.json is the LR that the
-    best weights lived through: `raylr train --policy` trains it from scratch. The same name again goes on.
+    best weights lived through: `raylr train --policy` trains it from scratch. ancestry.png shows who copied whom. The same
+    name again goes on.
 
     \b
     raylr explore --trials 8 --interval 1ep --epochs 8
     raylr explore --trials 4 --workers 2 --lr.shape constant --mutate "optimizer.momentum=0.8:0.97"
     """
+    from raylr.reporting.ancestry import save_ancestry
     from raylr.reporting.population import PopulationDisplay
     from raylr.running.population.driver import explore
 
     assert isinstance(config, PopulationConfig)
     with PopulationDisplay() as display:
         result = explore(config, display)
+    if "://" not in result.run_dir and result.best is not None:
+        save_ancestry(Folder(Path(result.run_dir)), Path(result.run_dir, "ancestry.png"))
     return EXIT_CODES.get(result.status, 1)
 
 

@@ -55,7 +55,7 @@ def chance(above: int, count: int) -> float:
     >>> chance(7, 7), chance(1, 2)
     (0.0078125, 0.75)
     """
-    return sum(math.comb(count, k) for k in range(above, count + 1)) / 2**count
+    return float(sum(math.comb(count, k) for k in range(above, count + 1)) / 2**count)
 
 
 def smoothed(curve: Sequence[float]) -> list[float]:

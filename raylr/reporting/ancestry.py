@@ -1,0 +1,56 @@
+"""A population as a picture: the LR of every trial over the run, who copied whom, and the life of the best."""
+
+from pathlib import Path
+from typing import Any
+
+from raylr.errors import ConfigError
+from raylr.storage import Folder
+
+FADED, BEST = "0.7", "tab:red"
+
+
+def save_ancestry(folder: Folder, path: Path) -> Path:
+    """Draw the population in `folder` into `path`; its files are all that is needed. Raises ConfigError as it must.
+
+    A point is an LR at the end of an interval (of the first optimizer), an arrow leads from a donor to its receiver, and the
+    red line is what the best trial's weights lived through.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not folder.exists("explore.json"):
+        raise ConfigError(f"run={folder} is no population that has decided a round: it has no explore.json")
+    reports, result = folder.read_rows("reports.jsonl"), folder.read_json("explore.json")
+    points = {(row["trial"], row["position"]): _lr(row) for row in reports}
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    for trial in dict.fromkeys(row["trial"] for row in reports):
+        own = sorted((position, lr) for (name, position), lr in points.items() if name == trial)
+        panel.plot(*zip(*own, strict=True), color=FADED, marker=".", linewidth=1)
+    for row in folder.read_rows("lineage.jsonl"):
+        ends = [(row["position"], points[name, row["position"]]) for name in (row["receiver"], row["donor"])]
+        panel.annotate("", xy=ends[0], xytext=ends[1], arrowprops={"arrowstyle": "->", "color": FADED})
+    panel.plot(*zip(*lived(result["ancestry"], points), strict=True), color=BEST, label=f"best: {result['best']}")
+    panel.set(xlabel="examples", ylabel="learning rate", yscale="log")
+    panel.grid(alpha=0.3)
+    panel.legend()
+    try:
+        figure.savefig(path, dpi=120, format="png")
+    except OSError as error:
+        raise ConfigError(f"png={path} cannot be written ({error.strerror}); give another file") from None
+    return path
+
+
+def lived(ancestry: list[dict[str, Any]], points: dict[tuple[str, int], float]) -> list[tuple[int, float]]:
+    """Positions and LRs of the trials of an ancestry, each over its own stretch: after its start, up to its end."""
+    return sorted(
+        (position, lr)
+        for segment in ancestry
+        for (name, position), lr in points.items()
+        if name == segment["trial"] and position > segment["start"] and position <= (segment["end"] or position)
+    )
+
+
+def _lr(row: dict[str, Any]) -> float:
+    return float(next(iter(row["lr"].values())))
