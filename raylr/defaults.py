@@ -20,7 +20,7 @@ TUNED = {
     "sgd": Tuned(base_lr=0.4, reference_batch=512, scaling="linear", weight_decay=5e-4),
     "adam": Tuned(base_lr=0.004, reference_batch=512, scaling="sqrt", weight_decay=0.0),
     "adamw": Tuned(base_lr=0.004, reference_batch=512, scaling="sqrt", weight_decay=0.05),
-    "lars": Tuned(base_lr=8.0, reference_batch=512, scaling="linear", weight_decay=5e-4),
+    "lars": Tuned(base_lr=30.0, reference_batch=512, scaling="linear", weight_decay=5e-4),
     "muon": Tuned(base_lr=0.25, reference_batch=512, scaling="sqrt", weight_decay=0.0),
     "rmsprop": Tuned(base_lr=0.001, reference_batch=512, scaling="sqrt", weight_decay=0.0),
 }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from raylr.lr import Clock, Policy, Schedule, Warmup, parse_shape
 from raylr.run_plan import GuardPlan, OptimizerPlan, Plan
@@ -31,6 +32,18 @@ def images(num_train: int, num_test: int, seed: int = 7) -> Images:
         return (noise + 70 * labels[:, None, None, None]).astype(np.uint8), labels
 
     return Images(*part(num_train), *part(num_test))
+
+
+def pictures(folder: Path, classes: str, side: int = 9, seed: int = 0, darkest: int = 0) -> Path:
+    """Images of random pixels, 24 to train on and 9 to test on per class."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", 24), ("test", 9)):
+        for number, name in enumerate(classes):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(darkest, 100 + 70 * number, (side, side, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
+    return folder
 
 
 OPTIMIZER = OptimizerPlan(

@@ -5,10 +5,12 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
+from raylr.cli import main
 from raylr.config import MODELS
 from raylr.errors import ConfigError
 from raylr.training.models import BUILDERS, build
 from raylr.training.vit import patch_side
+from tests.training.runs import pictures
 
 OWN = "jobs.examples.own_model:conv_mixer"
 
@@ -263,6 +265,24 @@ def test_the_look_at_its_output_moves_neither_the_model_nor_the_random_generator
 def test_a_factory_that_gives_no_fitting_model_is_refused(module, factory, message):
     with pytest.raises(ConfigError, match=message):
         build(f"own_models:{factory}", 3, (4, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such:model", "model.name=no_such:model, no_such does not import: ModuleNotFoundError: No module named"),
+        ("own_models:no_module", "model.name=own_models:no_module returned a int; return a torch.nn.Module"),
+        ("own_models:fixed", "model.name=own_models:fixed gives (2, 3) for 2 images of 4 classes; give logits (2, 4)"),
+    ],
+)
+def test_a_model_that_does_not_fit_ends_train_with_one_line_and_exit_code_2(module, tmp_path, capsys, name, message):
+    source = str(pictures(tmp_path / "pictures", "abcd", side=4))
+    where = ["--data.source", source, "--data.cache-dir", str(tmp_path / "cache"), "--data.crop-padding", "0"]
+    code = main(["train", "--model.name", name, "--batch.global-size", "8", "--batch.micro-size", "4", *where])
+    error = capsys.readouterr().err
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith(f"error: {message}")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_output_for_other_classes_is_refused(module):

@@ -5,10 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 import raylr
@@ -19,19 +17,7 @@ from raylr.settings import load_config
 from raylr.training import data
 from raylr.training.hashing import sha256_of
 from raylr.training.models import build
-from tests.training.runs import train
-
-
-def pictures(folder: Path, classes: str, side: int = 9, seed: int = 0, darkest: int = 0) -> Path:
-    """Images of random pixels, 24 to train on and 9 to test on per class."""
-    random = np.random.default_rng(seed)
-    for split, count in (("train", 24), ("test", 9)):
-        for number, name in enumerate(classes):
-            (folder / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = random.integers(darkest, 100 + 70 * number, (side, side, 3)).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
-    return folder
+from tests.training.runs import pictures, train
 
 
 @pytest.fixture(scope="module")
