@@ -68,6 +68,13 @@ def test_every_optimizer_keeps_its_bits(ranks, tmp_path, kind):
     assert hashes(ranks, 1, tmp_path / "1", of, lr) == hashes(ranks, 3, tmp_path / "3", of, lr)
 
 
+def test_lars_keeps_its_bits(ranks, tmp_path):
+    pytest.importorskip("timm", reason="the extra raylr[lars] is not installed")
+    of = plan(optimizers={"main": plan().optimizers["main"].model_copy(update={"kind": "lars"})})
+    lr = policy(of, base_lr=1.0)
+    assert hashes(ranks, 1, tmp_path / "1", of, lr) == hashes(ranks, 3, tmp_path / "3", of, lr)
+
+
 SHAPES = [
     "constant", "step(every=1ep, gamma=0.5)", "multistep(at=[0.5ep, 1ep], gamma=0.1)", "exponential(gamma=0.9, every=10ex)",
     "inverse_time(rate=1, every=1ep)", "polynomial(power=2)", "linear", "cosine(floor=0.01)", "cosine_restarts(period=1ep)",
