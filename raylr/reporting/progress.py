@@ -49,6 +49,9 @@ class Display:
             self._line(f"warning: {warning}")
         self._line(f"run folder: {event['run_dir']}")
 
+    def _on_waiting(self, event: dict[str, Any]) -> None:
+        self._line(event["text"])
+
     def _on_started(self, event: dict[str, Any]) -> None:
         self._line("training has started")
 

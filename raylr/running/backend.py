@@ -15,8 +15,9 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from ray.train.v2._internal.execution.controller import TrainController
-from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 SIGN_OF_LIFE_S = 5.0
@@ -43,8 +44,22 @@ class OwnGroupConfig(BackendConfig):
         return ContinueBackend if self.can_continue else RestartBackend
 
 
+class StartingGroup(WorkerGroup):
+    """Train's workers; one that is lost with its node just as it is told to train does not fail the run either."""
+
+    def _start(self) -> None:
+        try:
+            super()._start()
+        except RayActorError as error:
+            if self.has_started():
+                self._worker_group_state.shutdown()
+            raise WorkerGroupStartupFailedError(str(error)) from error
+
+
 class ReplacingController(TrainController):
     """Train's controller, which replaces several dead workers at once."""
+
+    worker_group_cls = StartingGroup
 
     def _replace_bad_workers(self, poll_status: WorkerGroupPollStatus) -> None:
         groups = self._worker_group._replica_groups

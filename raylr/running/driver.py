@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import math
 import os
 import platform
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +22,13 @@ from raylr.resolve import Hardware, local_hardware, resolve
 from raylr.run_plan import Plan
 from raylr.running.control import NAMESPACE, write_address
 from raylr.running.local import named_cluster, own_cluster
-from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see, refuse_what_does_not_fit
+from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see
+from raylr.running.room import wait_for_room
 from raylr.storage import Folder, run_folder
 from raylr.training.data import DatasetInfo, describe, prepare
 
 Listener = Callable[[dict[str, Any]], None]
+HOMECOMING_S = 15.0  # for Ray Train to end after the run has; it looks twice a second
 RAY_FOLDER = ".ray"  # what Ray Train wants to have on the storage; empty of ours, and removed at the end
 # What a plan may change between two starts of one run without changing its result.
 FREE = {
@@ -58,7 +62,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
     with contextlib.ExitStack() as stack:
         if address:
             stack.enter_context(named_cluster(address))
-            hardware = cluster_hardware()
+            hardware = cluster_hardware(config.num_workers[1] if config.gpu == "yes" else 0)
         plan, policy = resolve(config, info, hardware)
         folder = run_folder(config.storage, run_name(config, plan))
         look_at_own_parts(plan)
@@ -70,7 +74,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
             return RunResult(run_dir=str(folder), **finished)
         stack.enter_context(folder.held())
         if address:
-            refuse_what_does_not_fit(plan)
+            wait_for_room(plan, tell)
         else:
             stack.enter_context(own_cluster(plan.workers[1] * plan.cpus_per_worker))
         tell({"kind": "starting", "workers": plan.workers})
@@ -114,10 +118,11 @@ def _run(
     thread = threading.Thread(target=_fit, args=(plan, folder, settings, outcome), daemon=True, name="fit")
     with stop_on_signals(lambda: hub.order.remote({"kind": "stop"})):
         thread.start()
-        _pump(hub, thread, tell)
+        ended = _pump(hub, thread, tell)
     for leftover in ("hub.json", RAY_FOLDER):
         folder.remove(leftover)
-    result = outcome.get("result", {"status": "failed", "reason": str(outcome.get("error", "the hub was lost"))})
+    lost = {"status": "failed", "reason": str(outcome.get("error", "the hub was lost"))}
+    result = ended or outcome.get("result", lost)
     if "reason" in result:
         folder.write_bytes("failure.txt", f"{result['reason']}\n".encode())
         result = {**result, "reason": result["reason"].strip().splitlines()[-1]}
@@ -154,21 +159,30 @@ def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str
         outcome["error"] = error
 
 
-def _pump(hub: Any, thread: threading.Thread, tell: Listener) -> None:
-    """Pass the run's news on until it has ended."""
+def _pump(hub: Any, thread: threading.Thread, tell: Listener) -> dict[str, Any] | None:
+    """Pass the run's news on until it has ended; returns the result that its workers left with the hub.
+
+    Ray Train is waited for only so long: it would wait for ever for the replacement of a worker that no node has room for.
+    """
     import ray
 
-    count, alive = 0, True
-    while alive:
-        alive = thread.is_alive()
+    ended: dict[str, Any] | None = None
+    count, deadline = 0, math.inf
+    while True:
+        alive = thread.is_alive() and time.monotonic() < deadline
         try:
             news = ray.get(hub.events_after.remote(count, 0.5 if alive else 0.0))
+            ended = ray.get(hub.ended.remote())
         except ray.exceptions.RayError:
             thread.join()
-            return
+            return ended
         count += len(news)
         for event in news:
             tell(event)
+        if not alive:
+            return ended
+        if ended is not None:
+            deadline = min(deadline, time.monotonic() + HOMECOMING_S)
 
 
 @contextlib.contextmanager
@@ -244,7 +258,9 @@ def look_at_own_parts(plan: Plan) -> None:
 
 def refuse_throw_away_storage(config: Config) -> None:
     """A submitted job runs in a copy of the working directory that Ray throws away."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(config.storage).expanduser().is_absolute():
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not (
+        "://" in config.storage or Path(config.storage).expanduser().is_absolute()
+    ):
         raise ConfigError(
             f"storage={config.storage} is relative, and Ray throws a job's folder away; use an absolute path"
         )

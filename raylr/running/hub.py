@@ -158,6 +158,10 @@ class Hub:
             joiner.answer.set_result({"ended": result})
         self.waiting = {}
 
+    async def ended(self) -> dict[str, Any] | None:
+        """The run's result; None as long as it goes on."""
+        return self.result
+
     async def publish(self, event: dict[str, Any]) -> None:
         self.events.append(event)
         if self.gauges is not None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from raylr.errors import ConfigError
 from raylr.resolve import Hardware, local_hardware
-from raylr.run_plan import Plan
+from raylr.running.room import autoscaler
 from raylr.storage import Folder
 
 
@@ -31,22 +31,18 @@ def _answer(question: Callable[..., Any], *arguments: Any) -> Any:
     return question(*arguments)
 
 
-def cluster_hardware() -> Hardware:
-    """What the cluster has: its GPUs, and bf16 where each host's processor has it."""
+def cluster_hardware(gpus_wanted: int = 0) -> Hardware:
+    """What the cluster has: its GPUs, and bf16 where each host's processor has it.
+
+    `gpus_wanted` are taken for there where an autoscaler may bring them: a cluster's GPU nodes start when a job asks.
+    """
     import ray
 
     everywhere = [local_hardware(), *on_other_hosts(local_hardware).values()]
-    return Hardware(all(one.bf16 for one in everywhere), int(ray.cluster_resources().get("GPU", 0)))
-
-
-def refuse_what_does_not_fit(plan: Plan) -> None:
-    import ray
-
-    have, need = ray.cluster_resources().get("CPU", 0), plan.workers[0] * plan.cpus_per_worker
-    if need > have:
-        raise ConfigError(
-            f"workers={plan.workers[0]} need {need} CPUs, but the cluster has {have:g}; lower --workers or add a node"
-        )
+    num_gpus = int(ray.cluster_resources().get("GPU", 0))
+    if gpus_wanted > num_gpus and autoscaler()[0]:
+        num_gpus = gpus_wanted
+    return Hardware(all(one.bf16 for one in everywhere), num_gpus)
 
 
 def refuse_storage_that_some_hosts_do_not_see(folder: Folder) -> None:
