@@ -1,0 +1,165 @@
+"""Populations on real Ray by the real command: exploits in place, the schedule that comes out, a repeat, a kill."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from raylr.lr import Policy
+from raylr.lr.lineage import Segment, stitched
+from tests.cluster.commands import Command, kill, rows, wait_until
+
+pytestmark = pytest.mark.timeout(300)
+TINY = [
+    "--data.source", "synthetic", "--data.train-examples", "320", "--data.test-examples", "100", "--epochs", "4",
+    "--batch.global-size", "64", "--batch.micro-size", "16", "--eval.micro-size", "50", "--precision", "fp32",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory):
+    return tmp_path_factory.mktemp("populations")
+
+
+def command(verb: str, where: Path, name: str, *flags: str) -> Command:
+    fixed = ["--data.cache-dir", str(where / "cache"), "--storage", str(where), "--name", name]
+    return Command(verb, *TINY, *fixed, *flags, cwd=where)
+
+
+def explore(where: Path, name: str, trials: int, workers: int, *flags: str) -> Command:
+    size = ["--trials", str(trials), "--workers", str(workers), "--interval", "1ep"]
+    return command("explore", where, name, *size, *flags)
+
+
+def finished(run: Command) -> dict:
+    code, out, err = run.end()
+    assert code == 0, err + out
+    return json.loads(out.splitlines()[-1])
+
+
+def trial_rows(folder: Path, trial: str, name: str) -> list[dict]:
+    return rows(folder / "trials" / trial, name)
+
+
+def assert_exploits_in_place(folder: Path, workers: int) -> None:
+    """Every exploit gave its receiver the donor's state in the old processes, and the LR of the policy follows at once."""
+    lineage = rows(folder, "lineage.jsonl")
+    assert lineage
+    for row in lineage:
+        assert row["receiver_weights_sha256"] == row["donor_weights_sha256"]
+        assert row["receiver_optimizer_sha256"] == row["donor_optimizer_sha256"]
+        donor = next(
+            one for one in rows(folder, "reports.jsonl") if (one["trial"], one["round"]) == (row["donor"], row["round"])
+        )
+        assert donor["weights_sha256"] == row["donor_weights_sha256"]
+        pids = next(one["pids"] for one in rows(folder, "events.jsonl") if same_exploit(one, row))
+        assert len(pids) == workers
+        assert set(pids) == {member["pid"] for member in trial_start(folder, row["receiver"])["members"]}
+        after = next(
+            one for one in trial_rows(folder, row["receiver"], "ledger.jsonl") if one["position"] == row["position"]
+        )
+        base = Policy.from_json((folder / "trials" / row["donor"] / "policy.json").read_text())
+        factors = after["factors"]["sgd"]
+        assert factors["override"] == row["factors_after"]["lr"]
+        assert after["causes"] == (["pbt"] if factors["override"] != 1 else [])
+        assert after["lr"]["sgd"] == factors["peak"] * factors["warmup"] * factors["shape"] * factors["override"]
+        ratio = row["factors_after"]["base"] / base_of(folder, row["donor"])
+        assert factors["peak"] == pytest.approx(base.schedule().peak(64) * ratio)
+
+
+def same_exploit(one: dict, other: dict) -> bool:
+    return (one["round"], one["receiver"]) == (other["round"], other["receiver"])
+
+
+def base_of(folder: Path, trial: str) -> float:
+    return next(row["settings"]["base"] for row in rows(folder, "reports.jsonl") if row["trial"] == trial)
+
+
+def trial_start(folder: Path, trial: str) -> dict:
+    return next(row for row in trial_rows(folder, trial, "events.jsonl") if row["kind"] == "start")
+
+
+def assert_policy_is_what_was_lived(folder: Path, result: dict) -> None:
+    policy = Policy.from_json((folder / "best_policy.json").read_text())
+    ledgers = {row["trial"]: trial_rows(folder, row["trial"], "ledger.jsonl") for row in result["trials"]}
+    lived = stitched([Segment(**segment) for segment in result["ancestry"]], ledgers)
+    assert [row["position"] for row in lived] == [64 * step for step in range(20)]
+    for row in lived:
+        assert row["lr"]["sgd"] == policy.lr(row["position"], 64)
+
+
+@pytest.fixture(scope="module")
+def four(where):
+    return finished(explore(where, "four", 4, 1)), where / "four"
+
+
+def test_four_trials_exploit_in_place_and_the_policy_is_what_the_winner_lived_through(four):
+    result, folder = four
+    assert (result["status"], result["rounds"], len(result["trials"])) == ("complete", 4, 4)
+    assert_exploits_in_place(folder, 1)
+    assert_policy_is_what_was_lived(folder, result)
+    for row in result["trials"]:
+        assert json.loads((folder / "trials" / row["trial"] / "result.json").read_text())["status"] == "complete"
+
+
+def test_two_trials_of_two_workers_exploit_in_place(where):
+    result = finished(explore(where, "two", 2, 2, "--mutate", "optimizer.momentum=0.8:0.95"))
+    assert_exploits_in_place(where / "two", 2)
+    assert_policy_is_what_was_lived(where / "two", result)
+    momenta = [row["factors_after"]["optimizer.momentum"] for row in rows(where / "two", "lineage.jsonl")]
+    assert all(0.8 <= momentum <= 0.95 for momentum in momenta)
+
+
+TIMES = {"time", "latency_s", "train_s", "wall_s", "pids"}
+
+
+def untimed(found: list[dict]) -> list[dict]:
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in found]
+
+
+def test_a_driver_that_is_killed_goes_on_with_the_same_decisions_and_hashes(where, four):
+    result, folder = four
+    first = explore(where, "killed", 4, 1)
+    wait_until(lambda: len(rows(where / "killed", "lineage.jsonl")) >= 2, "two exploits")
+    first.process.kill()
+    first.process.communicate()
+    again = finished(explore(where, "killed", 4, 1))
+    assert again["weights_sha256"] == result["weights_sha256"]
+    for name in ("lineage.jsonl", "reports.jsonl"):
+        assert untimed(rows(where / "killed", name)) == untimed(rows(folder, name))
+
+
+def test_a_killed_worker_is_replaced_and_a_stopped_population_leaves_a_result_and_goes_on(where, four):
+    result, folder = four
+    run = explore(where, "stopped", 4, 1)
+    trial = result["trials"][0]["trial"]
+    wait_until(lambda: trial_rows(where / "stopped", trial, "ledger.jsonl"), "an update")
+    kill(trial_start(where / "stopped", trial)["members"][0])
+    wait_until(lambda: (where / "stopped" / "best_policy.json").exists(), "a policy")
+    run.signal(signal.SIGINT)
+    code, out, err = run.end()
+    assert code == 143, err
+    assert json.loads(out.splitlines()[-1])["status"] == "stopped"
+    Policy.from_json((where / "stopped" / "best_policy.json").read_text())
+    again = finished(explore(where, "stopped", 4, 1))
+    assert again["weights_sha256"] == result["weights_sha256"]
+    assert untimed(rows(where / "stopped", "reports.jsonl")) == untimed(rows(folder, "reports.jsonl"))
+
+
+def test_the_best_policy_trains_from_scratch_with_one_hash_at_one_and_two_workers(where, four):
+    hashes = set()
+    policy = str(four[1] / "best_policy.json")
+    for workers in (1, 2):
+        flags = ["--policy", policy, "--workers", str(workers), "--seed", "5"]
+        hashes.add(finished(command("train", where, f"replay-{workers}", *flags))["weights_sha256"])
+    assert len(hashes) == 1
+
+
+def test_the_same_name_again_says_that_it_is_complete_and_another_space_is_refused(where, four):
+    code, out, _ = explore(where, "four", 4, 1).end(60)
+    assert code == 0
+    assert "complete" in out
+    code, _, err = explore(where, "four", 4, 1, "--factor-bounds", "0.5:2").end(60)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "name=four is another population: factor_bounds was '0.01:10' and is '0.5:2'" in err
