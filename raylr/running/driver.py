@@ -119,6 +119,9 @@ def _run(
     with stop_on_signals(lambda: hub.order.remote({"kind": "stop"})):
         thread.start()
         ended = _pump(hub, thread, tell)
+    if thread.is_alive():  # it must not wait on Ray while Ray is shut down: that ends the process
+        ray.kill(outcome["trainer"].controller)
+        thread.join(HOMECOMING_S)
     for leftover in ("hub.json", RAY_FOLDER):
         folder.remove(leftover)
     lost = {"status": "failed", "reason": str(outcome.get("error", "the hub was lost"))}
@@ -153,6 +156,7 @@ def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str
         scaling_config=scaling,
         run_config=run,
     )
+    outcome["trainer"] = trainer
     try:
         outcome["result"] = trainer.fit().return_value
     except Exception as error:
