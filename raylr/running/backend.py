@@ -100,6 +100,6 @@ class LeanTrainer(DataParallelTrainer):
             "label_selector": {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()},
             "runtime_env": {"env_vars": get_env_vars_to_propagate()},
         }
-        controller = ray.remote(**options)(ReplacingController).remote(**settings)
-        ray.get(controller.run.remote())
-        return ray.get(controller.get_result.remote())
+        self.controller = ray.remote(**options)(ReplacingController).remote(**settings)
+        ray.get(self.controller.run.remote())
+        return ray.get(self.controller.get_result.remote())
