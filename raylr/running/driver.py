@@ -22,7 +22,7 @@ from raylr.resolve import Hardware, local_hardware, resolve
 from raylr.run_plan import Plan
 from raylr.running.control import NAMESPACE, write_address
 from raylr.running.local import named_cluster, own_cluster
-from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see
+from raylr.running.nodes import cluster_hardware, draining_nodes, refuse_storage_that_some_hosts_do_not_see
 from raylr.running.room import wait_for_room
 from raylr.storage import Folder, run_folder
 from raylr.training.data import DatasetInfo, describe, prepare
@@ -139,10 +139,13 @@ def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str
     from raylr.running.backend import LeanTrainer, OwnGroupConfig
     from raylr.running.worker import work
 
+    if plan.workers[0] != plan.workers[1]:  # how long Train waits for nodes that have gone; 60 s by default
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     scaling = ScalingConfig(
         num_workers=plan.workers[0] if plan.workers[0] == plan.workers[1] else plan.workers,
         use_gpu=plan.device == "cuda",
         resources_per_worker={"CPU": plan.cpus_per_worker, **({"GPU": 1} if plan.device == "cuda" else {})},
+        elastic_resize_monitor_interval_s=2.0,
     )
     run = RunConfig(
         name=RAY_FOLDER,
@@ -171,12 +174,15 @@ def _pump(hub: Any, thread: threading.Thread, tell: Listener) -> dict[str, Any] 
     import ray
 
     ended: dict[str, Any] | None = None
-    count, deadline = 0, math.inf
+    count, deadline, leaving = 0, math.inf, set[str]()
     while True:
         alive = thread.is_alive() and time.monotonic() < deadline
         try:
             news = ray.get(hub.events_after.remote(count, 0.5 if alive else 0.0))
             ended = ray.get(hub.ended.remote())
+            if new := draining_nodes() - leaving:
+                leaving |= new
+                hub.order.remote({"kind": "checkpoint", "cause": "preemption"})
         except ray.exceptions.RayError:
             thread.join()
             return ended

@@ -45,6 +45,13 @@ def cluster_hardware(gpus_wanted: int = 0) -> Hardware:
     return Hardware(all(one.bf16 for one in everywhere), num_gpus)
 
 
+def draining_nodes() -> set[str]:
+    """The nodes that Ray has announced to take away: a preemption, or an autoscaler that scales down."""
+    import ray
+
+    return set(ray._private.state.state.get_draining_nodes() or ())
+
+
 def refuse_storage_that_some_hosts_do_not_see(folder: Folder) -> None:
     for host, is_there in on_other_hosts(folder.exists).items():
         if not is_there:
