@@ -142,7 +142,10 @@ class GuardConfig(Section):
 
 class Config(Section):
     name: str | None = Field(None, description="name of the run and of its folder [model-optimizer-seed]")
-    storage: str = Field("runs", description="where run folders are: a path that all nodes of the run share")
+    storage: str = Field(
+        "runs",
+        description="where run folders are: a path that all nodes of the run share, or a URI such as s3://bucket/runs",
+    )
     seed: int = Field(0, ge=0, description="of the initialisation, the order of the data, augmentation and dropout")
     epochs: Epochs | None = Field(None, gt=0, description="length of the run [8, or the policy's]")
     workers: str = Field("2", description="data-parallel workers: N, or MIN:MAX")

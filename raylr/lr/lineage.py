@@ -56,8 +56,8 @@ class Bounds:
     def perturbed(self, value: float, factor: float) -> float:
         """The value x factor inside the bounds; without `log` moved by factor - 1 of their distance, so 0 is no trap.
 
-        >>> Bounds(0.1, 10.0).perturbed(9.0, 1.2), Bounds(0.0, 0.5, log=False).perturbed(0.0, 1.2)
-        (10.0, 0.1)
+        >>> Bounds(0.1, 10.0).perturbed(9.0, 1.2), Bounds(0.0, 0.5, log=False).perturbed(0.25, 1.5)
+        (10.0, 0.5)
         """
         moved = value * factor if self.log else value + (factor - 1.0) * (self.high - self.low)
         return self.clamped(moved)

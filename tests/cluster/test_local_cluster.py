@@ -23,6 +23,7 @@ from raylr.running.cluster_state import read
 from tests.cluster.commands import SMALL, Command
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -108,6 +109,25 @@ def test_a_run_of_more_workers_than_the_cluster_holds_is_refused_with_the_number
     message = "workers=3 need 3 CPUs, but the cluster has 2; lower --workers or add a node"
     assert (code, err) == (2, f"error: {message}\n")
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}  # no run folder
+
+
+def test_a_run_is_refused_in_one_line_without_the_token_and_where_nothing_listens(
+    shared: LocalCluster, tmp_path: Path
+) -> None:
+    flags = ["train", *SMALL, str(tmp_path / "cache"), f"--storage={tmp_path}"]
+    strange = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    refused = Command(*flags, f"--address={shared.address}", cwd=tmp_path, **strange).end(120)
+    reason = "does not take the token; RAY_AUTH_TOKEN_PATH must name the file with the cluster's"
+    assert (refused[0], refused[2]) == (2, f"error: address={shared.address} {reason}\n")
+    code, _, err = Command(*flags, "--address=127.0.0.1:1", cwd=tmp_path).end(120)
+    assert (code, err) == (2, "error: address=127.0.0.1:1 does not answer: Connection refused\n")
+
+
+def test_a_job_server_that_does_not_answer_is_told_in_one_line() -> None:
+    address = "http://127.0.0.1:1"
+    refused = Command("submit", f"--address={address}", "--", "--workers=1", cwd=ROOT).end(120)
+    reason = f"no job was submitted: Failed to connect to Ray at address: {address}."
+    assert (refused[0], refused[2]) == (2, f"error: address={address}: {reason}\n")
 
 
 def test_the_printed_line_runs_a_job_that_sees_all_nodes(shared: LocalCluster, tmp_path: Path) -> None:
