@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from raylr.errors import ConfigError
+from raylr.reporting.plots import write_figure
 from raylr.storage import Folder
 
 FADED, BEST = "0.7", "tab:red"
@@ -35,11 +36,7 @@ def save_ancestry(folder: Folder, path: Path) -> Path:
     panel.set(xlabel="examples", ylabel="learning rate", yscale="log")
     panel.grid(alpha=0.3)
     panel.legend()
-    try:
-        figure.savefig(path, dpi=120, format="png")
-    except OSError as error:
-        raise ConfigError(f"png={path} cannot be written ({error.strerror}); give another file") from None
-    return path
+    return write_figure(figure, path)
 
 
 def lived(ancestry: list[dict[str, Any]], points: dict[tuple[str, int], float]) -> list[tuple[int, float]]:

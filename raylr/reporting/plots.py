@@ -4,10 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raylr.errors import ConfigError
 from raylr.lr import Policy
 from raylr.run_plan import Plan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUM_POINTS = 1000
 MARKS = "*o+x#@%&"
@@ -99,6 +103,11 @@ def save_png(drawn: Sequence[Curve], path: Path) -> Path:
         panel.set(xlabel="epoch", ylabel="learning rate", title=optimizer, ylim=(0, None))
         panel.grid(alpha=0.3)
         panel.legend()
+    return write_figure(figure, path)
+
+
+def write_figure(figure: "Figure", path: Path) -> Path:
+    """Write a figure as a PNG. Raises ConfigError when the file cannot be written."""
     try:
         figure.savefig(path, dpi=120, format="png")
     except OSError as error:

@@ -1,5 +1,6 @@
 """Real commands in real processes, waited for with deadlines."""
 
+import contextlib
 import json
 import os
 import signal
@@ -83,3 +84,10 @@ def assert_same(where: Path, name: str, result: dict[str, Any], expected: tuple[
         assert result[key] == plain[key], key
     for file in ("ledger.jsonl", "metrics.jsonl"):
         assert undisturbed(rows(where / name, file)) == undisturbed(rows(plain_dir, file))
+
+
+def said_by(pid: int) -> bytes:
+    """The command line and the environment of a process; nothing when it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+    return b""

@@ -1,6 +1,5 @@
 """Runs on real Ray that are disturbed by real signals, and by hands: the result is the undisturbed one's."""
 
-import contextlib
 import json
 import os
 import signal
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from raylr.storage import run_folder
-from tests.cluster.commands import assert_same, kill, members, rows, start, undisturbed, wait_until
+from tests.cluster.commands import assert_same, kill, members, rows, said_by, start, undisturbed, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -101,14 +100,7 @@ def left_of_driver(pid):
     """Processes and temporary files of the run of a driver."""
     word = f"raylr-run-{pid}-"
     files = [path.name for path in Path(tempfile.gettempdir()).glob(f"{word}*")]
-    return [one for one in filter(str.isdigit, os.listdir("/proc")) if word.encode() in said_by(one)], files
-
-
-def said_by(pid):
-    """The command line and the environment of a process; nothing when it has ended."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
-    return b""
+    return [one for one in filter(str.isdigit, os.listdir("/proc")) if word.encode() in said_by(int(one))], files
 
 
 def test_nothing_is_left_after_ctrl_c_and_after_the_start_that_follows_a_killed_driver(where, expected):

@@ -1,6 +1,5 @@
 """Local clusters with the real commands: one is shared by most tests, a second comes up beside it and crashes."""
 
-import contextlib
 import json
 import os
 import signal
@@ -20,7 +19,7 @@ from raylr.errors import ConfigError, RaylrError
 from raylr.running import cluster, cluster_nodes
 from raylr.running.cluster import LocalCluster
 from raylr.running.cluster_state import read
-from tests.cluster.commands import SMALL, Command
+from tests.cluster.commands import SMALL, Command, said_by
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
@@ -34,13 +33,6 @@ def left_of(one: LocalCluster, index: int | None = None) -> set[int]:
     words = [f"{one.temp_dir.name}", f"{one.id}"] if index is None else [f"{one.id}/{index}\0"]
     pids = {int(name) for name in os.listdir("/proc") if name.isdigit()} - {os.getpid()}
     return {pid for pid in pids if any(word.encode() in said_by(pid) for word in words)}
-
-
-def said_by(pid: int) -> bytes:
-    """The command line and the environment of a process; nothing when it has ended."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
-    return b""
 
 
 def wait_until(holds: Callable[[], Any], timeout_s: float = 60) -> None:
