@@ -20,6 +20,8 @@ from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from raylr.running.nodes import beside_the_driver
+
 SIGN_OF_LIFE_S = 5.0
 UNUSED = (PlacementGroupCleanerCallback, DatasetsCallback)
 
@@ -95,11 +97,9 @@ class LeanTrainer(DataParallelTrainer):
         return [one for one in super()._create_default_callbacks() if not isinstance(one, UNUSED)]
 
     def _initialize_and_run_controller(self, **settings: Any) -> Result:
-        options: dict[str, Any] = {
-            "num_cpus": 0,
-            "label_selector": {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()},
-            "runtime_env": {"env_vars": get_env_vars_to_propagate()},
-        }
-        self.controller = ray.remote(**options)(ReplacingController).remote(**settings)
+        environment = {"env_vars": get_env_vars_to_propagate()}
+        self.controller = ray.remote(**beside_the_driver(), runtime_env=environment)(ReplacingController).remote(
+            **settings
+        )
         ray.get(self.controller.run.remote())
         return ray.get(self.controller.get_result.remote())

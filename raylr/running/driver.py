@@ -22,7 +22,12 @@ from raylr.resolve import Hardware, local_hardware, resolve
 from raylr.run_plan import Plan
 from raylr.running.control import NAMESPACE, write_address
 from raylr.running.local import named_cluster, own_cluster
-from raylr.running.nodes import cluster_hardware, draining_nodes, refuse_storage_that_some_hosts_do_not_see
+from raylr.running.nodes import (
+    beside_the_driver,
+    cluster_hardware,
+    draining_nodes,
+    refuse_storage_that_some_hosts_do_not_see,
+)
 from raylr.running.room import wait_for_room
 from raylr.storage import Folder, run_folder
 from raylr.training.data import DatasetInfo, describe, prepare
@@ -103,8 +108,8 @@ def _run(
     from raylr.running.hub import Hub
 
     hub_name = f"hub of {folder}"
-    options: dict[str, Any] = {"name": hub_name, "namespace": NAMESPACE, "num_cpus": 0, "max_concurrency": 1000}
-    hub = ray.remote(**options)(Hub).remote(folder.name)
+    named = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 1000}
+    hub = ray.remote(**beside_the_driver(), **named)(Hub).remote(folder.name)
     write_address(folder, hub_name)
     settings = {
         "plan": plan.model_dump(mode="json"),

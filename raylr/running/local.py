@@ -4,8 +4,10 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,9 +48,22 @@ def named_cluster(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ConfigError(f"address={address} does not answer as a Ray cluster: {first_line(error)}") from error
     try:
-        yield
+        with _without_colours_in_a_file(), _sigterm_as_ctrl_c():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _without_colours_in_a_file() -> Iterator[None]:
+    """Strip the colours of what Ray itself says, of a lost node for one, where the output is no terminal."""
+    from ray._private.worker import colorama  # the copy that Ray brings along
+
+    colorama.init()
+    try:
+        yield
+    finally:
+        colorama.deinit()
 
 
 def _refuse_closed_doors(address: str) -> None:
@@ -96,11 +111,25 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
                 address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False,
                 logging_level="ERROR", _temp_dir=str(folder), object_store_memory=256 * 2**20,
             )  # fmt: skip
-            yield
+            with _sigterm_as_ctrl_c():
+                yield
         finally:
             ray.shutdown()
             end(folder.name)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Raise KeyboardInterrupt at SIGTERM; Ray has set a handler that exits with a code of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    rays = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, rays)
 
 
 def _clear_what_dead_drivers_left() -> None:

@@ -9,6 +9,13 @@ from raylr.running.room import autoscaler
 from raylr.storage import Folder
 
 
+def beside_the_driver() -> dict[str, Any]:
+    """Options of an actor that the loss of another node must not take away."""
+    import ray
+
+    return {"num_cpus": 0, "label_selector": {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}}
+
+
 def on_other_hosts(question: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     """The answer of one node on each other host of the cluster, by the host's address."""
     import ray

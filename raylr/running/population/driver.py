@@ -24,7 +24,7 @@ from raylr.running.driver import (
     stop_on_signals,
 )
 from raylr.running.local import named_cluster, own_cluster
-from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see
+from raylr.running.nodes import beside_the_driver, cluster_hardware, refuse_storage_that_some_hosts_do_not_see
 from raylr.running.population.space import Space, plain
 from raylr.storage import Folder, run_folder
 from raylr.training.data import DatasetInfo, describe, prepare
@@ -124,7 +124,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     journal = Journal(folder)
     hubs: Any = None
     population = Population(space, journal, lambda orders: ray.get(hubs.decide.remote(orders)), tell)
-    hubs = ray.remote(num_cpus=0, max_concurrency=10_000)(Hubs).remote(list(population.names))
+    hubs = ray.remote(**beside_the_driver(), max_concurrency=10_000)(Hubs).remote(list(population.names))
     population.go_on(lambda name: run_folder(f"{folder}/trials", name).read_rows("events.jsonl"))
     trials = [_trial(space, folder, name, population.initial[name]) for name in population.names]
     settings = {
