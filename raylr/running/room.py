@@ -1,11 +1,12 @@
-"""Whether a named cluster has room for a run, and waiting until it has.
+"""Whether a named cluster has room for a run or a population, and waiting until it has.
 
 Reads private state of Ray 2.60 to tell whether an autoscaler is at work.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from raylr.errors import ConfigError
@@ -14,41 +15,98 @@ from raylr.run_plan import Plan
 SAY_EVERY_S = 10.0
 PATIENCE_S = 45.0  # for an autoscaler to start a node; it looks every 5 s
 _ANONYMOUS = "node_"  # how Ray names the node types of a cluster without an autoscaler
+Nodes = Sequence[Mapping[str, float]]  # the resources of each
 
 
-def wait_for_room(plan: Plan, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Return once there is a place for each worker at the same time.
+@dataclass(frozen=True)
+class Demand:
+    """Places for workers, all at once: what one needs, and how many of how many trials (None: of a run)."""
+
+    need: Mapping[str, float]
+    workers: int
+    trials: int | None = None
+
+    @classmethod
+    def of(cls, plan: Plan, trials: int | None = None) -> "Demand":
+        """What the smallest number of workers of a plan needs, or as many trials of that."""
+        need = {"CPU": float(plan.cpus_per_worker), **({"GPU": 1.0} if plan.device == "cuda" else {})}
+        return cls(need, plan.workers[0], trials)
+
+    @property
+    def count(self) -> int:
+        return self.workers * (self.trials or 1)
+
+    @property
+    def places(self) -> str:
+        return f"{self.count} places of {' and '.join(f'{amount:g} {name}' for name, amount in self.need.items())}"
+
+    def room(self, nodes: Nodes) -> int:
+        """How many such workers the nodes can hold, other jobs aside; one worker is on one node.
+
+        >>> Demand({"CPU": 2.0}, workers=4).room([{"CPU": 5.0}, {"CPU": 1.0}])
+        2
+        """
+        return sum(int(min(has.get(name, 0) // amount for name, amount in self.need.items())) for has in nodes)
+
+    def shortage(self, nodes: Nodes) -> str:
+        """What there is too little of, in numbers."""
+        who = f"workers={self.workers}"
+        if self.trials is not None:
+            who = f"trials={self.trials} of {self.workers} workers"
+        for name, amount in self.need.items():
+            has = sum(node.get(name, 0) for node in nodes)
+            if has < self.count * amount:
+                return f"{who} need {self.count * amount:g} {name}s{self._at_once}, but the cluster has {has:g}"
+        return f"{who} need {self.places}{self._at_once}, but the nodes have room for {self.room(nodes)}"
+
+    @property
+    def _at_once(self) -> str:
+        return "" if self.trials is None else " at once"
+
+    def advice(self, nodes: Nodes) -> str:
+        """The nearest thing that fits: for a population as many trials as there is room for."""
+        most = self.room(nodes) // self.workers
+        return f"use --trials {most}" if self.trials is not None and most else "lower --workers or add a node"
+
+
+def wait_for_room(plan: Plan, tell: Callable[[dict[str, Any]], None], trials: int | None = None) -> None:
+    """Return once there is a place for each worker at the same time; with `trials`, for those of so many trials.
 
     Places that other jobs hold are waited for, and so are nodes that an autoscaler starts; `tell` hears for what. Raises
     ConfigError with the numbers where neither can help.
     """
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    need = {"CPU": float(plan.cpus_per_worker), **({"GPU": 1.0} if plan.device == "cuda" else {})}
-    count = plan.workers[0]
-    if num_places(need) < count and not autoscaler()[0]:
-        raise ConfigError(f"{_shortage(need, count)}; lower --workers or add a node")
-    group = placement_group([need] * count)  # what an autoscaler looks at
+    demand = Demand.of(plan, trials)
+
+    def lacks() -> bool:
+        return demand.room(living_nodes()) < demand.count
+
+    if lacks() and not autoscaler()[0]:
+        nodes = living_nodes()
+        raise ConfigError(f"{demand.shortage(nodes)}; {demand.advice(nodes)}")
+    group = placement_group([dict(demand.need)] * demand.count)  # what an autoscaler looks at
     since, coming = time.monotonic(), False
     try:
         while not group.wait(SAY_EVERY_S):
-            if num_places(need) >= count:
-                tell({"kind": "waiting", "text": f"waiting for {_demand(need, count)}, which other jobs hold"})
+            if not lacks():
+                tell({"kind": "waiting", "text": f"waiting for {demand.places}, which other jobs hold"})
                 continue
-            coming = coming or autoscaler()[1]
+            nodes, coming = living_nodes(), coming or autoscaler()[1]
             if not coming and time.monotonic() - since > PATIENCE_S:
-                raise ConfigError(f"{_shortage(need, count)}, and its autoscaler starts no more; lower --workers")
-            tell({"kind": "waiting", "text": f"waiting for nodes: {_shortage(need, count)}"})
+                raise ConfigError(
+                    f"{demand.shortage(nodes)}, and its autoscaler starts no more; {demand.advice(nodes)}"
+                )
+            tell({"kind": "waiting", "text": f"waiting for nodes: {demand.shortage(nodes)}"})
     finally:
         remove_placement_group(group)
 
 
-def num_places(need: dict[str, float]) -> int:
-    """How many workers that need this the nodes can hold, other jobs aside; one worker is on one node."""
+def living_nodes() -> Nodes:
+    """The resources of the connected cluster's nodes that are alive."""
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(int(min(has.get(name, 0) // amount for name, amount in need.items())) for has in nodes)
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def autoscaler() -> tuple[bool, bool]:
@@ -68,17 +126,3 @@ def autoscaler() -> tuple[bool, bool]:
         types = [*report.get("active_nodes", ()), *(report.get("idle_nodes") or ())]
         coming = [*report.get("pending_launches", ()), *report.get("pending_nodes", ())]
     return any(not name.startswith(_ANONYMOUS) for name in types), bool(coming)
-
-
-def _shortage(need: dict[str, float], count: int) -> str:
-    import ray
-
-    has = ray.cluster_resources()
-    for name, amount in need.items():
-        if has.get(name, 0) < count * amount:
-            return f"workers={count} need {count * amount:g} {name}s, but the cluster has {has.get(name, 0):g}"
-    return f"workers={count} need {_demand(need, count)}, but the nodes have room for {num_places(need)}"
-
-
-def _demand(need: dict[str, float], count: int) -> str:
-    return f"{count} places of {' and '.join(f'{amount:g} {name}' for name, amount in need.items())}"

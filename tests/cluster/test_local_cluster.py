@@ -90,7 +90,7 @@ def test_the_job_server_refuses_a_missing_and_a_wrong_token(shared: LocalCluster
     assert answer(shared, shared.token_path.read_text()) == 200
 
 
-def test_a_run_of_more_workers_than_the_cluster_holds_is_refused_with_the_numbers(
+def test_more_workers_or_trials_than_the_cluster_holds_are_refused_with_the_numbers(
     shared: LocalCluster, tmp_path: Path
 ) -> None:
     storage, cache = f"--storage={tmp_path}", f"--data.cache-dir={tmp_path / 'cache'}"
@@ -99,6 +99,12 @@ def test_a_run_of_more_workers_than_the_cluster_holds_is_refused_with_the_number
     )
     code, _, err = run.end(60)
     message = "workers=3 need 3 CPUs, but the cluster has 2; lower --workers or add a node"
+    assert (code, err) == (2, f"error: {message}\n")
+    many = ["--trials=3", "--interval=1ep", "--workers=1"]
+    code, _, err = Command(
+        "explore", *SMALL[:-1], cache, storage, *many, f"--address={shared.address}", cwd=tmp_path, **shared.env
+    ).end(60)
+    message = "trials=3 of 1 workers need 3 CPUs at once, but the cluster has 2; use --trials 2"
     assert (code, err) == (2, f"error: {message}\n")
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}  # no run folder
 

@@ -26,6 +26,7 @@ from raylr.running.driver import (
 from raylr.running.local import named_cluster, own_cluster
 from raylr.running.nodes import beside_the_driver, cluster_hardware, refuse_storage_that_some_hosts_do_not_see
 from raylr.running.population.space import Space, plain
+from raylr.running.room import wait_for_room
 from raylr.storage import Folder, run_folder
 from raylr.training.data import DatasetInfo, describe, prepare
 
@@ -68,7 +69,7 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
             return PopulationResult(run_dir=str(folder), **earlier)
         stack.enter_context(folder.held())
         if address:
-            refuse_what_does_not_fit(space.plan, wanted.trials)
+            wait_for_room(space.plan, tell, wanted.trials)
         else:
             stack.enter_context(own_cluster(num_ranks(space) * space.plan.cpus_per_worker))
         _write_settings(wanted, folder, space)
@@ -97,20 +98,6 @@ def population_name(config: PopulationConfig, plan: Plan) -> str:
     """The name as given, else search, model, optimizers and seed."""
     kinds = "-".join(one.kind for one in plan.optimizers.values())
     return config.name or f"{config.search}-{plan.model.rpartition(':')[2]}-{kinds}-{plan.seed}"
-
-
-def refuse_what_does_not_fit(plan: Plan, trials: int) -> None:
-    """Refuse a population that the connected cluster cannot train at once; say the largest that it can."""
-    import ray
-
-    have, each = ray.cluster_resources().get("CPU", 0), plan.workers[1] * plan.cpus_per_worker
-    if trials * each > have:
-        most = int(have // each)
-        advice = f"use --trials {most}" if most else "lower --workers or add a node"
-        raise ConfigError(
-            f"trials={trials} of {plan.workers[1]} workers need {trials * each} CPUs at once, but the cluster "
-            f"has {have:g}; {advice}"
-        )
 
 
 def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dict[str, Any]:
