@@ -31,6 +31,7 @@ from raylr.running.nodes import (
 from raylr.running.room import wait_for_room
 from raylr.storage import Folder, run_folder
 from raylr.training.data import DatasetInfo, describe, prepare
+from raylr.training.notes import refuse_other_formats
 
 Listener = Callable[[dict[str, Any]], None]
 HOMECOMING_S = 15.0  # for Ray Train to end after the run has; it looks twice a second
@@ -226,6 +227,7 @@ def _agree_with_earlier(config: Config, folder: Folder, plan: Plan, policy: Poli
     """Check that a run of this name is the same run; its precision and threads hold. Raises ConfigError otherwise."""
     if config.fresh or not folder.exists("plan.json"):
         return plan
+    refuse_other_formats(folder)
     earlier = Plan.model_validate(folder.read_json("plan.json"))
     if config.precision == "auto":
         plan = plan.model_copy(update={"precision": earlier.precision})

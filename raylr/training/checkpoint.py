@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from raylr.storage import Folder
+from raylr.training.notes import FORMAT_VERSION, best, names, note
 
-FORMAT_VERSION = 1
 PAUSES_S = (1.0, 4.0, 16.0)  # between tries to write
 
 
@@ -31,7 +31,7 @@ def from_bytes(data: bytes) -> dict[str, Any]:
 def write(folder: Folder, state: dict[str, Any], keep: int) -> None:
     """Write a checkpoint at `state["position"]` and remove all but the newest `keep` and the one of best test accuracy."""
     data, name = to_bytes(state), f"checkpoints/{state['position']:012d}"
-    note = {
+    about = {
         "format": FORMAT_VERSION,
         "position": state["position"],
         "step": state["step"],
@@ -39,7 +39,7 @@ def write(folder: Folder, state: dict[str, Any], keep: int) -> None:
         "sha256": _sha256(data),
     }
     folder.write_bytes(f"{name}.pt", data)
-    folder.write_json(f"{name}.json", note)
+    folder.write_json(f"{name}.json", about)
     best_one = best(folder)
     for old in names(folder)[:-keep]:
         if old != best_one:
@@ -51,20 +51,6 @@ def accuracy_here(state: dict[str, Any]) -> float | None:
     """The test accuracy of exactly these weights, where they were evaluated."""
     tally = state.get("tally", {})
     return tally["test_accuracy"] if tally.get("evaluated_at") == state["position"] else None
-
-
-def best(folder: Folder) -> str | None:
-    """Name of the checkpoint of best test accuracy, the newest of equal ones; None where none was evaluated."""
-    accuracies = {name: folder.read_json(f"checkpoints/{name}.json").get("test_accuracy") for name in names(folder)}
-    evaluated = [name for name, accuracy in accuracies.items() if accuracy is not None]
-    return max(evaluated, key=lambda name: (accuracies[name], name), default=None)
-
-
-def names(folder: Folder) -> list[str]:
-    """Names of the checkpoints whose note is there, oldest first."""
-    return [
-        name.removesuffix(".json") for name in folder.names("checkpoints") if name.endswith(".json") and name[0] != "."
-    ]
 
 
 def newest(folder: Folder) -> dict[str, Any] | None:
@@ -79,10 +65,10 @@ def newest(folder: Folder) -> dict[str, Any] | None:
 
 def read(folder: Folder, name: str) -> dict[str, Any]:
     """The state in the checkpoint of this name. Raises OSError, ValueError or KeyError where it is not whole."""
-    note, data = folder.read_json(f"checkpoints/{name}.json"), folder.read_bytes(f"checkpoints/{name}.pt")
-    if note["format"] != FORMAT_VERSION:
-        raise ValueError(f"format {note['format']}, this version reads {FORMAT_VERSION}")
-    if _sha256(data) != note["sha256"]:
+    about, data = note(folder, name), folder.read_bytes(f"checkpoints/{name}.pt")
+    if about["format"] != FORMAT_VERSION:
+        raise ValueError(f"format {about['format']}, this version reads {FORMAT_VERSION}")
+    if _sha256(data) != about["sha256"]:
         raise ValueError("the checksum does not fit")
     return from_bytes(data)
 

@@ -24,6 +24,8 @@ from raylr.training.evaluate import test
 from raylr.training.group import Group
 from raylr.training.hashing import weights_sha256
 from raylr.training.models import build
+from raylr.training.notes import best as best_name
+from raylr.training.notes import refuse_other_formats
 
 NORMALISED = "(x / 255 - pixel_mean) / pixel_std, per channel, as float32 [batch, channels, height, width]"
 
@@ -130,7 +132,8 @@ def _opened(run: str | Path, storage: str) -> tuple[Folder, Plan]:
 
 
 def _state(folder: Folder, best: bool) -> dict[str, Any]:
-    name = checkpoint.best(folder) if best else None
+    refuse_other_formats(folder)
+    name = best_name(folder) if best else None
     state = checkpoint.newest(folder) if name is None else checkpoint.read(folder, name)
     if state is None:
         raise ConfigError(f"run={folder} has no whole checkpoint yet; checkpoint.every says when one is written")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def test_another_run_of_the_same_name_is_refused(where):
     assert code == 2
     assert "name=whole is another run: the LR policy is another one; use --fresh, or another --name" in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_checkpoint_of_another_version_is_refused_and_stays(where):
+    shutil.copytree(where / "whole", where / "newer")
+    (where / "newer" / "result.json").unlink()
+    note = max((where / "newer" / "checkpoints").glob("*.json"))
+    note.write_text(json.dumps({**json.loads(note.read_text()), "format": 99}))
+    before = {path: path.read_bytes() for path in (where / "newer").rglob("*.*") if path.is_file()}
+    code, _, err = start(where, "newer", 2).end(60)
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert f"{note.stem}.pt is of format 99, and this version of raylr reads format 1; use the version that" in err
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_a_stopped_run_goes_on_with_other_workers_and_through_a_kill(where, expected):

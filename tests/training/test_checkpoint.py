@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from raylr.storage import Folder
-from raylr.training import checkpoint
+from raylr.training import checkpoint, notes
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 
 def test_the_newest_is_found_and_only_so_many_are_kept(folder):
-    assert checkpoint.names(folder) == ["000000000020", "000000000030"]
+    assert notes.names(folder) == ["000000000020", "000000000030"]
     assert checkpoint.newest(folder)["position"] == 30
     assert len(folder.names("checkpoints")) == 4
 
@@ -110,7 +110,7 @@ def test_a_newer_state_does_not_wait_for_the_tries_of_an_older_one(folder, monke
 
 def test_rows_are_on_the_storage_before_a_checkpoint_counts(folder):
     seen = []
-    writer = checkpoint.Writer(folder, keep=2, before=[lambda: seen.append(checkpoint.names(folder))])
+    writer = checkpoint.Writer(folder, keep=2, before=[lambda: seen.append(notes.names(folder))])
     writer.start({"position": 40, "step": 4})
     writer.wait()
     assert seen == [["000000000020", "000000000030"]]
@@ -122,5 +122,5 @@ def test_the_best_one_is_kept_beside_the_newest(tmp_path):
     for position, accuracy in ((10, 0.5), (20, 0.7), (30, 0.6), (40, 0.65), (50, None)):
         tally = {"test_accuracy": accuracy, "evaluated_at": position if accuracy else 40}
         checkpoint.write(made, {"position": position, "step": 1, "tally": tally}, keep=2)
-    assert checkpoint.names(made) == ["000000000020", "000000000040", "000000000050"]
-    assert checkpoint.best(made) == "000000000020"
+    assert notes.names(made) == ["000000000020", "000000000040", "000000000050"]
+    assert notes.best(made) == "000000000020"

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -118,6 +119,21 @@ def test_ten_thousand_updates_and_their_resume_from_the_middle_end_with_one_hash
     assert rows(middle, "ledger.jsonl") == rows(whole, "ledger.jsonl")
     assert len(rows(middle, "ledger.jsonl")) == 10_000
     assert [row["kind"] for row in rows(middle, "events.jsonl")][-4:] == ["finish", "restart", "checkpoint", "finish"]
+
+
+def test_ten_resumes_from_random_updates_at_other_world_sizes_end_with_one_hash(ranks, tmp_path):
+    of = plan(total_examples=960, checkpoint_every=32, checkpoint_keep=99)  # 30 updates, a checkpoint after each
+    whole, data, random = tmp_path / "whole", images(90, 50), Random(0)
+    expected = hashes(ranks, 2, whole, of, data=data)
+    for number in range(10):
+        update, size, again = random.randrange(1, 30), random.choice([1, 3, 4]), tmp_path / f"{number}"
+        shutil.copytree(whole, again)
+        for path in (again / "checkpoints").iterdir():
+            if int(path.stem) > update * 32:
+                path.unlink()
+        assert hashes(ranks, size, again, of, data=data) == expected, (update, size)
+        sizes = [row.pop("world_size") for row in rows(again, "ledger.jsonl")]
+        assert sizes == [2] * update + [size] * (30 - update)
 
 
 @pytest.mark.parametrize("name", ["vit-small", "jobs.examples.own_model:conv_mixer"])
