@@ -53,8 +53,7 @@ def distill(policy: Policy, tolerance: float = 0.1, num_knots: int = 8) -> Disti
 
 def sampled(policy: Policy, optimizer: str) -> Samples:
     """LRs of an optimizer at up to NUM_SAMPLES updates of its reference batch, first and last among them."""
-    total = policy.total_examples
-    batch = min(policy.schedule(optimizer).reference_batch, total)
+    total, batch = policy.total_examples, _batch(policy, optimizer)
     last = total // batch - 1
     updates = sorted({round(index * last / (NUM_SAMPLES - 1)) for index in range(NUM_SAMPLES)})
     positions = tuple(update * batch for update in updates)
@@ -79,10 +78,15 @@ def _fit(policy: Policy, name: str, curves: dict[str, CurveFit]) -> Fit:
     return Fit(name, found, rms, largest, sum(curve.num_parameters for curve in curves.values()))
 
 
+def _batch(policy: Policy, optimizer: str) -> int:
+    """The reference batch; of runs shorter than two of them, what makes two updates."""
+    return max(1, min(policy.schedule(optimizer).reference_batch, policy.total_examples // 2))
+
+
 def _share(policy: Policy, optimizer: str) -> float:
-    """What the scaling rule makes of the batch at which the curve was sampled: 1 but for runs of less than one batch."""
+    """What the scaling rule makes of the batch at which the curve was sampled: 1 but for very short runs."""
     schedule = policy.schedule(optimizer)
-    return schedule.peak(min(schedule.reference_batch, policy.total_examples)) / schedule.base_lr
+    return schedule.peak(_batch(policy, optimizer)) / schedule.base_lr
 
 
 def _short(value: float) -> float:

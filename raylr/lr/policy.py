@@ -142,6 +142,22 @@ class Policy:
         """
         return replace(self, overrides=superseded(self.overrides, entries))
 
+    def resized(self, position: int, old_batch: int, new_batch: int, rewarm: int) -> Self:
+        """Return the policy of a run whose batch changes at `position`, with cause `resize`.
+
+        After a growth each LR rises from its old peak to the new one over `rewarm` examples; a smaller batch acts at once.
+        """
+        if new_batch == old_batch:
+            return self
+        entries: list[Override] = []
+        for name, schedule in self.schedules:
+            if new_batch > old_batch:
+                start = schedule.peak(old_batch) / schedule.peak(new_batch)
+                entries.append(Override(position, start, 0, name, "resize"))
+            ramp = rewarm if new_batch > old_batch else 0
+            entries.append(Override(position, 1.0, ramp, name, "resize"))
+        return self.with_overrides(*entries)
+
     def stretched(self, total_examples: int) -> Self:
         """Return the policy over another length: every duration and override position x new / old, in integers."""
         old = self.total_examples

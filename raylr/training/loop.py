@@ -7,7 +7,7 @@ group is formed anew, everybody takes the state of who is furthest, and what was
 import json
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from raylr.errors import RaylrError
@@ -19,27 +19,10 @@ from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken
 from raylr.training.rows import Rows
 from raylr.training.seat import Formation, RunEnded, Seat
+from raylr.training.tally import Tally
 from raylr.training.trainer import Trainer, Update
 
 PROGRESS_INTERVAL_S = 0.5
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What has been counted since the start and since the last evaluation. Part of the state."""
-
-    evaluated_at: int = 0
-    checkpointed_at: int = 0
-    loss: float = 0.0  # sums over the examples since the last evaluation
-    num_correct: int = 0
-    num_examples: int = 0
-    train_s: float = 0.0
-    total_train_s: float = 0.0
-    wall_s: float = 0.0
-    test_loss: float | None = None
-    test_accuracy: float | None = None
-    last_order: int = 0  # number of the youngest order that was carried out
-    world_size: int = 0  # of the last group
 
 
 class Loop:
@@ -94,25 +77,11 @@ class Loop:
         update = self.trainer.update(formation.group, self.seat.attention())
         self.last = update
         self.ledger.append(ledger_row(update, self.plan.num_train))
-        seconds = time.perf_counter() - started
-        tally = replace(
-            self.tally,
-            train_s=self.tally.train_s + seconds,
-            total_train_s=self.tally.total_train_s + seconds,
-            wall_s=self.tally.wall_s + seconds,
-        )
+        self.tally = self.tally.updated(update, time.perf_counter() - started)
         if update.rolled_back:
-            self.tally = tally
             self._note_rollback(update)
             if self.trainer.guard.exhausted:
                 return "diverged"
-        else:
-            self.tally = replace(
-                tally,
-                loss=tally.loss + update.loss * update.global_batch,
-                num_correct=tally.num_correct + update.num_correct,
-                num_examples=tally.num_examples + update.global_batch,
-            )
         self._tell_progress(update)
         return self._obey(formation) if update.attention else None
 
@@ -148,34 +117,21 @@ class Loop:
     def _evaluate(self, group: Group) -> None:
         started = time.perf_counter()
         loss, accuracy = evaluate(self.trainer, group)
-        tally = self.tally
-        count, wall_s = max(1, tally.num_examples), tally.wall_s + time.perf_counter() - started
+        before = self.tally
+        self.tally = before.evaluated(self.trainer.position, loss, accuracy, time.perf_counter() - started)
         row = {
             "step": self.trainer.step,
             "position": self.trainer.position,
             "epoch": self.trainer.position / self.plan.num_train,
             "lr": self.last.lr if self.last else {},
-            "train_loss": tally.loss / count,
-            "train_accuracy": tally.num_correct / count,
+            **before.averages(),
             "test_loss": loss,
             "test_accuracy": accuracy,
-            "images_per_s": tally.num_examples / tally.train_s if tally.train_s else 0.0,
             "world_size": group.size,
             "global_batch": self.plan.batch_at(group.size),
-            "wall_s": wall_s,
+            "wall_s": self.tally.wall_s,
         }
         self.metrics.append(row)
-        self.tally = replace(
-            tally,
-            evaluated_at=self.trainer.position,
-            loss=0.0,
-            num_correct=0,
-            num_examples=0,
-            train_s=0.0,
-            wall_s=wall_s,
-            test_loss=loss,
-            test_accuracy=accuracy,
-        )
         self._publish("metrics", row=row)
 
     def _checkpoint(self, **details: Any) -> None:
@@ -214,27 +170,13 @@ class Loop:
         return formation
 
     def _follow_size(self, size: int) -> None:
-        """Note another number of workers. Where the batch follows it and has grown, rise to the new peak over `lr.rewarm`."""
+        """Note another number of workers; where the batch follows it, the policy does too."""
         before, self.tally = self.tally.world_size, replace(self.tally, world_size=size)
         if before in (0, size):
             return
         self.event("resize", from_size=before, to_size=size)
         old, new = self.plan.batch_at(before), self.plan.batch_at(size)
-        if new > old:
-            policy, position = self.trainer.policy, self.trainer.position
-            for name in policy.optimizers:
-                start = policy.schedule(name).peak(old) / policy.schedule(name).peak(new)
-                rise = (
-                    Override(position, start, 0, name, "resize"),
-                    Override(position, 1.0, self.plan.rewarm, name, "resize"),
-                )
-                policy = policy.with_overrides(*rise)
-            self.trainer.policy = policy
-        elif new < old:
-            everywhere = [
-                Override(self.trainer.position, 1.0, 0, name, "resize") for name in self.trainer.policy.optimizers
-            ]
-            self.trainer.policy = self.trainer.policy.with_overrides(*everywhere)
+        self.trainer.policy = self.trainer.policy.resized(self.trainer.position, old, new, self.plan.rewarm)
 
     def _take_over(self, formation: Formation, cause: str) -> None:
         self._is_writer = self._writes(formation)
@@ -298,7 +240,6 @@ class Loop:
         if not self._is_writer or now - self._told_at < PROGRESS_INTERVAL_S:
             return
         self._told_at = now
-        tally = self.tally
         self._publish(
             "progress",
             position=self.trainer.position,
@@ -306,8 +247,7 @@ class Loop:
             step=self.trainer.step,
             epoch=self.trainer.position / self.plan.num_train,
             lr=update.lr,
-            train_loss=tally.loss / max(1, tally.num_examples),
-            images_per_s=tally.num_examples / tally.train_s,
+            **self.tally.averages(),
             world_size=update.world_size,
             global_batch=update.global_batch,
         )

@@ -33,7 +33,10 @@ class Asks(Protocol):
 
 
 class TrialLoop(Loop):
-    """One rank's part of a trial. `changes` are the fields of the population's plan that are this trial's own."""
+    """One rank's part of a trial. `changes` are the fields of the population's plan that are this trial's own.
+
+    Rounds are counted on from `first_round`, after which the trial had its turn.
+    """
 
     def __init__(
         self,
@@ -44,11 +47,12 @@ class TrialLoop(Loop):
         seat: Seat,
         folder: Folder,
         asks: Asks,
+        first_round: int = 0,
     ) -> None:
         self.common, self.changes, self.asks = plan, dict(changes), asks
         plan = changed(plan, changes)
         super().__init__(trainer_for(plan)(plan, policy, dataset), seat, folder)
-        self.round, self.decided_at = 0, 0  # the last round that was decided, and where
+        self.round, self.decided_at = first_round, 0  # the last round that was decided, and where
 
     def _advance(self, formation: Formation) -> str | None:
         """As every loop, but at the end of an interval, once all that is due was done there, wait for the decision."""

@@ -68,6 +68,12 @@ def test_the_simplest_within_the_tolerance_is_chosen_and_follows_the_policy(deca
     assert chosen.policy.lr(2000, 100) == pytest.approx(original.lr(2000, 100), rel=0.3)
 
 
+def test_a_run_of_one_reference_batch_is_distilled_at_a_smaller_one():
+    short = Policy(1000, 120, (("sgd", Schedule(0.4, 100, "linear", Warmup(0), parse_shape("constant", CLOCK))),))
+    chosen = distill(short).chosen
+    assert (chosen.name, chosen.policy.schedule().base_lr) == ("constant", pytest.approx(0.4))
+
+
 def test_a_curve_that_no_shape_comes_near_becomes_at_most_eight_knots():
     def zigzag(u: float) -> float:
         return math.exp(-abs((4 * u) % 2 - 1) * 3)

@@ -37,9 +37,14 @@ def test_drop_hold_and_return_of_a_guard() -> None:
     assert factors(guarded, 99, 100, 299, 300, 350, 400) == pytest.approx([1, 0.1, 0.1, 0.1, 0.55, 1])
 
 
-def test_a_resize_starts_at_the_old_peak_and_reaches_the_new_one() -> None:
-    grown = flat(entry(200, 0.25, cause="resize"), entry(200, 1.0, ramp=100, cause="resize"))
-    assert factors(grown, 199, 200, 250, 300) == pytest.approx([1, 0.25, 0.625, 1])
+def test_a_batch_that_grows_starts_at_the_old_peak_and_reaches_the_new_one_and_one_that_shrinks_acts_at_once() -> None:
+    run = policy("constant", warmup=0, base_lr=0.1, scaling="linear")
+    grown = run.resized(200, old_batch=10, new_batch=40, rewarm=100)
+    assert grown.lr(199, 10) == pytest.approx(0.1)
+    assert [grown.lr(position, 40) for position in (200, 250, 300)] == pytest.approx([0.1, 0.25, 0.4])
+    shrunk = grown.resized(250, old_batch=40, new_batch=20, rewarm=100)
+    assert [shrunk.lr(position, 20) for position in (250, 300)] == pytest.approx([0.2, 0.2])
+    assert run.resized(200, 10, 10, 100) == run
 
 
 def test_a_ramp_that_is_cut_short_hands_over_the_value_it_reached() -> None:
