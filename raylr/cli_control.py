@@ -20,6 +20,8 @@ def ctl(run: str, action: str, factor: float | None, duration: str | None, stora
     checkpoint writes one now; stop writes one and ends the run, which the same command continues. All workers carry an
     order out at the same update. Prints one line of JSON: the status, or the event with which the run answered.
 
+    A population takes status, with the progress of its trials, and stop, after which it can go on too.
+
     \b
     raylr ctl RUN status
     raylr ctl RUN lr --factor 0.1 --for 2ep

@@ -7,14 +7,21 @@ from pydantic import Field, field_validator
 from raylr.config import Config, Duration
 from raylr.lr.lineage import Bounds
 
-Search = Literal["pbt", "fire", "asha", "grid", "random"]
+Search = Literal["pbt", "pb2", "fire", "asha", "grid", "random", "optuna"]
+FIXED = ("grid", "random", "optuna")  # searches in which a trial trains to its end, whatever the others do
 Multiples = Annotated[str, "LOW:HIGH"]
 
 
 class PopulationConfig(Config):
-    trials: int = Field(4, ge=1, le=10_000, description="members of the population, all at once")
+    trials: int = Field(4, ge=1, le=10_000, description="members of the population")
+    at_once: int | None = Field(
+        None,
+        ge=1,
+        description="as many trials train at the same time; grid, random and optuna take turns [all; of optuna 1/4]",
+    )
+    gpus_per_worker: float = Field(1.0, gt=0, le=1, description="below 1, trials of one worker share GPUs")
     interval: Duration = Field("1ep", description="trials are tested, kept and compared at each multiple")
-    search: Search = Field("pbt", description="pbt and fire change LRs on the way; the others choose a fixed base LR")
+    search: Search = Field("pbt", description="pbt, pb2 and fire change LRs on the way; others choose a base LR")
     synch: bool = Field(True, description="all trials wait for each other at each interval, so that a search repeats")
     score: Literal["test_accuracy", "test_loss"] = Field("test_accuracy", description="what trials are compared by")
     base_range: Multiples = Field("0.25:4", description="base LRs at the start: the config's own times one of these")
@@ -36,6 +43,12 @@ class PopulationConfig(Config):
         if not synch:
             raise ValueError("is not offered: trials that do not wait for each other cannot be repeated; use synch=yes")
         return synch
+
+    @property
+    def num_at_once(self) -> int:
+        """Trials that train at the same time; TPE suggests each turn from the scores of those before."""
+        whole = max(1, self.trials // 4) if self.search == "optuna" else self.trials
+        return min(self.at_once or whole, self.trials)
 
     @property
     def num_evaluators(self) -> int:

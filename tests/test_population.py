@@ -2,22 +2,24 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from raylr.lr import Policy
 from raylr.population_config import PopulationConfig
 from raylr.resolve import Hardware
 from raylr.running.local import set_up
-from raylr.running.population.space import BASE, LR, Space
+from raylr.running.population.space import BASE, LR, Settings, Space
 from raylr.storage import Folder
 from raylr.training.data import describe
 
 set_up()  # what Ray reads of the environment, before anything imports it
 
+from raylr.running.population.bandit import Bandit, best_point  # noqa: E402
 from raylr.running.population.curves import aligned, compare, smoothed  # noqa: E402
 from raylr.running.population.fire import FirePBT, roles  # noqa: E402
 from raylr.running.population.journal import Journal  # noqa: E402
@@ -39,11 +41,17 @@ class World:
         self.space, self.gain = space(**fields), gain
         self.orders: list[dict[str, Any]] = []
         folder.mkdir(exist_ok=True)
-        self.population = Population(self.space, Journal(Folder(folder)), self._obey)
-        self.results = Results(self.population, Folder(folder), {})
-        self.quality = dict.fromkeys(self.population.names, 0.0)
-        self.lr = {name: settings[BASE] for name, settings in self.population.initial.items()}
+        self.quality: dict[str, float] = {}
+        self.lr: dict[str, float] = {}
+        self.turns: list[tuple[str, ...]] = []
         self.stopped: set[str] = set()
+        self.population = Population(self.space, Journal(Folder(folder)), self._obey, begin=self._begin)
+        self.results = Results(self.population, Folder(folder), {})
+
+    def _begin(self, settings: Mapping[str, Settings], number: int) -> None:
+        self.turns.append(tuple(settings))
+        self.quality |= dict.fromkeys(settings, 0.0)
+        self.lr |= {name: own[BASE] for name, own in settings.items()}
 
     def _obey(self, orders: list[tuple[str, int, dict[str, Any]]]) -> None:
         before = dict(self.quality)
@@ -59,7 +67,7 @@ class World:
                 self.results.take({"kind": "exploited", **order, **done})
 
     def round(self, number: int, ended: bool = False) -> None:
-        for name in reversed(self.population.names):
+        for name in reversed(self.turns[-1]):
             if name in self.stopped:
                 continue
             self.quality[name] += self.gain(self.quality[name], self.lr[name])
@@ -72,8 +80,11 @@ class World:
             self.results.take(report)
 
     def run(self, rounds: int) -> "World":
-        for number in range(1, rounds + 1):
-            self.round(number, ended=number == rounds)
+        """Train all trials to their end, turn by turn; each has so many rounds."""
+        while self.turns[-1]:
+            first = self.population.round
+            for number in range(1, rounds + 1):
+                self.round(first + number, ended=number == rounds)
         return self
 
 
@@ -127,7 +138,7 @@ def test_the_same_seed_decides_the_same_and_another_one_does_not(tmp_path):
     assert found[0] == found[1] != found[2]
 
 
-@pytest.mark.parametrize("search", ["pbt", "fire", "asha"])
+@pytest.mark.parametrize("search", ["pbt", "pb2", "fire", "asha"])
 def test_a_population_that_starts_again_decides_the_same(search, tmp_path):
     whole = World(tmp_path / "whole", rises_best_at(0.5), trials=6, search=search)
     whole.run(8)
@@ -193,6 +204,123 @@ def test_the_journal_is_sorted_at_the_end_and_read_back(tmp_path):
     assert Journal(Folder(tmp_path)).exploits() == before
     keys = [(row["round"], row["trial"]) for row in Folder(tmp_path).read_rows("reports.jsonl")]
     assert keys == sorted(keys)
+
+
+# turns, and Optuna
+
+
+@pytest.mark.parametrize("search", ["grid", "random"])
+def test_trials_of_fixed_lrs_take_turns_and_the_best_of_all_is_named(search, tmp_path):
+    world = World(tmp_path, rises_best_at(1.0), trials=5, at_once=2, search=search).run(3)
+    names = world.population.names
+    assert world.turns == [names[:2], names[2:4], names[4:], ()]
+    assert world.population.round == 9
+    best = min(world.lr, key=lambda name: abs(math.log(world.lr[name])))
+    result = json.loads((tmp_path / "explore.json").read_text())
+    assert result["best"] == best
+    assert {row["trial"] for row in result["trials"]} == set(names)
+    every_lr = World(tmp_path / "all", rises_best_at(1.0), trials=5, search=search).lr
+    assert world.lr == every_lr
+
+
+def test_what_ended_in_a_turn_that_is_over_is_complete_and_what_never_began_is_not(tmp_path):
+    world = World(tmp_path, rises_best_at(1.0), trials=4, at_once=2, search="random")
+    for number in (1, 2):
+        world.round(number, ended=number == 2)
+    for name in world.turns[1]:
+        world.results.ended[name] = "complete"
+    assert world.results.end(None)["status"] == "complete"
+    early = World(tmp_path / "early", rises_best_at(1.0), trials=4, at_once=2, search="random")
+    early.results.ended |= dict.fromkeys(early.turns[0], "complete")
+    assert early.results.end(None)["status"] == "stopped"
+
+
+def test_turns_go_on_where_they_were(tmp_path):
+    whole = World(tmp_path / "whole", rises_best_at(1.0), trials=6, at_once=2, search="optuna").run(2)
+    first = World(tmp_path / "cut", rises_best_at(1.0), trials=6, at_once=2, search="optuna")
+    for number in (1, 2, 3):
+        first.round(number, ended=number == 2)
+    again = World(tmp_path / "cut", rises_best_at(1.0), trials=6, at_once=2, search="optuna")
+    again.population.go_on(lambda name: [])
+    assert again.turns == first.turns == whole.turns[:2]
+    again.quality = first.quality
+    again.round(4, ended=True)
+    again.run(2)
+    assert again.lr == whole.lr
+
+
+def test_optuna_comes_nearer_to_the_best_lr_than_a_random_search(tmp_path):
+    def distance(search: str, seed: int) -> float:
+        fields = {"trials": 16, "at_once": 4, "search": search, "base_range": "0.01:100", "seed": seed}
+        world = World(tmp_path / f"{search}{seed}", rises_best_at(3.0), **fields).run(1)
+        last = world.turns[-2]
+        return sum(abs(math.log(world.lr[name] / 3.0)) for name in last) / len(last)
+
+    seeds = range(4)
+    assert sum(distance("optuna", seed) for seed in seeds) < 0.7 * sum(distance("random", seed) for seed in seeds)
+
+
+def test_optuna_suggests_inside_the_bounds_of_the_lr_and_of_fields(tmp_path):
+    fields = {"mutate": "optimizer.momentum=0.5:0.9", "lr_bounds": "0.2:0.8", "base_range": "0.01:100"}
+    world = World(tmp_path, rises_best_at(9.0), trials=8, at_once=2, search="optuna", **fields).run(1)
+    assert all(0.2 * 0.999 <= 0.4 * lr <= 0.8 * 1.001 for lr in world.lr.values())
+    momenta = [settings["optimizer.momentum"] for settings in world.population.initial.values()]
+    assert len(set(momenta)) == 8
+    assert all(0.5 <= momentum <= 0.9 for momentum in momenta)
+
+
+# PB2
+
+
+def test_the_bandit_goes_where_rises_were_greatest_and_not_where_another_trial_tries_it():
+    draws = np.random.default_rng(0)
+    places = draws.uniform(-2, 2, size=(40, 1))
+    gains = -np.abs(places[:, 0] - 0.5)
+    known = np.hstack([np.full((40, 1), 3.0), np.zeros((40, 1)), places])
+    now, box = np.array([[3.0, 0.0, 0.0]]), np.array([[-2.0, 2.0]])
+    first = best_point(known, gains, now, box, draws)
+    assert first == pytest.approx(0.5, abs=0.25)
+    few = slice(0, 3)
+    here = best_point(known[few], gains[few], now, box, np.random.default_rng(1))
+    tried = np.vstack([now, [[3.0, 0.0, here[0]]]])
+    assert abs(best_point(known[few], gains[few], tried, box, np.random.default_rng(1)) - here) > 0.1
+
+
+def test_pb2_finds_the_lr_that_rises_best_and_keeps_factors_inside_their_bounds(tmp_path):
+    fields = {"base_range": "1:8", "factor_bounds": "0.02:4", "epochs": 8}
+    world = World(tmp_path, rises_best_at(0.5), trials=6, search="pb2", **fields).run(8)
+    settings = [row["factors_after"] for row in world.population.journal.exploits()]
+    assert all(0.02 <= one[LR] <= 4 for one in settings)
+    assert len({one[LR] for one in settings[2:]}) > 5  # PBT's two factors are tried in the first round only
+    best = world.population.best()
+    assert best["settings"][BASE] * best["settings"][LR] == pytest.approx(0.5, rel=0.3)
+
+
+def test_pb2_chooses_the_same_again_and_leaves_others_random_numbers_alone(tmp_path):
+    found = []
+    for name in ("a", "b"):
+        np.random.seed(len(found))
+        expected = np.random.RandomState(len(found)).random()
+        world = World(tmp_path / name, rises_best_at(0.5), trials=4, search="pb2", mutate="optimizer.momentum=0.5:0.9")
+        found.append(world.run(4).orders)
+        assert np.random.random() == expected
+    assert found[0] == found[1]
+
+
+def test_pb2_perturbs_as_pbt_does_while_it_knows_nothing_and_a_lost_score_is_a_bad_rise():
+    bandit = Bandit(space(search="pb2", trials=4))
+    settings = {BASE: 1.0, LR: 1.0}
+    for trial in "abc":
+        bandit.note(trial, 1, settings, 0.5)
+    assert bandit.choose("a", "b", settings, 1) is None
+    for trial, lr, score in (("a", 0.1, 0.7), ("b", 1.0, 0.6), ("c", 9.0, None)):
+        bandit.note(trial, 2, {BASE: 1.0, LR: lr}, score)
+    assert [rise for *_, rise in bandit.rises] == [pytest.approx(0.2), pytest.approx(0.1), -math.inf]
+    chosen = bandit.choose("c", "a", {BASE: 1.0, LR: 0.1}, 2)
+    assert chosen is not None
+    assert chosen[LR] < 3
+    bandit.note("c", 3, chosen, 0.8)
+    assert bandit.rises[-1][1:] == (0.7, chosen, pytest.approx(0.1))
 
 
 # FIRE PBT

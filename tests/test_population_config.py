@@ -10,7 +10,7 @@ from raylr.errors import ConfigError
 from raylr.lr import Policy
 from raylr.population_config import PopulationConfig
 from raylr.resolve import Hardware
-from raylr.running.population.driver import checked_space
+from raylr.running.population.driver import checked_space, demand
 from raylr.running.population.space import BASE, LR, Space
 from raylr.training.data import describe
 
@@ -40,6 +40,11 @@ def space(**fields: object) -> Space:
         (["--mutate", "optimizer.momentum=0.5:1.5"], "optimizer.momentum=1.5 must be less than 1"),
         (["--mutate", "optimizer.momentum=0.9:0.5"], "mutate: optimizer.momentum=0.9:0.5 is upside down; use 0.5:0.9"),
         (["--search", "pbtt"], "search=pbtt is not one of"),
+        (
+            ["--at-once", "2"],
+            "at_once=2 of trials=4 cannot take turns in search=pbt, which compares all at each interval; "
+            "use --search grid, random or optuna, or --trials 2",
+        ),
         (["--trials", "0"], "trials=0 must be at least 1"),
         (["--workers", "1:2"], "workers=1:2 changes while trials train; a trial needs a fixed number, such as 2"),
         (["--policy", "nowhere.json"], "policy=nowhere.json cannot be read"),
@@ -52,6 +57,14 @@ def test_a_population_that_cannot_be_is_refused_in_one_line(flags, says, capsys,
     assert says in err.replace("\n", " ")
     assert len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("search", "instead"), [("optuna", "random"), ("pb2", "pbt")])
+def test_a_search_whose_package_is_missing_says_how_to_get_it(search, instead, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    says = rf'search={search} needs a package that is not installed; pip install "raylr\[{search}\]", or use {instead}'
+    with pytest.raises(ConfigError, match=says):
+        space(search=search)
 
 
 @pytest.mark.parametrize("damage", ["", '{"format_version": 9}', "[1"])
@@ -95,6 +108,41 @@ def test_a_trial_differs_from_the_population_in_its_base_lr_and_its_mutated_fiel
     assert (changes["optimizers"]["sgd"]["momentum"], changes["label_smoothing"]) == (0.6, 0.1)
     assert found.policy_for(settings).schedule().base_lr == 0.8
     assert found.changes_for({BASE: 2.0, LR: 0.5}) == {}
+
+
+def on_gpus(num_gpus: int, **fields: object) -> Space:
+    config = PopulationConfig(**{"data": {"source": "synthetic"}, "epochs": 4, "workers": "1", **fields})
+    return checked_space(config, describe(config.data), Hardware(bf16=False, num_gpus=num_gpus))
+
+
+def test_trials_share_gpus_on_request_only():
+    assert on_gpus(1, trials=4).plan.device == "cpu"
+    shared = on_gpus(1, trials=4, gpus_per_worker=0.25)
+    assert shared.plan.device == "cuda"
+    assert demand(shared).need == {"CPU": 1.0, "GPU": 0.25}
+    assert on_gpus(2, trials=6, gpus_per_worker=0.4).plan.device == "cpu"  # two to a GPU
+    assert on_gpus(1, trials=10, gpus_per_worker=0.1).plan.device == "cuda"
+    assert on_gpus(2, trials=2).plan.device == "cuda"
+    assert on_gpus(1, trials=4, at_once=1, search="random").plan.device == "cuda"
+
+
+def test_gpus_that_are_asked_for_and_are_too_few_are_refused_with_what_fits():
+    says = "gpu=yes needs places on GPUs for 7 workers at once, but the 2 GPUs have 2; use --gpus-per-worker 0.25 or --trials 2"
+    with pytest.raises(ConfigError, match=says):
+        on_gpus(2, trials=7, gpu="yes")
+    assert on_gpus(2, trials=7, gpu="yes", gpus_per_worker=0.25).plan.device == "cuda"
+    with pytest.raises(ConfigError, match="the 0 GPUs have 0; use gpu=no"):
+        on_gpus(0, trials=2, gpu="yes")
+    with pytest.raises(
+        ConfigError, match=r"gpus_per_worker=0\.5 beside workers=2: NCCL lets no two workers of a trial"
+    ):
+        on_gpus(4, trials=2, workers="2", gpus_per_worker=0.5)
+
+
+def test_a_population_asks_for_the_places_of_all_that_train_at_once():
+    found = demand(space(trials=6, at_once=2, search="random", cpus_per_worker=3))
+    assert (found.count, dict(found.need), found.field) == (2, {"CPU": 3.0}, "at-once")
+    assert demand(space(trials=3, workers="2")).count == 6
 
 
 def test_a_plain_config_is_a_population_by_the_defaults():

@@ -24,7 +24,7 @@ class PopulationDisplay:
         self.out = out or console()
         self.log_interval_s = log_interval_s
         self._trials: dict[str, dict[str, Any]] = {}
-        self._total, self._started, self._logged_at = 1, time.monotonic(), -log_interval_s
+        self._count, self._total, self._started, self._logged_at = 1, 1, time.monotonic(), -log_interval_s
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -41,9 +41,10 @@ class PopulationDisplay:
 
     def _on_population(self, event: dict[str, Any]) -> None:
         plan, config = event["space"].plan, event["space"].config
-        self._total = plan.total_examples
+        self._count, self._total = config.trials, plan.total_examples
         self._print(
-            f"{config.trials} trials of {plan.workers[1]} workers, compared every {config.interval} ({config.search})"
+            f"{config.trials} trials of {plan.workers[1]} workers, {config.num_at_once} at once, compared every "
+            f"{config.interval} ({config.search})"
         )
         self._print(f"{plan.model}, {self._total:,} examples each, global batch {plan.batch_at(plan.workers[1])}")
         self._print(f"population folder: {event['run_dir']}")
@@ -67,6 +68,9 @@ class PopulationDisplay:
 
     def _on_warning(self, event: dict[str, Any]) -> None:
         self._print(f"warning: {event['text']}")
+
+    def _on_waiting(self, event: dict[str, Any]) -> None:
+        self._print(event["text"])
 
     def _on_explored(self, event: dict[str, Any]) -> None:
         self._end_live()
@@ -98,12 +102,12 @@ class PopulationDisplay:
 
     def _line(self) -> str:
         positions = [one.get("position", 0) for one in self._trials.values()]
-        done = sum(positions) / (len(positions) * self._total)
+        done = sum(positions) / (self._count * self._total)
         elapsed = time.monotonic() - self._started
         left = f"{elapsed * (1 - done) / done:.0f} s left" if done else "starting"
         scores = [one["score"] for one in self._trials.values() if _is_known(one.get("score"))]
         best = f", best score {max(scores):.4f}" if scores else ""
-        return f"{done:.0%} of {len(positions)} trials{best}, {elapsed:.0f} s, {left}"
+        return f"{done:.0%} of {self._count} trials{best}, {elapsed:.0f} s, {left}"
 
     def _print(self, what: object) -> None:
         self.out.print(what, soft_wrap=isinstance(what, str))

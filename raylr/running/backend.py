@@ -27,11 +27,12 @@ UNUSED = (PlacementGroupCleanerCallback, DatasetsCallback)
 
 
 class RestartBackend(Backend):
-    share_cuda_visible_devices = True
+    """A worker sees the GPU that Ray gave it and no other, so that `cuda` is its own."""
+
+    share_cuda_visible_devices = False
 
 
-class ContinueBackend(Backend):
-    share_cuda_visible_devices = True
+class ContinueBackend(RestartBackend):
     has_replica_groups = True
 
 

@@ -1,7 +1,7 @@
 """Hands on a running job: its status, and orders that all ranks carry out at the same update.
 
 A run leaves in its folder how its hub is reached (`hub.json`: address, name, path of the token). Orders go through Ray, so
-who is not let into the cluster cannot give any.
+who is not let into the cluster cannot give any. A population is a job too; it knows its status and how to stop.
 """
 
 import contextlib
@@ -44,6 +44,8 @@ def order(
 ) -> dict[str, Any]:
     """Give an order (`lr`, `checkpoint`, `stop`) and return the event with which the run answered it."""
     folder = _folder(run, storage)
+    if kind != "stop" and folder.exists("space.json"):
+        raise ConfigError(f"run={run} is a population, which knows status and stop; {kind} is an order to one run")
     wish: dict[str, Any] = {"kind": kind}
     if kind == "lr":
         wish |= {"factor": factor, "for_examples": _examples(folder, duration)}
@@ -59,12 +61,14 @@ def order(
 
 def _folder(run: str, storage: str) -> Folder:
     folder = Folder(Path(run).resolve()) if Path(run).is_dir() else run_folder(storage, run)
-    if not folder.exists("plan.json"):
+    if not folder.exists("plan.json") and not folder.exists("space.json"):
         raise ConfigError(f"run={run} is no run folder: it has no plan.json; `raylr runs` lists those under --storage")
-    if folder.exists("result.json"):
-        ended = folder.read_json("result.json")["status"]
-        raise ConfigError(f"run={run} has ended ({ended}); there is nothing to control")
-    if not folder.exists("hub.json"):
+    is_running = folder.exists("hub.json")
+    for result in ("result.json", "explore.json"):
+        if folder.exists(result) and not (is_running and result == "explore.json"):
+            ended = folder.read_json(result)["status"]
+            raise ConfigError(f"run={run} has ended ({ended}); there is nothing to control")
+    if not is_running:
         raise ConfigError(f"run={run} is not running")
     return folder
 

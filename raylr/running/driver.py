@@ -28,7 +28,7 @@ from raylr.running.nodes import (
     draining_nodes,
     refuse_storage_that_some_hosts_do_not_see,
 )
-from raylr.running.room import wait_for_room
+from raylr.running.room import Demand, resources, wait_for_room
 from raylr.storage import Folder, run_folder
 from raylr.training.data import DatasetInfo, describe, prepare
 from raylr.training.notes import refuse_other_formats
@@ -80,7 +80,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
             return RunResult(run_dir=str(folder), **finished)
         stack.enter_context(folder.held())
         if address:
-            wait_for_room(plan, tell)
+            wait_for_room(Demand(resources(plan), plan.workers[0]), tell)
         else:
             stack.enter_context(own_cluster(plan.workers[1] * plan.cpus_per_worker))
         tell({"kind": "starting", "workers": plan.workers})
@@ -150,7 +150,7 @@ def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str
     scaling = ScalingConfig(
         num_workers=plan.workers[0] if plan.workers[0] == plan.workers[1] else plan.workers,
         use_gpu=plan.device == "cuda",
-        resources_per_worker={"CPU": plan.cpus_per_worker, **({"GPU": 1} if plan.device == "cuda" else {})},
+        resources_per_worker=resources(plan),
         elastic_resize_monitor_interval_s=2.0,
     )
     run = RunConfig(

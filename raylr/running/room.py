@@ -20,17 +20,15 @@ Nodes = Sequence[Mapping[str, float]]  # the resources of each
 
 @dataclass(frozen=True)
 class Demand:
-    """Places for workers, all at once: what one needs, and how many of how many trials (None: of a run)."""
+    """Places for workers, all at once: what one needs, and how many of how many trials (None: of a run).
+
+    `field` is the flag that says how many trials.
+    """
 
     need: Mapping[str, float]
     workers: int
     trials: int | None = None
-
-    @classmethod
-    def of(cls, plan: Plan, trials: int | None = None) -> "Demand":
-        """What the smallest number of workers of a plan needs, or as many trials of that."""
-        need = {"CPU": float(plan.cpus_per_worker), **({"GPU": 1.0} if plan.device == "cuda" else {})}
-        return cls(need, plan.workers[0], trials)
+    field: str = "trials"
 
     @property
     def count(self) -> int:
@@ -52,7 +50,7 @@ class Demand:
         """What there is too little of, in numbers."""
         who = f"workers={self.workers}"
         if self.trials is not None:
-            who = f"trials={self.trials} of {self.workers} workers"
+            who = f"{self.field}={self.trials} of {self.workers} workers"
         for name, amount in self.need.items():
             has = sum(node.get(name, 0) for node in nodes)
             if has < self.count * amount:
@@ -66,18 +64,21 @@ class Demand:
     def advice(self, nodes: Nodes) -> str:
         """The nearest thing that fits: for a population as many trials as there is room for."""
         most = self.room(nodes) // self.workers
-        return f"use --trials {most}" if self.trials is not None and most else "lower --workers or add a node"
+        return f"use --{self.field} {most}" if self.trials is not None and most else "lower --workers or add a node"
 
 
-def wait_for_room(plan: Plan, tell: Callable[[dict[str, Any]], None], trials: int | None = None) -> None:
-    """Return once there is a place for each worker at the same time; with `trials`, for those of so many trials.
+def resources(plan: Plan, gpus: float = 1.0) -> dict[str, float]:
+    """What Ray is to reserve for a worker; `gpus` is the share of one that it has."""
+    return {"CPU": float(plan.cpus_per_worker), **({"GPU": gpus} if plan.device == "cuda" else {})}
+
+
+def wait_for_room(demand: Demand, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Return once there is a place for each worker at the same time.
 
     Places that other jobs hold are waited for, and so are nodes that an autoscaler starts; `tell` hears for what. Raises
     ConfigError with the numbers where neither can help.
     """
     from ray.util.placement_group import placement_group, remove_placement_group
-
-    demand = Demand.of(plan, trials)
 
     def lacks() -> bool:
         return demand.room(living_nodes()) < demand.count

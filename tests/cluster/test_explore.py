@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,39 @@ def test_the_best_policy_trains_from_scratch_with_one_hash_at_one_and_two_worker
         flags = ["--policy", policy, "--workers", str(workers), "--seed", "5"]
         hashes.add(finished(command("train", where, f"replay-{workers}", *flags))["weights_sha256"])
     assert len(hashes) == 1
+
+
+def test_trials_take_turns_that_optuna_suggests_and_the_population_obeys_ctl(where):
+    pytest.importorskip("optuna", reason="the extra raylr[optuna] is not installed")
+    flags = ["--search", "optuna", "--at-once", "2"]
+    whole = finished(explore(where, "turns", 4, 1, *flags))
+    run = explore(where, "turns-cut", 4, 1, *flags)
+    second = sorted(row["trial"] for row in whole["trials"])[2]
+    wait_until(lambda: trial_rows(where / "turns-cut", second, "ledger.jsonl"), "an update of the second turn")
+    status = json.loads(ctl(where, "turns-cut", "status").stdout)
+    assert (status["turns"], len(status["trials"]) >= 2) == (2, True)
+    refused = ctl(where, "turns-cut", "lr", "--factor", "0.5")
+    assert (refused.returncode, "is a population, which knows status and stop" in refused.stderr) == (2, True)
+    answer = json.loads(ctl(where, "turns-cut", "stop").stdout)
+    assert set(answer["trials"].values()) == {"complete", "stopped"}
+    assert run.end()[0] == 143
+    assert "has ended (stopped)" in ctl(where, "turns-cut", "status").stderr
+    again = finished(explore(where, "turns-cut", 4, 1, *flags))
+    assert [row["settings"] for row in again["trials"]] == [row["settings"] for row in whole["trials"]]
+    assert again["weights_sha256"] == whole["weights_sha256"]
+    pids = [trial_start(where / "turns", row["trial"])["members"][0]["pid"] for row in whole["trials"]]
+    assert len(set(pids)) == 2
+
+
+def ctl(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "raylr", "ctl", *arguments, "--storage", str(where)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_pb2_exploits_in_place(where):
+    pytest.importorskip("sklearn", reason="the extra raylr[pb2] is not installed")
+    finished(explore(where, "bandit", 4, 1, "--search", "pb2"))
+    assert_exploits_in_place(where / "bandit", 1)
 
 
 def test_the_same_name_again_says_that_it_is_complete_and_another_space_is_refused(where, four):

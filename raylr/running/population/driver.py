@@ -2,18 +2,21 @@
 
 import contextlib
 import json
+import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from raylr.config import Config
 from raylr.errors import ConfigError
-from raylr.population_config import PopulationConfig
+from raylr.lr.lineage import trial_ids
+from raylr.population_config import FIXED, PopulationConfig
 from raylr.resolve import Hardware, local_hardware
 from raylr.run_plan import Plan
+from raylr.running.control import NAMESPACE, write_address
 from raylr.running.driver import (
     RAY_FOLDER,
     Listener,
@@ -25,10 +28,12 @@ from raylr.running.driver import (
 )
 from raylr.running.local import named_cluster, own_cluster
 from raylr.running.nodes import beside_the_driver, cluster_hardware, refuse_storage_that_some_hosts_do_not_see
-from raylr.running.population.space import Space, plain
-from raylr.running.room import wait_for_room
+from raylr.running.population.space import Settings, Space, plain
+from raylr.running.room import Demand, resources, wait_for_room
 from raylr.storage import Folder, run_folder
 from raylr.training.data import DatasetInfo, describe, prepare
+
+Turn = tuple[Mapping[str, Settings], int]  # what trials start with, and after which round
 
 
 class PopulationResult(BaseModel):
@@ -51,14 +56,15 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
     wanted = config if isinstance(config, PopulationConfig) else PopulationConfig(**config.model_dump())
     address = wanted.address or os.environ.get("RAY_ADDRESS")
     refuse_throw_away_storage(wanted)
-    enough = Hardware(True, wanted.trials * wanted.num_workers[1])
+    enough = Hardware(True, wanted.num_at_once * wanted.num_workers[1])
     checked_space(wanted, describe(wanted.data), enough if address else local_hardware())
     info = prepare(wanted.data, lambda done, total: tell({"kind": "prepare", "done": done, "total": total}))
     with contextlib.ExitStack() as stack:
         hardware = local_hardware()
         if address:
             stack.enter_context(named_cluster(address))
-            hardware = cluster_hardware()
+            gpus = wanted.num_at_once * wanted.num_workers[1] * wanted.gpus_per_worker
+            hardware = cluster_hardware(math.ceil(gpus) if wanted.gpu == "yes" else 0)
         space = checked_space(wanted, info, hardware)
         folder = run_folder(wanted.storage, population_name(wanted, space.plan))
         look_at_own_parts(space.plan)
@@ -69,7 +75,7 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
             return PopulationResult(run_dir=str(folder), **earlier)
         stack.enter_context(folder.held())
         if address:
-            wait_for_room(space.plan, tell, wanted.trials)
+            wait_for_room(demand(space), tell)
         else:
             stack.enter_context(own_cluster(num_ranks(space) * space.plan.cpus_per_worker))
         _write_settings(wanted, folder, space)
@@ -81,17 +87,41 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
 
 
 def checked_space(config: PopulationConfig, info: DatasetInfo, hardware: Hardware) -> Space:
-    """The population's space: as many GPUs for each trial as there are for all."""
+    """The population's space, on GPUs if there are enough places on them for all that train at once."""
     low, high = config.num_workers
     if low != high:
         raise ConfigError(
             f"workers={config.workers} changes while trials train; a trial needs a fixed number, such as {high}"
         )
-    return Space.of(config, info, Hardware(hardware.bf16, hardware.num_gpus // config.trials))
+    share, ranks = config.gpus_per_worker, config.num_at_once * high
+    if share < 1 and high > 1:
+        raise ConfigError(
+            f"gpus_per_worker={share:g} beside workers={high}: NCCL lets no two workers of a trial share a GPU; use "
+            "--workers 1"
+        )
+    places = hardware.num_gpus * int(1 / share + 1e-9)
+    if config.gpu == "yes" and places < ranks:
+        advice = ["gpu=no"]
+        if places >= high:
+            advice.insert(0, f"--trials {places // high}")
+        if hardware.num_gpus and high == 1:
+            advice.insert(0, f"--gpus-per-worker {1000 // -(-ranks // hardware.num_gpus) / 1000:g}")
+        raise ConfigError(
+            f"gpu=yes needs places on GPUs for {ranks} workers at once, but the {hardware.num_gpus} GPUs have {places}; "
+            f"use {' or '.join(advice)}"
+        )
+    return Space.of(config, info, Hardware(hardware.bf16, places // config.num_at_once))
 
 
 def num_ranks(space: Space) -> int:
-    return space.config.trials * space.plan.workers[1]
+    return space.config.num_at_once * space.plan.workers[1]
+
+
+def demand(space: Space) -> Demand:
+    """The places that all trials which train at once need."""
+    config, plan = space.config, space.plan
+    need = resources(plan, config.gpus_per_worker)
+    return Demand(need, plan.workers[1], config.num_at_once, "at-once" if config.search in FIXED else "trials")
 
 
 def population_name(config: PopulationConfig, plan: Plan) -> str:
@@ -108,28 +138,48 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     from raylr.running.population.population import Population
     from raylr.running.population.result import Results
 
-    journal = Journal(folder)
-    hubs: Any = None
-    population = Population(space, journal, lambda orders: ray.get(hubs.decide.remote(orders)), tell)
-    hubs = ray.remote(**beside_the_driver(), max_concurrency=10_000)(Hubs).remote(list(population.names))
+    names = trial_ids(space.config.seed, space.config.trials)
+    hub_name = f"hubs of {folder}"
+    options: dict[str, Any] = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 10_000}
+    hubs = ray.remote(**beside_the_driver(), **options)(Hubs).remote(list(names))
+
+    def begin(settings: Mapping[str, Settings], number: int) -> None:
+        hubs.open.remote([_trial(space, folder, name, own, number) for name, own in settings.items()])
+
+    journal, turns = Journal(folder), list[Turn]()
+    population = Population(
+        space, journal, lambda orders: ray.get(hubs.decide.remote(orders)), tell, lambda *turn: turns.append(turn)
+    )
     population.go_on(lambda name: run_folder(f"{folder}/trials", name).read_rows("events.jsonl"))
-    trials = [_trial(space, folder, name, population.initial[name]) for name in population.names]
+    population.begin = begin
+    for turn in _unfinished(folder, turns):
+        begin(*turn)
     settings = {
         "plan": space.plan.model_dump(mode="json"),
         "data": data_for_workers(space.config, info),
         "storage": f"{folder}/trials",
         "hubs": hubs,
-        "trials": trials,
     }
     outcome: dict[str, Any] = {}
     thread = threading.Thread(target=_fit, args=(space, folder, settings, outcome), daemon=True, name="fit")
     results = Results(population, folder, identity(space.plan, space.policy, info))
+    write_address(folder, hub_name)
     with stop_on_signals(lambda: hubs.stop.remote()):
         thread.start()
         _pump(hubs, thread, results, tell)
-    folder.remove(RAY_FOLDER)
+    for leftover in ("hub.json", RAY_FOLDER):
+        folder.remove(leftover)
     journal.close()
     return results.end(str(outcome["error"]) if "error" in outcome else None)
+
+
+def _unfinished(folder: Folder, turns: list[Turn]) -> list[Turn]:
+    """The turns from the first one with a trial that has left no complete result; the last one in any case."""
+    for index, (settings, _) in enumerate(turns):
+        own = [run_folder(f"{folder}/trials", name) for name in settings]
+        if any(not one.exists("result.json") or one.read_json("result.json")["status"] != "complete" for one in own):
+            return turns[index:]
+    return turns[-1:]
 
 
 def _fit(space: Space, folder: Folder, settings: dict[str, Any], outcome: dict[str, Any]) -> None:
@@ -139,11 +189,10 @@ def _fit(space: Space, folder: Folder, settings: dict[str, Any], outcome: dict[s
     from raylr.running.backend import LeanTrainer, OwnGroupConfig
 
     plan = space.plan
-    has_gpu = plan.device == "cuda"
     scaling = ScalingConfig(
         num_workers=num_ranks(space),
-        use_gpu=has_gpu,
-        resources_per_worker={"CPU": plan.cpus_per_worker, **({"GPU": 1} if has_gpu else {})},
+        use_gpu=plan.device == "cuda",
+        resources_per_worker=resources(plan, space.config.gpus_per_worker),
     )
     failures = FailureConfig(max_failures=plan.max_failures, controller_failure_limit=plan.max_failures)
     trainer = LeanTrainer(
@@ -184,8 +233,8 @@ def _pump(hubs: Any, thread: threading.Thread, results: Any, tell: Callable[[dic
             tell(event)
 
 
-def _trial(space: Space, folder: Folder, name: str, settings: dict[str, float]) -> dict[str, Any]:
-    """What a trial's ranks need to know of it; its run folder gets the same."""
+def _trial(space: Space, folder: Folder, name: str, settings: Settings, number: int) -> dict[str, Any]:
+    """What a trial's ranks need to know of it, which begins after round `number`; its run folder gets the same."""
     policy, changes = space.policy_for(settings), space.changes_for(settings)
     own = run_folder(f"{folder}/trials", name)
     own.create()
@@ -193,7 +242,7 @@ def _trial(space: Space, folder: Folder, name: str, settings: dict[str, float]) 
     own.write_json("config.json", space.config.model_dump(mode="json"))
     own.write_json("plan.json", {**space.plan.model_dump(mode="json"), **changes})
     own.write_bytes("policy.json", policy.to_json().encode())
-    return {"name": name, "policy": json.loads(policy.to_json()), "changes": changes}
+    return {"name": name, "policy": json.loads(policy.to_json()), "changes": changes, "round": number}
 
 
 def _agree_with_earlier(config: PopulationConfig, folder: Folder, space: Space) -> None:

@@ -14,9 +14,11 @@ class Hubs:
 
     def __init__(self, trials: list[str]) -> None:
         self.hubs = {trial: Hub() for trial in trials}
+        self.turns: list[list[dict[str, Any]]] = []  # the trials of each, by seat; of none: all have had their turn
         self.decisions: dict[tuple[str, int], dict[str, Any]] = {}
         self.stopping = False
         self.news: list[dict[str, Any]] = []
+        self.progress: dict[str, dict[str, Any]] = {}  # the newest of each trial
         self.changed = asyncio.Condition()
 
     async def call(self, trial: str, method: str, *arguments: Any) -> Any:
@@ -24,13 +26,28 @@ class Hubs:
         if method == "publish":
             await self._add({"trial": trial, **arguments[0]})
             return None
+        answer = await getattr(self.hubs[trial], method)(*arguments)
         if method == "end":
             await self._add({"trial": trial, "kind": "result", "result": arguments[0]})
-        return await getattr(self.hubs[trial], method)(*arguments)
+        return answer
 
     async def _add(self, news: dict[str, Any]) -> None:
         self.news.append(news)
+        if news["kind"] == "progress":
+            self.progress[news["trial"]] = {key: news[key] for key in sorted(news.keys() - {"kind", "trial"})}
         await self._notify()
+
+    async def open(self, trials: list[dict[str, Any]]) -> None:
+        """Let the next turn of trials begin."""
+        self.turns.append(trials)
+        await self._notify()
+
+    async def turn(self, seat: int, number: int) -> dict[str, Any] | None:
+        """The trial that the ranks of a seat train in turn `number`, once that has begun; None when there is none."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: len(self.turns) > number or self.stopping)
+        open_ = number < len(self.turns) and seat < len(self.turns[number])
+        return self.turns[number][seat] if open_ else None
 
     async def decide(self, decisions: list[tuple[str, int, dict[str, Any]]]) -> None:
         """Let trials go on after a round. What was decided once stays."""
@@ -46,11 +63,34 @@ class Hubs:
         return self.decisions.setdefault(key, STOP)
 
     async def stop(self) -> None:
-        """Stop all trials: at their next update, or where they wait."""
+        """Stop all trials, at their next update or where they wait; no further one begins."""
         self.stopping = True
         for hub in self.hubs.values():
             await hub.order({"kind": "stop"})
         await self._notify()
+
+    async def status(self) -> dict[str, Any]:
+        """The newest progress of the trials that have begun, and how many turns have."""
+        return {"kind": "status", "turns": len(self.turns), "stopping": self.stopping, "trials": self.progress}
+
+    async def order(self, order: dict[str, Any]) -> int:
+        """Carry out an order; the only one is to stop."""
+        await self.stop()
+        return 0
+
+    async def answer(self, number: int, kind: str, timeout_s: float) -> dict[str, Any] | None:
+        """How all trials that had begun have ended; None when not all did in time."""
+        begun = [trial["name"] for turn in self.turns for trial in turn]
+
+        def results() -> list[dict[str, Any] | None]:
+            return [self.hubs[name].result for name in begun]
+
+        async with self.changed:
+            try:
+                await asyncio.wait_for(self.changed.wait_for(lambda: all(results())), timeout_s)
+            except TimeoutError:
+                return None
+        return {"kind": kind, "trials": {name: (self.hubs[name].result or {})["status"] for name in begun}}
 
     async def news_after(self, count: int, timeout_s: float) -> list[dict[str, Any]]:
         """News from index `count` on; waits for some, at most `timeout_s`."""

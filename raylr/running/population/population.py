@@ -1,12 +1,12 @@
 """The state of a population in the driver: takes what ranks report, decides whole rounds, and says what was found.
 
-It talks to ranks through two callbacks only and imports neither ray's runtime nor torch, so a stand-in for training can
+It talks to ranks through callbacks only and imports neither ray's runtime nor torch, so a stand-in for training can
 drive it with any number of trials.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +14,18 @@ from raylr.lr import Override, Policy
 from raylr.lr.lineage import Exploit, ancestry, trial_ids
 from raylr.running.population.journal import Journal
 from raylr.running.population.schedulers import Decision, Judge
-from raylr.running.population.space import LR, Space
+from raylr.running.population.space import LR, Settings, Space
 
 Order = tuple[str, int, dict[str, Any]]  # trial, round, what it does then
 WORST = -math.inf
 
 
 class Population:
-    """Trials by name, and what is known of them. `send` gives orders to ranks, `tell` news to whoever watches."""
+    """Trials by name, and what is known of them.
+
+    `send` gives orders to ranks, `tell` news to whoever watches. `begin` lets trials start with these settings after a round;
+    with no trials all have had their turn.
+    """
 
     def __init__(
         self,
@@ -29,16 +33,29 @@ class Population:
         journal: Journal,
         send: Callable[[list[Order]], None] = lambda orders: None,
         tell: Callable[[dict[str, Any]], None] = lambda event: None,
+        begin: Callable[[Mapping[str, Settings], int], None] = lambda settings, number: None,
     ) -> None:
-        self.space, self.journal, self.send, self.tell = space, journal, send, tell
+        self.space, self.journal, self.send, self.tell, self.begin = space, journal, send, tell, begin
         self.names = trial_ids(space.config.seed, space.config.trials)
         self.judge = Judge(space, self.names)
-        self.initial = {name: self.judge.settings(name) for name in self.names}
-        self.living = set(self.names)  # without those that the search stopped
-        self.round = 0  # the last one that was decided
+        self.initial: dict[str, Settings] = {}  # of those that have had their turn
+        self.training: set[str] = set()  # those whose turn it is, without those that the search stopped
+        self.stopped: set[str] = set()
+        self.round = 0  # the last one that was decided; rounds are counted on over the turns
         self.decisions: dict[tuple[int, str], Decision] = {}
         self.decided_at: dict[int, float] = {}
         self._done: dict[tuple[int, str], list[dict[str, Any]]] = {}  # ranks that carried an exploit out
+        self._turn: set[str] = set()
+        self.ended: dict[str, dict[str, Any]] = {}  # the last reports of trials that trained to their end
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Let the next trials train, as many as there is room for at once; none when all have."""
+        names = self.names[len(self.initial) :][: self.space.config.num_at_once]
+        self.judge.take_turn(names, {name: self.score(self.ended[name]) for name in self._turn & self.ended.keys()})
+        self._turn, self.training = set(names), set(names)
+        self.initial |= {name: self.judge.settings(name) for name in names}
+        self.begin({name: self.initial[name] for name in names}, self.round)
 
     def go_on(self, events: Callable[[str], list[dict[str, Any]]]) -> None:
         """Decide all rounds that the journal holds, as they were decided before.
@@ -65,16 +82,21 @@ class Population:
         """Decide the round after the last decided one, if all trials have reported it."""
         number = self.round + 1
         reports = self.journal.round(number)
-        if self.living - reports.keys():
+        if not self.training or self.training - reports.keys():
             return False
         self.round = number
-        if not all(row["ended"] for row in reports.values()):
+        have_ended = all(row["ended"] for row in reports.values())
+        if not have_ended:
             decisions = self.judge.decide(number, {name: self.score(row) for name, row in reports.items()})
             self.decided_at[number] = time.time()
             self.decisions |= {(number, name): one for name, one in decisions.items()}
-            self.living -= {name for name, one in decisions.items() if one.do == "stop"}
+            self.stopped |= {name for name, one in decisions.items() if one.do == "stop"}
+            self.training -= self.stopped
             self.send([(name, number, self._order(number, one, reports)) for name, one in decisions.items()])
         self.tell({"kind": "round", "round": number, "rows": self.standings(number)})
+        if have_ended:
+            self.ended |= reports
+            self._take_turn()
         return True
 
     def _order(self, number: int, decision: Decision, reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -133,10 +155,9 @@ class Population:
         return -value if metric == "test_loss" else float(value)
 
     def standings(self, number: int) -> list[dict[str, Any]]:
-        """The reports of a round, best first, each with its score and whom the trial then copied."""
-        rows = [
-            {**row, "score": self.score(row), "donor": self._donor(row)} for row in self.journal.round(number).values()
-        ]
+        """The reports of a round and of trials that ended in a turn before, best first, each with its score and donor."""
+        reports = {**self.ended, **self.journal.round(number)}
+        rows = [{**row, "score": self.score(row), "donor": self._donor(row)} for row in reports.values()]
         return sorted(rows, key=lambda row: (-row["score"], row["trial"]))
 
     def _donor(self, row: dict[str, Any]) -> str | None:

@@ -39,7 +39,11 @@ class Results:
 
     def end(self, error: str | None) -> dict[str, Any]:
         """Write and return the result of a population that trains no longer."""
-        statuses = [self.ended.get(name, "failed") for name in sorted(self.population.living)]
+        population = self.population
+        begun = [name for name in population.initial if name not in population.stopped]
+        statuses = [self.ended.get(name, "complete" if name in population.ended else "failed") for name in begun]
+        if len(population.initial) < len(population.names):
+            statuses.append("stopped")
         status = next((one for one in ("failed", "stopped") if one in statuses), "complete")
         if status == "failed" and error is not None:
             return self.write(status, reason=error.strip().splitlines()[-1])

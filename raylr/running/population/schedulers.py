@@ -8,7 +8,7 @@ Touches private names of Ray 2.60: `_checkpoint_or_exploit`, `_get_new_config`.
 import contextlib
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 
 from raylr.lr.lineage import draw
+from raylr.running.population.bandit import Bandit
 from raylr.running.population.fire import WORST, FirePBT
 from raylr.running.population.space import Settings, Space
 
@@ -86,12 +87,33 @@ class InPlacePBT(PopulationBasedTraining):
         return self.space.mutated(donor.config, trial.trial_id, trial.last_result[TIME]), {}
 
 
+class InPlacePB2(InPlacePBT):
+    """The same with settings that a bandit chooses; PBT's own perturbations as long as that knows too little."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+        self.bandit = Bandit(space)
+
+    def _save_trial_state(self, state: Any, time: int, result: dict[str, Any], trial: Trial) -> Any:
+        score = super()._save_trial_state(state, time, result, trial)
+        self.bandit.note(trial.trial_id, time, trial.config, score if score > WORST else None)
+        return score
+
+    def _get_new_config(self, trial: Trial, donor: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
+        perturbed = super()._get_new_config(trial, donor)
+        number = trial.last_result[TIME]
+        chosen = self.bandit.choose(trial.trial_id, donor.trial_id, donor.config, number)
+        return (chosen, {}) if chosen is not None else perturbed
+
+
 def scheduler_for(space: Space, names: Sequence[str]) -> TrialScheduler:
     """Tune's scheduler for the search that the config names."""
     config, plan = space.config, space.plan
     match config.search:
         case "pbt":
             return InPlacePBT(space)
+        case "pb2":
+            return InPlacePB2(space)
         case "fire":
             return FirePBT(space, names, TIME, SCORE)
         case "asha":
@@ -113,10 +135,22 @@ class Judge:
         self.space = space
         self.trials = Trials()
         self.scheduler = scheduler_for(space, names)
+        self.suggestions: Any = None
+        if space.config.search == "optuna":
+            from raylr.running.population.suggestions import Suggestions
+
+            self.suggestions = Suggestions(space)
         for index, name in enumerate(names):
             trial = self.trials.add(name, space.initial(index))
             trial.status = Trial.PAUSED
             self.scheduler.on_trial_add(self.trials, trial)
+
+    def take_turn(self, names: Sequence[str], scores: Mapping[str, float]) -> None:
+        """Let these trials start; `scores` are the last ones of those that ended just before."""
+        if self.suggestions is not None:
+            self.suggestions.tell({name: max(score, WORST) for name, score in scores.items()})
+            for name, settings in self.suggestions.settings(names).items():
+                self.trials.trials[name].set_config(settings)
 
     def settings(self, name: str) -> Settings:
         """The settings that a trial has now."""

@@ -4,6 +4,7 @@ A trial's settings are plain numbers: `base` (the multiple of the config's base 
 `lr` (the factor of the override, 1 at the start), and the other fields that are mutated, under their own names.
 """
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ from raylr.fields import settings as fields_of
 from raylr.lr import Clock, Policy, examples
 from raylr.lr.fields import nearest
 from raylr.lr.lineage import Bounds, draw
-from raylr.population_config import PopulationConfig
+from raylr.population_config import FIXED, PopulationConfig
 from raylr.resolve import Hardware, resolve
 from raylr.run_plan import Plan
 from raylr.training.data import DatasetInfo
@@ -23,6 +24,7 @@ Settings = dict[str, float]
 LR, BASE = "lr", "base"
 # Fields that may change while a trial trains: those that bend neither its clock nor its data nor its model's shape.
 MUTABLE_SECTIONS = ("optimizer", "loss", "guard", "model")
+NEEDS = {"pb2": ("sklearn", "pbt"), "optuna": ("optuna", "random")}  # packages of extras, and what does without
 OWN = set(PopulationConfig.model_fields) - set(Config.model_fields)
 
 
@@ -72,6 +74,13 @@ class Space:
                 f"perturbation_factors={self.config.perturbation_factors} must lead down and up; use 0.8:1.25"
             )
         config = self.config
+        _refuse_missing_package(config)
+        if config.num_at_once < config.trials and config.search not in FIXED:
+            raise ConfigError(
+                f"at_once={config.at_once} of trials={config.trials} cannot take turns in search={config.search}, which "
+                f"compares all at each interval; use --search {', '.join(FIXED[:-1])} or {FIXED[-1]}, or --trials "
+                f"{config.at_once}"
+            )
         need = 2 * config.subpopulations + config.num_evaluators
         if config.search == "fire" and config.trials < need:
             raise ConfigError(
@@ -95,6 +104,16 @@ class Space:
     def lr_bounds(self) -> Bounds | None:
         return Bounds.parse(self.config.lr_bounds, "lr_bounds") if self.config.lr_bounds else None
 
+    @property
+    def base_bounds(self) -> Bounds:
+        """Of the multiples of the base LR that trials start with, as far as `lr_bounds` let them."""
+        range_, lr = self.config.initial, self.lr_bounds
+        if lr is None:
+            return range_
+        peaks = self._peaks()
+        low, high = max(range_.low, lr.low / min(peaks)), min(range_.high, lr.high / max(peaks))
+        return Bounds(low, max(low, high))
+
     def initial(self, index: int) -> Settings:
         """What trial number `index` starts with; its base LR is bounded by `lr_bounds`."""
         config, count = self.config, self.config.trials
@@ -106,11 +125,7 @@ class Space:
             order = list(range(count))
             draw(config.seed, "order").shuffle(order)
             share = (order[index] + draw(config.seed, "base", index).random()) / count
-        base = config.initial.at(share)
-        if self.lr_bounds is not None:
-            peaks = self._peaks()
-            base = min(max(base, self.lr_bounds.low / min(peaks)), self.lr_bounds.high / max(peaks))
-        start = {BASE: base, LR: 1.0}
+        start = {BASE: self.base_bounds.clamped(config.initial.at(share)), LR: 1.0}
         others = [field for field in self.bounds if field != LR]
         return start | {field: self.bounds[field].at(draw(config.seed, field, index).random()) for field in others}
 
@@ -118,7 +133,7 @@ class Space:
         """The settings of a donor, each perturbed or drawn anew inside its bounds; `what` names the occasion."""
         config, result = self.config, dict(settings)
         for field, bounds in self.bounds.items():
-            limits = self._limits(settings[BASE]) if field == LR else bounds
+            limits = self.limits(settings[BASE]) if field == LR else bounds
             random = draw(config.seed, "mutate", field, *what)
             if random.random() < config.resample_probability:
                 result[field] = limits.at(random.random())
@@ -127,7 +142,7 @@ class Space:
                 result[field] = limits.perturbed(settings[field], random.choice((down, up)))
         return result
 
-    def _limits(self, base: float) -> Bounds:
+    def limits(self, base: float) -> Bounds:
         """Bounds of the factor for a trial that started with this base LR."""
         factor, lr = self.bounds[LR], self.lr_bounds
         if lr is None:
@@ -167,6 +182,15 @@ class Space:
             return {}
         common, own = self.plan.model_dump(mode="json"), self.plan_for(settings).model_dump(mode="json")
         return {name: own[name] for name in own if own[name] != common[name] and name not in ("story", "warnings")}
+
+
+def _refuse_missing_package(config: PopulationConfig) -> None:
+    package, instead = NEEDS.get(config.search, (None, ""))
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"search={config.search} needs a package that is not installed; "
+            f'pip install "raylr[{config.search}]", or use {instead}'
+        )
 
 
 def run_config(config: PopulationConfig, interval: str | None = None) -> Config:

@@ -35,15 +35,19 @@ class TrialSeat(RaySeat):
 
 
 def work(config: dict[str, Any]) -> dict[str, Any]:
-    """Train one trial's share. `config` holds plain data and the hubs' handle."""
-    plan = Plan.model_validate(config["plan"])
-    trial = config["trials"][ray.train.get_context().get_world_rank() // plan.workers[1]]
-    seat = TrialSeat(config["hubs"], trial["name"], plan)
-    warnings.showwarning = lambda message, *_, **__: seat.publish(
-        {"kind": "warning", "text": str(message), "rank": seat.rank}
-    )
+    """Train this rank's share of one trial after the other. `config` holds plain data and the hubs' handle."""
+    plan, hubs = Plan.model_validate(config["plan"]), config["hubs"]
+    seat_number = ray.train.get_context().get_world_rank() // plan.workers[1]
     data = DataConfig.model_validate(config["data"])
     prepare(data)
-    policy = Policy.from_json(json.dumps(trial["policy"]))
-    folder = run_folder(config["storage"], trial["name"])
-    return TrialLoop(plan, trial["changes"], policy, load(data), seat, folder, seat).run()
+    dataset, turn, result = load(data), 0, dict[str, Any]()
+    while (trial := ray.get(hubs.turn.remote(seat_number, turn))) is not None:
+        seat = TrialSeat(hubs, trial["name"], plan)
+        warnings.showwarning = lambda message, *_, seat=seat, **__: seat.publish(
+            {"kind": "warning", "text": str(message), "rank": seat.rank}
+        )
+        policy = Policy.from_json(json.dumps(trial["policy"]))
+        folder = run_folder(config["storage"], trial["name"])
+        result = TrialLoop(plan, trial["changes"], policy, dataset, seat, folder, seat, trial["round"]).run()
+        turn += 1
+    return result
