@@ -1,12 +1,21 @@
 """The verbs `raylr explore` and `raylr distill`: search an LR schedule, and say it simply."""
 
+from __future__ import annotations
+
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from raylr.config import Config
 from raylr.population_config import PopulationConfig
+from raylr.settings import load_config
 from raylr.storage import Folder
+
+if TYPE_CHECKING:
+    from raylr.retraining import Source
+    from raylr.running.driver import RunResult
 
 EXIT_CODES = {"complete": 0, "stopped": 143}
 
@@ -36,25 +45,67 @@ def explore(config: Config) -> int:
 
 
 @click.command()
-@click.argument("policy", type=click.Path(path_type=Path))
+@click.argument("policy", metavar="POLICY|RUN")
 @click.option("--tolerance", type=click.FloatRange(min=0), default=0.1, show_default=True, help="RMS error of log LR")
 @click.option("--knots", type=click.IntRange(min=2), default=8, show_default=True, help="points that a curve may have")
 @click.option("--out", type=click.Path(path_type=Path), help="the file to write [POLICY with .simple before .json]")
-def distill(policy: Path, tolerance: float, knots: int, out: Path | None) -> int:
-    """Fit every closed-form shape to the LR of POLICY, print them ranked, and write the simplest within a tolerance.
+@click.option("--retrain", type=click.IntRange(min=1), metavar="K", help="also train the schedules, K seeds each")
+@click.option("--peaks", type=click.IntRange(min=1), default=5, show_default=True, help="peak LRs tried for the cosine")
+@click.option("--config", type=click.Path(path_type=Path), help="of the retrained runs [that of the population or run]")
+@click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
+def distill(
+    policy: str,
+    tolerance: float,
+    knots: int,
+    out: Path | None,
+    retrain: int | None,
+    peaks: int,
+    config: Path | None,
+    storage: str,
+) -> int:
+    """Fit every closed-form shape to the LR of a policy, print them ranked, and write the simplest within a tolerance.
 
-    The fit is by least squares on the logarithm of the LR, with a warmup where it helps. A curve that no shape comes near is
-    written as straight lines in the logarithm between a few points.
+    POLICY|RUN is a policy's file, or a population or a run by its folder or name. The fit is by least squares on the
+    logarithm of the LR, with a warmup where it helps. A curve that no shape comes near is written as straight lines in the
+    logarithm between a few points.
+
+    --retrain K trains the policy as found, the simple one, and a cosine, from scratch, at equal examples, with the K seeds
+    after that of the config, and prints their test accuracies. The cosine is tuned first: one run with the config's own seed
+    for each of --peaks base LRs, each twice the one before, around the config's own. The table says what tuning and search
+    cost. The same command goes on where it was stopped, and trains nothing twice.
     """
     from raylr.choose_lr import policy_of_file
     from raylr.lr.distill import distill
     from raylr.planning import save_policy
     from raylr.reporting.population import fit_table
     from raylr.reporting.tables import console
+    from raylr.retraining import source_of
 
-    found = distill(policy_of_file(str(policy)).policy, tolerance=tolerance, num_knots=knots)
+    source = source_of(policy, storage)
+    found = distill(policy_of_file(str(source.path)).policy, tolerance=tolerance, num_knots=knots)
     screen = console()
     screen.print(fit_table(found))
-    path = save_policy(found.chosen.policy, out or policy.with_suffix(".simple.json"))
+    path = save_policy(found.chosen.policy, out or source.path.with_suffix(".simple.json"))
     screen.print(f"policy for --policy: {path}", soft_wrap=True)
+    if retrain is not None:
+        _retrain(source, load_config(config) if config else source.config(), path, retrain, peaks)
     return 0
+
+
+def _retrain(source: Source, config: Config, distilled: Path, num_seeds: int, num_peaks: int) -> None:
+    from raylr.launching import train
+    from raylr.reporting.population import standing_table
+    from raylr.reporting.progress import Display
+    from raylr.reporting.tables import console
+    from raylr.retraining import retrain
+
+    screen = console()
+
+    def run(one: Config) -> RunResult:
+        screen.print(f"training {one.name}", soft_wrap=True)
+        with Display(screen) as display:
+            return train(one, lambda event: display(event) if event["kind"] not in ("plan", "finished") else None)
+
+    rows = [standing.row() for standing in retrain(source, config, distilled, num_seeds, num_peaks, run)]
+    screen.print(standing_table(rows))
+    print(json.dumps({"policy": str(source.path), "seeds": num_seeds, "standings": rows}), flush=True)

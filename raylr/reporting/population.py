@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from rich.console import Console
@@ -148,6 +148,22 @@ def fit_table(found: Distilled) -> Table:
         ]
         table.add_row(mark, f"{fit.rms:.1%}", f"{fit.largest:.1%}", str(fit.num_parameters), "; ".join(curves))
     table.columns[-1].justify = "left"
+    return table
+
+
+def standing_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Schedules that were trained from scratch, best mean first, and what finding each had cost."""
+    table = plain_table("schedule", "test accuracy", "standard deviation", "seeds", "failed", "examples to find it")
+    table.columns[0].justify = "left"
+    for row in sorted(rows, key=lambda row: -_sortable(row["mean"])):
+        table.add_row(
+            row["name"],
+            "" if row["mean"] is None else f"{row['mean']:.2%}",
+            "" if row["sd"] is None else f"{row['sd']:.2%}",
+            str(len(row["accuracies"])),
+            str(sum(one is None for one in row["accuracies"])),
+            "not known" if row["spent"] is None else f"{row['spent']:,}",
+        )
     return table
 
 

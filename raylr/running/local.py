@@ -105,7 +105,9 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
     token.write_text(secrets.token_hex(32))
     with _environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), MARK: folder.name}):
         import ray
+        from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
+        AuthenticationTokenLoader.instance().reset_cache()  # of the run before in this process
         try:
             ray.init(
                 address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False,
