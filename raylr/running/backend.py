@@ -17,7 +17,8 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from ray.train.v2._internal.execution.controller import TrainController
-from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, state, worker_group
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from raylr.running.nodes import beside_the_driver
@@ -47,6 +48,38 @@ class OwnGroupConfig(BackendConfig):
         return ContinueBackend if self.can_continue else RestartBackend
 
 
+class FixedNumber(FixedScalingPolicy):
+    """Train's policy for a fixed number of workers, without the process that asks an autoscaler for their places.
+
+    The placement group of the workers asks too, and `wait_for_room` did before them.
+    """
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        pass
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
+
+
+class NoBarrier:
+    """In place of the process behind `ray.train.report`, which our workers never call."""
+
+    def options(self, **_: Any) -> "NoBarrier":
+        return self
+
+    def remote(self, **_: Any) -> "NoBarrier":
+        return self
+
+    @property
+    def reset(self) -> "Answer":
+        return Answer()
+
+
+class Answer:
+    def remote(self) -> Any:
+        return ray.put(None)
+
+
 class StartingGroup(WorkerGroup):
     """Train's workers; one that is lost with its node just as it is told to train does not fail the run either."""
 
@@ -63,6 +96,11 @@ class ReplacingController(TrainController):
     """Train's controller, which replaces several dead workers at once."""
 
     worker_group_cls = StartingGroup
+
+    def __init__(self, *positional: Any, **settings: Any) -> None:
+        worker_group.SynchronizationActor = NoBarrier()
+        state._shutdown_sync_actor = lambda sync_actor: None
+        super().__init__(*positional, **settings)
 
     def _replace_bad_workers(self, poll_status: WorkerGroupPollStatus) -> None:
         groups = self._worker_group._replica_groups
@@ -88,16 +126,18 @@ def _is_alive(sign: Any) -> bool:
 
 
 class LeanTrainer(DataParallelTrainer):
-    """Ray Train's trainer with the controller above, and without two processes that nobody asks for.
+    """Ray Train's trainer with the controller above, and without the processes that nobody asks for.
 
-    One frees placement groups, for which it needs Ray's dashboard; Ray frees a job's own when its driver ends. The other
-    deals out Ray datasets, and imports all of `ray.data` to do so.
+    One frees placement groups, for which it needs Ray's dashboard; Ray frees a job's own when its driver ends. Another
+    deals out Ray datasets. `FixedNumber` and `NoBarrier` save two more.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         return [one for one in super()._create_default_callbacks() if not isinstance(one, UNUSED)]
 
     def _initialize_and_run_controller(self, **settings: Any) -> Result:
+        if isinstance(settings["scaling_policy"], FixedScalingPolicy):
+            settings["scaling_policy"] = FixedNumber(self.scaling_config)
         environment = {"env_vars": get_env_vars_to_propagate()}
         self.controller = ray.remote(**beside_the_driver(), runtime_env=environment)(ReplacingController).remote(
             **settings

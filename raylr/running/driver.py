@@ -143,7 +143,6 @@ def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
     from raylr.running.backend import LeanTrainer, OwnGroupConfig
-    from raylr.running.worker import work
 
     if plan.workers[0] != plan.workers[1]:  # how long Train waits for nodes that have gone; 60 s by default
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
@@ -159,7 +158,7 @@ def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str
         failure_config=FailureConfig(max_failures=plan.max_failures, controller_failure_limit=plan.max_failures),
     )
     trainer = LeanTrainer(
-        work,
+        train_rank,
         train_loop_config=settings,
         backend_config=OwnGroupConfig(plan.failure_mode == "continue"),
         scaling_config=scaling,
@@ -170,6 +169,13 @@ def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str
         outcome["result"] = trainer.fit().return_value
     except Exception as error:
         outcome["error"] = error
+
+
+def train_rank(settings: dict[str, Any]) -> dict[str, Any]:
+    """What Ray Train runs on each worker; torch is imported there, and not with this module."""
+    from raylr.running.worker import work
+
+    return work(settings)
 
 
 def _pump(hub: Any, thread: threading.Thread, tell: Listener) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 from raylr.errors import ConfigError
 from raylr.running.cluster_processes import MARK, end
@@ -109,16 +110,31 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
 
         AuthenticationTokenLoader.instance().reset_cache()  # of the run before in this process
         try:
-            ray.init(
-                address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False,
-                logging_level="ERROR", _temp_dir=str(folder), object_store_memory=256 * 2**20,
-            )  # fmt: skip
+            with _only_what_a_run_needs():
+                ray.init(
+                    address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False,
+                    logging_level="ERROR", _temp_dir=str(folder), object_store_memory=256 * 2**20,
+                )  # fmt: skip
             with _sigterm_as_ctrl_c():
                 yield
         finally:
             ray.shutdown()
             end(folder.name)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _only_what_a_run_needs() -> Iterator[None]:
+    """Let Ray start without three processes that serve a dashboard, an autoscaler and the forwarding of logs.
+
+    Ray has no settings for them. Touches private names of Ray 2.60.
+    """
+    from ray._private.node import Node
+
+    with contextlib.ExitStack() as patches:
+        for name in ("start_api_server", "start_monitor", "start_log_monitor"):
+            patches.enter_context(patch.object(Node, name, lambda node, **_: None))
+        yield
 
 
 @contextlib.contextmanager

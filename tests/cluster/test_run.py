@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.commands import assert_same, kill, members, rows, start, wait_until
+from tests.cluster.commands import Command, assert_same, kill, members, rows, said_by, start, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -24,6 +24,13 @@ def left_of(word: str) -> list[str]:
         if word in line and int(pid) != os.getpid():
             found.append(line)
     return found
+
+
+def processes_of(run: Command) -> str:
+    """Command lines and environments of the cluster that a run has started for itself."""
+    own = f"raylr-run-{run.process.pid}-".encode()
+    said = [said_by(int(pid)) for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != run.process.pid]
+    return b"\n".join(one for one in said if own in one).decode(errors="replace")
 
 
 def test_a_run_ends_with_a_table_its_folder_and_one_json_line(where, expected):
@@ -69,6 +76,16 @@ def test_a_checkpoint_of_another_version_is_refused_and_stays(where):
 def test_a_stopped_run_goes_on_with_other_workers_and_through_a_kill(where, expected):
     first = start(where, "stopped", 2)
     wait_until(lambda: len(rows(where / "stopped", "ledger.jsonl")) > 20, "20 updates")
+    processes = processes_of(first)
+    assert all(name in processes for name in ("/gcs_server", "/raylet", "ray::Hub", "ray::RayTrainWorker"))
+    not_needed = (
+        "dashboard.py",
+        "monitor.py",
+        "SynchronizationActor",
+        "AutoscalingCoordinator",
+        "PlacementGroupCleaner",
+    )
+    assert not any(name in processes for name in not_needed)
     first.signal(signal.SIGTERM)
     code, out, err = first.end()
     assert code == 143, err
