@@ -19,7 +19,7 @@ from raylr.settings import load_config
 
 PLOT = common.ROOT / "benchmarks" / "gallery" / "divergence.png"
 FACTOR, NUM_UPDATES = 50.0, 20
-GUARD = {"with the guard": ["--guard.factor=1.5", "--guard.snapshot-every=20st"], "without": ["--guard.enabled=no"]}
+GUARD = {"with the guard": ["--guard.factor=1.5", "--guard.snapshot-every=20st"], "without": ["--guard.no-enabled"]}
 
 
 def planted(where: Path, fields: dict[str, str]) -> Path:
