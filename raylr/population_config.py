@@ -41,7 +41,10 @@ class PopulationConfig(Config):
     @classmethod
     def _is_synchronous(cls, synch: bool) -> bool:
         if not synch:
-            raise ValueError("is not offered: trials that do not wait for each other cannot be repeated; use synch=yes")
+            raise ValueError(
+                "is not offered: trials that do not wait for each other copy states of other positions, which leaves updates "
+                "out of a ledger or in it twice, and no seed repeats it; use synch=yes"
+            )
         return synch
 
     @property

@@ -87,30 +87,32 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
 
 
 def checked_space(config: PopulationConfig, info: DatasetInfo, hardware: Hardware) -> Space:
-    """The population's space, on GPUs if there are enough places on them for all that train at once."""
+    """The population's space, on GPUs if all that train at once have places there."""
     low, high = config.num_workers
     if low != high:
         raise ConfigError(
             f"workers={config.workers} changes while trials train; a trial needs a fixed number, such as {high}"
         )
-    share, ranks = config.gpus_per_worker, config.num_at_once * high
-    if share < 1 and high > 1:
+    return Space.of(config, info, Hardware(hardware.bf16, _places(config, hardware.num_gpus) // config.num_at_once))
+
+
+def _places(config: PopulationConfig, num_gpus: int) -> int:
+    """How many workers have a place on the GPUs. Raises ConfigError where GPUs are asked for and have too few."""
+    share, workers = config.gpus_per_worker, config.num_workers[1]
+    if share < 1 and workers > 1:
         raise ConfigError(
-            f"gpus_per_worker={share:g} beside workers={high}: NCCL lets no two workers of a trial share a GPU; use "
+            f"gpus_per_worker={share:g} beside workers={workers}: NCCL lets no two workers of a trial share a GPU; use "
             "--workers 1"
         )
-    places = hardware.num_gpus * int(1 / share + 1e-9)
+    places, ranks = num_gpus * int(1 / share + 1e-9), config.num_at_once * workers
     if config.gpu == "yes" and places < ranks:
-        advice = ["gpu=no"]
-        if places >= high:
-            advice.insert(0, f"--trials {places // high}")
-        if hardware.num_gpus and high == 1:
-            advice.insert(0, f"--gpus-per-worker {1000 // -(-ranks // hardware.num_gpus) / 1000:g}")
+        advice = [f"--gpus-per-worker {1000 // -(-ranks // num_gpus) / 1000:g}"] if num_gpus and workers == 1 else []
+        advice += [f"--trials {places // workers}"] if places >= workers else []
         raise ConfigError(
-            f"gpu=yes needs places on GPUs for {ranks} workers at once, but the {hardware.num_gpus} GPUs have {places}; "
-            f"use {' or '.join(advice)}"
+            f"gpu=yes needs places on GPUs for {ranks} workers at once, but the {num_gpus} GPUs have {places}; "
+            f"use {' or '.join([*advice, 'gpu=no'])}"
         )
-    return Space.of(config, info, Hardware(hardware.bf16, places // config.num_at_once))
+    return places
 
 
 def num_ranks(space: Space) -> int:
