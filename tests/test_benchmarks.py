@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from benchmarks import population, population_table
 from benchmarks.common import Store, alternating, images_per_s, interval, parser, place, ratio, report, table
 
 
@@ -70,3 +71,41 @@ def test_other_data_and_short_tries_are_kept_apart(tmp_path):
     flags = [f"--out={tmp_path}", "--data=/images/some.tar.xz"]
     assert place(made.parse_args(flags)) == tmp_path / "some.tar.xz"
     assert place(made.parse_args([*flags, "--scale=0.1"])) == tmp_path / "some.tar.xz" / "scale-0.1"
+
+
+def test_the_training_of_a_population_is_what_its_trials_clocks_moved_on():
+    """By hand: a trains 2 + 3 s. b trains 1 s, copies a, whose clock stands at 2 s, and trains on to 6 s: 1 + 4 s."""
+    clocks = {("a", 1): 2.0, ("a", 2): 5.0, ("b", 1): 1.0, ("b", 2): 6.0}
+    reports = [{"trial": trial, "round": number, "train_s": clock} for (trial, number), clock in clocks.items()]
+    lineage = [{"round": 1, "receiver": "b", "donor": "a"}]
+    assert population.trained_s(reports, lineage) == 2 + 3 + 1 + 4
+
+
+def test_a_latency_is_from_a_decision_to_the_next_load_of_that_trial():
+    rows = [
+        {"kind": "trains", "trial": "a", "time": 110.0},
+        {"kind": "trains", "trial": "b", "time": 120.0},
+        {"kind": "trained", "trial": "a", "time": 125.0, "train_s": 10.0},
+        {"kind": "decided", "trial": "b", "time": 126.0},
+        {"kind": "loaded", "trial": "b", "time": 140.0},
+        {"kind": "trains", "trial": "b", "time": 140.0},
+        {"kind": "trained", "trial": "b", "time": 150.0, "train_s": 10.0},
+    ]
+    expected = {"start_s": 20.0, "latencies": [14.0], "share": 20.0 / (2 * 40), "wall_s": 40.0}
+    assert population.read_notes(rows, trials=2, started=100.0) == expected
+
+
+def test_a_quantile_of_few_is_one_of_them():
+    assert [population.quantile([1.0, 2.0, 9.0], share) for share in (0.5, 0.95)] == [2.0, 9.0]
+    assert math.isnan(population.quantile([], 0.5))
+
+
+def test_what_was_found_is_ranked_by_its_training_from_scratch():
+    found = {
+        "PBT": {"best": [70.0, 72.0], "again": [60.0, 62.0]},
+        "PBT, distilled": {"best": [], "again": [65.0, 65.0]},
+    }
+    assert population_table.lines(found) == [
+        ["PBT, distilled", "", "65.00 (65.00 to 65.00)"],
+        ["PBT", "71.00 (58.29 to 83.71)", "61.00 (48.29 to 73.71)"],
+    ]
