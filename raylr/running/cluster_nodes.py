@@ -16,7 +16,6 @@ from raylr.running.cluster_state import LocalCluster, Node
 
 OBJECT_STORE_BYTES = 256 * 2**20  # per node; by default each would plan with a third of the machine's memory
 START_TIMEOUT_S = 300.0  # a bound for a loaded machine; on idle cores it takes seconds
-HEAD_OPTIONS: tuple[str, ...] = ()  # more options of `ray start`
 # What would lead our nodes to another cluster, another folder or another token than theirs.
 _FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_REDIS_ADDRESS", "RAY_TMPDIR", "RAY_GCS_SERVER_PORT")
 _PORTS = range(20_000, 32_000)  # below those that the system hands out to connections, so that none is taken meanwhile
@@ -74,7 +73,7 @@ def _command(cluster: LocalCluster, index: int, cpus: int) -> list[str]:
     port = _port_of(cluster.address)
     command += ["--head", f"--port={port}", f"--ray-client-server-port={port + 1}"]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={_port_of(cluster.dashboard)}"]
-    return [*command, *HEAD_OPTIONS]
+    return command
 
 
 def _port_of(address: str) -> int:

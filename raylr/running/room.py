@@ -12,7 +12,7 @@ from typing import Any
 from raylr.errors import ConfigError
 from raylr.run_plan import Plan
 
-SAY_EVERY_S = 10.0
+FIRST_WORD_S, SAY_EVERY_S = 1.0, 10.0
 PATIENCE_S = 45.0  # for an autoscaler to start a node; it looks every 5 s
 _ANONYMOUS = "node_"  # how Ray names the node types of a cluster without an autoscaler
 Nodes = Sequence[Mapping[str, float]]  # the resources of each
@@ -87,9 +87,10 @@ def wait_for_room(demand: Demand, tell: Callable[[dict[str, Any]], None]) -> Non
         nodes = living_nodes()
         raise ConfigError(f"{demand.shortage(nodes)}; {demand.advice(nodes)}")
     group = placement_group([dict(demand.need)] * demand.count)  # what an autoscaler looks at
-    since, coming = time.monotonic(), False
+    since, coming, pause = time.monotonic(), False, FIRST_WORD_S
     try:
-        while not group.wait(SAY_EVERY_S):
+        while not group.wait(pause):
+            pause = SAY_EVERY_S
             if not lacks():
                 tell({"kind": "waiting", "text": f"waiting for {demand.places}, which other jobs hold"})
                 continue
