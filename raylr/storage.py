@@ -75,7 +75,9 @@ class Folder:
         The lock ends with its process, however that ends.
         """
         path = self.path.with_name(f".{self.path.name}.lock")
-        with _writable(self.path.parent), path.open("a+") as file:
+        with _writable(self.path.parent):
+            file = path.open("a+")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
