@@ -107,6 +107,7 @@ def _run(
     import ray
 
     from raylr.running.hub import Hub
+    from raylr.running.ray_train import fit
 
     hub_name = f"hub of {folder}"
     named = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 1000}
@@ -121,7 +122,7 @@ def _run(
         "hub": hub,
     }
     outcome: dict[str, Any] = {}
-    thread = threading.Thread(target=_fit, args=(plan, folder, settings, outcome), daemon=True, name="fit")
+    thread = threading.Thread(target=fit, args=(train_rank, settings, plan, folder, outcome), daemon=True, name="fit")
     with stop_on_signals(lambda: hub.order.remote({"kind": "stop"})):
         thread.start()
         ended = _pump(hub, thread, tell)
@@ -136,39 +137,6 @@ def _run(
         folder.write_bytes("failure.txt", f"{result['reason']}\n".encode())
         result = {**result, "reason": result["reason"].strip().splitlines()[-1]}
     return {**identity(plan, policy, info), **result, **_counts(folder)}
-
-
-def _fit(plan: Plan, folder: Folder, settings: dict[str, Any], outcome: dict[str, Any]) -> None:
-    """Run Ray Train to its end; puts `result` or `error` into `outcome`."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-
-    from raylr.running.backend import LeanTrainer, OwnGroupConfig
-
-    if plan.workers[0] != plan.workers[1]:  # how long Train waits for nodes that have gone; 60 s by default
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
-    scaling = ScalingConfig(
-        num_workers=plan.workers[0] if plan.workers[0] == plan.workers[1] else plan.workers,
-        use_gpu=plan.device == "cuda",
-        resources_per_worker=resources(plan),
-        elastic_resize_monitor_interval_s=2.0,
-    )
-    run = RunConfig(
-        name=RAY_FOLDER,
-        storage_path=str(folder),
-        failure_config=FailureConfig(max_failures=plan.max_failures, controller_failure_limit=plan.max_failures),
-    )
-    trainer = LeanTrainer(
-        train_rank,
-        train_loop_config=settings,
-        backend_config=OwnGroupConfig(plan.failure_mode == "continue"),
-        scaling_config=scaling,
-        run_config=run,
-    )
-    outcome["trainer"] = trainer
-    try:
-        outcome["result"] = trainer.fit().return_value
-    except Exception as error:
-        outcome["error"] = error
 
 
 def train_rank(settings: dict[str, Any]) -> dict[str, Any]:

@@ -139,6 +139,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     from raylr.running.population.journal import Journal
     from raylr.running.population.population import Population
     from raylr.running.population.result import Results
+    from raylr.running.ray_train import fit
 
     names = trial_ids(space.config.seed, space.config.trials)
     hub_name = f"hubs of {folder}"
@@ -163,7 +164,9 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
         "hubs": hubs,
     }
     outcome: dict[str, Any] = {}
-    thread = threading.Thread(target=_fit, args=(space, folder, settings, outcome), daemon=True, name="fit")
+    size = space.config.num_at_once, space.config.gpus_per_worker
+    arguments = train_rank, settings, space.plan, folder, outcome, *size
+    thread = threading.Thread(target=fit, args=arguments, daemon=True, name="fit")
     results = Results(population, folder, identity(space.plan, space.policy, info))
     write_address(folder, hub_name)
     with stop_on_signals(lambda: hubs.stop.remote()):
@@ -182,32 +185,6 @@ def _unfinished(folder: Folder, turns: list[Turn]) -> list[Turn]:
         if any(not one.exists("result.json") or one.read_json("result.json")["status"] != "complete" for one in own):
             return turns[index:]
     return turns[-1:]
-
-
-def _fit(space: Space, folder: Folder, settings: dict[str, Any], outcome: dict[str, Any]) -> None:
-    """Run Ray Train, with all ranks of all trials, to its end; puts an `error` into `outcome`."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-
-    from raylr.running.backend import LeanTrainer, OwnGroupConfig
-
-    plan = space.plan
-    scaling = ScalingConfig(
-        num_workers=num_ranks(space),
-        use_gpu=plan.device == "cuda",
-        resources_per_worker=resources(plan, space.config.gpus_per_worker),
-    )
-    failures = FailureConfig(max_failures=plan.max_failures, controller_failure_limit=plan.max_failures)
-    trainer = LeanTrainer(
-        train_rank,
-        train_loop_config=settings,
-        backend_config=OwnGroupConfig(plan.failure_mode == "continue"),
-        scaling_config=scaling,
-        run_config=RunConfig(name=RAY_FOLDER, storage_path=str(folder), failure_config=failures),
-    )
-    try:
-        trainer.fit()
-    except Exception as error:
-        outcome["error"] = error
 
 
 def train_rank(config: dict[str, Any]) -> dict[str, Any]:
