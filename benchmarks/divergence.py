@@ -69,7 +69,9 @@ def main() -> None:
     seeds = [common.trained(storage, f"plain-{seed}", f"--seed={seed}", *own, *flags) for seed in arguments.seeds]
     policy = planted(storage / "planted.json", fields)
     data = [flag for flag in own if not flag.startswith("--epochs")]
-    os.environ["BENCHMARK_NAN_AFTER"] = str(int(arguments.train_examples * arguments.epochs / 2) // 128)  # by one worker
+    os.environ["BENCHMARK_NAN_AFTER"] = str(
+        int(arguments.train_examples * arguments.epochs / 2) // 128
+    )  # by one worker
     ways = {
         f"LR x {FACTOR:g}": [*data, f"--policy={policy}"],
         "NaN batch": [*own, "--loss.name=benchmarks.sides.nan_loss:loss"],
