@@ -107,12 +107,13 @@ def _run(
     import ray
 
     from raylr.running.hub import Hub
-    from raylr.running.ray_train import fit
 
     hub_name = f"hub of {folder}"
     named = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 1000}
     hub = ray.remote(**beside_the_driver(), **named)(Hub).remote(folder.name)
     write_address(folder, hub_name)
+    from raylr.running.ray_train import fit  # takes a second, in which the hub starts
+
     settings = {
         "plan": plan.model_dump(mode="json"),
         "policy": json.loads(policy.to_json()),
