@@ -123,7 +123,7 @@ class Loop:
             "step": self.trainer.step,
             "position": self.trainer.position,
             "epoch": self.trainer.position / self.plan.num_train,
-            "lr": self.last.lr if self.last else {},
+            "lr": before.lr,
             **before.averages(),
             "test_loss": loss,
             "test_accuracy": accuracy,

@@ -1,6 +1,6 @@
 """What a run has counted: sums since the last evaluation, times, what was done where. Part of the state."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from raylr.training.trainer import Update
@@ -22,6 +22,7 @@ class Tally:
     test_accuracy: float | None = None
     last_order: int = 0  # number of the youngest order that was carried out
     world_size: int = 0  # of the last group
+    lr: dict[str, float] = field(default_factory=dict)  # of the last update, by optimizer
 
     def updated(self, update: Update, seconds: float) -> Self:
         """After an update; one that the guard took back counts its time alone."""
@@ -30,6 +31,7 @@ class Tally:
             train_s=self.train_s + seconds,
             total_train_s=self.total_train_s + seconds,
             wall_s=self.wall_s + seconds,
+            lr=update.lr,
         )
         if update.rolled_back:
             return timed

@@ -88,7 +88,7 @@ class TrialLoop(Loop):
             "position": trainer.position,
             "test_accuracy": None if lost else tally.test_accuracy,
             "test_loss": None if lost else tally.test_loss,
-            "lr": self.last.lr if self.last else {},
+            "lr": tally.lr,
             "weights_sha256": trainer.weights_sha256(),
             "optimizer_sha256": trainer.optimizer_sha256(),
             "overrides": [vars(entry) for entry in trainer.policy.overrides],

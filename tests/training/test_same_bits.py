@@ -9,6 +9,8 @@ from random import Random
 import pytest
 
 from raylr.lr import Policy
+from raylr.storage import Folder
+from raylr.training import checkpoint
 from tests.ranks import Ranks
 from tests.training.runs import images, plan, policy, train
 
@@ -119,6 +121,13 @@ def test_ten_thousand_updates_and_their_resume_from_the_middle_end_with_one_hash
     assert rows(middle, "ledger.jsonl") == rows(whole, "ledger.jsonl")
     assert len(rows(middle, "ledger.jsonl")) == 10_000
     assert [row["kind"] for row in rows(middle, "events.jsonl")][-4:] == ["finish", "restart", "checkpoint", "finish"]
+
+
+def test_who_goes_on_knows_the_lr_of_the_update_before(ranks, tmp_path):
+    of = plan(checkpoint_every=64)
+    hashes(ranks, 2, tmp_path, of)
+    tally = checkpoint.newest(Folder(tmp_path))["tally"]
+    assert tally["lr"] == rows(tmp_path, "ledger.jsonl")[-1]["lr"] == rows(tmp_path, "metrics.jsonl")[-1]["lr"]
 
 
 def test_ten_resumes_from_random_updates_at_other_world_sizes_end_with_one_hash(ranks, tmp_path):
