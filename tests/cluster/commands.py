@@ -17,6 +17,7 @@ SMALL = [
     "--batch.global-size", "64", "--batch.micro-size", "16", "--eval.micro-size", "50", "--model.dropout", "0.1",
     "--data.cutout", "4", "--checkpoint.every", "2ep", "--eval.every", "2ep", "--data.cache-dir",
 ]  # fmt: skip
+LONG = ["--epochs", "24"]  # a minute and more on two cores
 TIMES = {"time", "wall_s", "images_per_s", "world_size", "restarts", "rejoins", "resizes"}
 
 

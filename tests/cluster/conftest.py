@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.commands import SMALL
+from tests.cluster.commands import LONG, SMALL
 
 
 @pytest.fixture(scope="session")
@@ -17,13 +17,23 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def expected(ranks: Any, where: Path) -> tuple[dict[str, Any], Path]:
     """Result and folder of the small run by one plain process without Ray."""
+    return plain(ranks, where, "plain")
+
+
+@pytest.fixture(scope="session")
+def expected_long(ranks: Any, where: Path) -> tuple[dict[str, Any], Path]:
+    """The same for a run of four times that length, for stories in which two runs must meet."""
+    return plain(ranks, where, "plain-long", *LONG)
+
+
+def plain(ranks: Any, where: Path, name: str, *more: str) -> tuple[dict[str, Any], Path]:
     from raylr.resolve import Hardware, resolve
     from raylr.settings import load_config
     from raylr.training.data import load, prepare
     from tests.training.runs import train
 
-    flags = [*SMALL, str(where / "cache")]
+    flags = [*SMALL, str(where / "cache"), *more]
     pairs = zip(flags[::2], flags[1::2], strict=True)
     config = load_config(None, {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs})
     plan, policy = resolve(config, prepare(config.data), Hardware(bf16=False, num_gpus=0))
-    return ranks.run(train, 1, plan, policy, load(config.data), str(where / "plain"))[0], where / "plain"
+    return ranks.run(train, 1, plan, policy, load(config.data), str(where / name))[0], where / name

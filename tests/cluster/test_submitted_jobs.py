@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.commands import SMALL, assert_same, members, rows, wait_until
+from tests.cluster.commands import LONG, SMALL, assert_same, members, rows, wait_until
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -55,7 +55,7 @@ class Cluster:
 
 def flags(where: Path, name: str, workers: int) -> list[str]:
     fixed = ["--storage", str(where), "--precision", "fp32", "--workers", str(workers), "--name", name]
-    return [*SMALL, str(where / "cache"), *fixed]
+    return [*SMALL, str(where / "cache"), *LONG, *fixed]
 
 
 def marked(mark: str) -> set[int]:
@@ -116,7 +116,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(cluster: Cluster, where: Path, expected: Any) -> Story:
+def story(cluster: Cluster, where: Path, expected_long: Any) -> Story:
     """Two jobs fill the three nodes. A node of the first is lost and no other can take its place; the second is stopped,
     and submitted again."""
     line = cluster.printed["submit"].partition(" -- ")[0]
@@ -163,11 +163,11 @@ def scraped(cluster: Cluster, *runs: str) -> str:
 
 
 def test_a_job_that_loses_a_node_ends_well_with_the_hash_of_an_undisturbed_run(
-    story: Story, where: Path, expected: Any
+    story: Story, where: Path, expected_long: Any
 ) -> None:
     code, out = story.killed
     assert code == 0, out
-    assert_same(where, "killed", json.loads((where / "killed/result.json").read_text()), expected)
+    assert_same(where, "killed", json.loads((where / "killed/result.json").read_text()), expected_long)
     assert "continue" in [row["kind"] for row in rows(where / "killed", "events.jsonl")]
 
 
@@ -180,15 +180,15 @@ def test_the_log_comes_in_plain_lines(story: Story) -> None:
 
 
 def test_a_stopped_job_leaves_a_checkpoint_and_goes_on_to_the_same_hash(
-    story: Story, where: Path, expected: Any
+    story: Story, where: Path, expected_long: Any
 ) -> None:
     code, out = story.stopped
     assert code == 143, out
     assert story.status_when_stopped == "stopped"
-    assert 5 < story.steps_when_stopped < expected[0]["steps"]
+    assert 5 < story.steps_when_stopped < expected_long[0]["steps"]
     code, out = story.continued
     assert code == 0, out
-    assert_same(where, "stopped", json.loads((where / "stopped/result.json").read_text()), expected)
+    assert_same(where, "stopped", json.loads((where / "stopped/result.json").read_text()), expected_long)
 
 
 def test_the_gauges_say_what_the_ledger_says(story: Story, where: Path) -> None:
