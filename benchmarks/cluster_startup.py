@@ -83,15 +83,7 @@ def stamped(lines: Iterable[str], started: float) -> dict[str, float]:
 
 def memory(one: LocalCluster) -> list[float]:
     """MiB of each node: what its processes hold, memory that several share divided among them (PSS)."""
-    return [sum(map(_pss_mib, members(f"{one.id}/{node.index}"))) for node in one.nodes]
-
-
-def _pss_mib(pid: int) -> float:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:  # ended meanwhile
-        return 0.0
-    return sum(int(kib) for kib in re.findall(r"^Pss: +(\d+) kB", text, re.MULTILINE)) / 1024
+    return [sum(map(common.pss_mib, members(f"{one.id}/{node.index}", one.node_dir(node.index)))) for node in one.nodes]
 
 
 def durations(stamps: Mapping[str, float]) -> list[float]:

@@ -191,3 +191,18 @@ def report(section: str, text: str, write: bool) -> None:
         if count != 1:
             sys.exit(f"benchmarks/RESULTS.md has no place for {section}: {marks[0]} ... {marks[1]}")
         RESULTS.write_text(after)
+
+
+def kilobytes(text: str) -> dict[str, int]:
+    """The first value of each name in lines such as `Rss:   120 kB`."""
+    words = [line.split() for line in text.splitlines() if line.endswith(" kB")]
+    return {name.rstrip(":"): int(value) for name, value, _ in reversed(words)}
+
+
+def pss_mib(pid: int) -> float:
+    """What a process holds, memory that several share divided among them, in MiB; 0 when it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    return kilobytes(text).get("Pss", 0) / 1024

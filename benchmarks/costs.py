@@ -129,19 +129,13 @@ def memory(data: str, epochs: float, out: Path) -> Row:
 def megabytes(process: Path) -> dict[str, float]:
     """Memory of a process: the peak, the proportional share, and of the mapped images what is there and what is its own."""
     mappings = (process / "smaps").read_text().split("train_images.npy\n")[1:]
-    images = [kilobytes(mapping) for mapping in mappings]
+    images = [common.kilobytes(mapping) for mapping in mappings]
     return {
-        "peak": kilobytes((process / "status").read_text())["VmHWM"] / 1000,
-        "share": kilobytes((process / "smaps_rollup").read_text())["Pss"] / 1000,
+        "peak": common.kilobytes((process / "status").read_text())["VmHWM"] / 1000,
+        "share": common.kilobytes((process / "smaps_rollup").read_text())["Pss"] / 1000,
         "images mapped": sum(image["Rss"] for image in images) / 1000,
         "images of its own": sum(image["Anonymous"] for image in images) / 1000,
     }
-
-
-def kilobytes(text: str) -> dict[str, int]:
-    """The first value of each name in lines such as `Rss:   120 kB`."""
-    words = [line.split() for line in text.splitlines() if line.endswith(" kB")]
-    return {name.rstrip(":"): int(value) for name, value, _ in reversed(words)}
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ the first update to the last report. Memory: the most that all processes togethe
 import contextlib
 import json
 import os
-import re
 import sys
 import threading
 import time
@@ -163,7 +162,7 @@ def _watch(run: "Popen[str]", found: list[float]) -> None:
     """Add up the memory of the command and of all that it started, again and again."""
     ended = threading.Event()
     while run.poll() is None:
-        found.append(sum(map(_pss_mib, _tree(run.pid))))
+        found.append(sum(map(common.pss_mib, _tree(run.pid))))
         ended.wait(WATCH_S)
 
 
@@ -177,14 +176,6 @@ def _tree(root: int) -> list[int]:
     for process in tree:  # grows while it is read
         tree += [child for child, parent in parents.items() if parent == process]
     return tree
-
-
-def _pss_mib(process: int) -> float:
-    try:
-        text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    except OSError:
-        return 0.0
-    return sum(int(kib) for kib in re.findall(r"^Pss: +(\d+) kB", text, re.MULTILINE)) / 1024
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

@@ -4,7 +4,7 @@ loop      raylr's loop under torchrun (tree, ddp) against a bare torchrun DDP sc
 ray       the same loop under Ray against itself under torchrun, over a minute of steady training
 tutorial  raylr under Ray against Ray Train as its documentation has it (DataLoader, per-image transforms, fp32)
 
-    python -m benchmarks.speed --rounds 5 --write
+    python -m benchmarks.speed --rounds 4 --write
 """
 
 from collections.abc import Callable
@@ -15,8 +15,13 @@ from benchmarks import common
 from benchmarks.common import Row, Store
 
 GLOBAL_BATCH = 512
-NUM_UPDATES = {"cnn-small": 100, "cnn-large": 40}  # of a run of `loop`
-FACTORS = {"loop": 1.0, "ray": 4.0, "tutorial": 0.5}  # the runs of the others are so many times as long
+# Updates of a run: a third of a minute and more on two cores, and over a minute where Ray must become steady.
+NUM_UPDATES = {
+    "loop": {"cnn-small": 30, "cnn-large": 12},
+    "ray": {"cnn-small": 120},
+    "tutorial": {"cnn-small": 30},
+}
+MODELS = ("cnn-small", "cnn-large")
 SIDES = {"loop": ("bare", "ddp", "tree"), "ray": ("torchrun", "ray"), "tutorial": ("tutorial", "ray")}
 # What is divided by what, and the least that it should be.
 RATIOS = {
@@ -91,21 +96,26 @@ def lines(store: Store, comparison: str, model: str) -> list[list[str]]:
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--comparisons", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--models", nargs="+", choices=NUM_UPDATES, default=list(NUM_UPDATES))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--scale", type=float, default=1.0, help="length of the runs; below 1 for a try")
     arguments = parser.parse_args()
     out = common.place(arguments)
     store = Store(out, "speed")
+    wanted = [
+        (comparison, model, updates)
+        for comparison in arguments.comparisons
+        for model, updates in NUM_UPDATES[comparison].items()
+        if model in arguments.models
+    ]
     for number in range(arguments.rounds):
-        for comparison in arguments.comparisons:
-            for model in arguments.models:
-                updates = max(5, round(NUM_UPDATES[model] * FACTORS[comparison] * arguments.scale))
-                keys = {"comparison": comparison, "model": model, "round": number, "updates": updates}
-                order = common.alternating(SIDES[comparison], number)
-                store.measured(keys, measure_round, order, model, updates, arguments.data, out)
-    rows = [row for one in arguments.comparisons for model in arguments.models for row in lines(store, one, model)]
+        for comparison, model, full in wanted:
+            updates = max(5, round(full * arguments.scale))
+            keys = {"comparison": comparison, "model": model, "round": number, "updates": updates}
+            order = common.alternating(SIDES[comparison], number)
+            store.measured(keys, measure_round, order, model, updates, arguments.data, out)
+    rows = [row for comparison, model, _ in wanted for row in lines(store, comparison, model)]
     headings = ["ratio", "model", "images/s", "of the other", "ratio of pairs (95 %)", "goal"]
     what = f"2 ranks, global batch {GLOBAL_BATCH}, bf16 (the tutorial fp32)"
     count = f"{what}, {arguments.rounds} rounds, data {arguments.data}"

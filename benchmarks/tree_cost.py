@@ -17,7 +17,7 @@ from raylr.training.models import build
 CASES = ((2, 8), (4, 8), (2, 12), (3, 12), (4, 12))  # ranks, micro-batches
 SIDES = ("tree", "ddp")
 MICRO_SIZE = 64
-NUM_UPDATES = {"cnn-small": 60, "cnn-large": 20}
+NUM_UPDATES = {"cnn-small": 24, "cnn-large": 10}
 
 
 def measure(order: list[str], model: str, ranks: int, num_micro: int, updates: int, data: str) -> Row:

@@ -73,8 +73,8 @@ def add_node(name: str = "local", cpus: int = 2, *, clusters: Path = CLUSTERS) -
         try:
             return cluster_nodes.start(cluster, cpus, [index])
         except BaseException:
-            end(f"{cluster.id}/{index}")
-            shutil.rmtree(cluster.temp_dir / str(index), ignore_errors=True)
+            end(f"{cluster.id}/{index}", cluster.node_dir(index))
+            shutil.rmtree(cluster.node_dir(index), ignore_errors=True)
             cluster_state.write(cluster)
             raise
 
@@ -89,7 +89,7 @@ def kill_node(name: str, index: int, *, clusters: Path = CLUSTERS) -> LocalClust
         if index not in alive:
             nearest = f"use {' or '.join(map(str, alive))}" if alive else "add one first"
             raise ConfigError(f"index={index}, no such node is alive; {nearest}")
-        end(f"{cluster.id}/{index}", [alive[index].process])
+        end(f"{cluster.id}/{index}", cluster.node_dir(index), [alive[index].process])
         nodes = tuple(replace(node, state="dead") if node.index == index else node for node in cluster.nodes)
         return cluster_state.write(replace(cluster, nodes=nodes))
 
@@ -135,7 +135,7 @@ def _make_temp_dir() -> Path:
 
 def _end(cluster: LocalCluster) -> None:
     """End its processes and remove what means nothing without them; the logs of its start stay: they tell a cause."""
-    end(cluster.id, [node.process for node in cluster.nodes])
+    end(cluster.id, cluster.temp_dir, [node.process for node in cluster.nodes])
     shutil.rmtree(cluster.temp_dir, ignore_errors=True)
     cluster.token_path.unlink(missing_ok=True)
     (cluster.folder / "state.json").unlink(missing_ok=True)

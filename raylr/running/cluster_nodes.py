@@ -28,7 +28,7 @@ def start(cluster: LocalCluster, cpus: int, indices: Sequence[int]) -> LocalClus
     """
     started = []
     for index in indices:
-        folder = _temp_dir(cluster, index)
+        folder = cluster.node_dir(index)
         folder.mkdir()
         process = spawn(_command(cluster, index, cpus), _environment(cluster, index), folder, cluster.log_path(index))
         started.append(Node(index, cpus, process))
@@ -58,15 +58,10 @@ def free_ports(count: int) -> int:
             return first
 
 
-def _temp_dir(cluster: LocalCluster, index: int) -> Path:
-    # One for each node: two that start at the same time in one folder take the same socket paths, and one fails.
-    return cluster.temp_dir / str(index)
-
-
 def _command(cluster: LocalCluster, index: int, cpus: int) -> list[str]:
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
     command += [f"--num-cpus={cpus}", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"]
-    command += [f"--temp-dir={_temp_dir(cluster, index)}", f"--node-name={cluster.node_name(index)}"]
+    command += [f"--temp-dir={cluster.node_dir(index)}", f"--node-name={cluster.node_name(index)}"]
     command += ["--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0"]  # 0: any that is free
     if index > 0:
         return [*command, f"--address={cluster.address}"]
@@ -102,7 +97,7 @@ def _wait_for(cluster: LocalCluster, node: Node, deadline: float) -> None:
 
     `ray start` writes this file into the node's temporary folder as the last thing before it blocks.
     """
-    ready, log = _temp_dir(cluster, node.index) / "ray_current_cluster", cluster.log_path(node.index)
+    ready, log = cluster.node_dir(node.index) / "ray_current_cluster", cluster.log_path(node.index)
     while not ready.exists():
         if not node.process.runs():
             raise RaylrError(f"node {node.index} ended while it started: {_last_line(log)}; all it said: {log}")

@@ -1,8 +1,10 @@
 """Starts, recognises and ends the processes of a local cluster; knows /proc, never Ray.
 
-A process belongs to a cluster when its environment holds the cluster's mark, when it is one of the recorded leaders, or
-when an ancestor of it belongs. The mark finds what a parent id no longer tells: after a node's leader was killed, its
-agents live on as children of process 1 for several seconds.
+A process belongs to a cluster when its environment holds the cluster's mark, when Ray has given it a title and it has a
+file of the cluster's folder open, when it is one of the recorded leaders, or when an ancestor of it belongs. The first two
+find what a parent id no longer tells: after a node's leader was killed, its agents live on as children of process 1. The
+title of a process is written over the environment that /proc shows: over the mark or not, by the order of the variables,
+which differs from start to start.
 """
 
 import contextlib
@@ -58,15 +60,16 @@ def spawn(command: Sequence[str], env: Mapping[str, str], folder: Path, log: Pat
     return Process(pid, stat.started)
 
 
-def end(mark: str, leaders: Iterable[Process] = (), timeout_s: float = 10) -> None:
-    """Kill every process that belongs to `mark` ("CLUSTER" or "CLUSTER/NODE") and wait until none is left.
+def end(mark: str, folder: Path, leaders: Iterable[Process] = (), timeout_s: float = 10) -> None:
+    """Kill every process that belongs to `mark` ("CLUSTER" or "CLUSTER/NODE", with its temporary folder) and wait until
+    none is left.
 
     SIGKILL at once: on SIGTERM a node waits up to 30 s for its work to drain. Scanned again until nothing is found,
     since a process may start another while the list is read.
     """
     leaders = tuple(leaders)
     deadline = time.monotonic() + timeout_s
-    while left := members(mark, leaders):
+    while left := members(mark, folder, leaders):
         if time.monotonic() > deadline:
             raise RaylrError(f"processes {sorted(left)} were killed {timeout_s:g} s ago and still run")
         for pid in left:
@@ -77,10 +80,12 @@ def end(mark: str, leaders: Iterable[Process] = (), timeout_s: float = 10) -> No
         _reap(leader)
 
 
-def members(mark: str, leaders: Iterable[Process] = ()) -> set[int]:
-    """The ids of all running processes that belong to `mark`, without the calling one."""
+def members(mark: str, folder: Path, leaders: Iterable[Process] = ()) -> set[int]:
+    """The ids of all running processes that belong to `mark`, whose temporary folder this is, without the calling one."""
+    folder = folder.resolve()
     table = {pid: stat for pid in _pids() if (stat := _stat(pid)) and not stat.ended}
-    found = {leader.pid for leader in leaders if leader.runs()} | {pid for pid in table if _carries(pid, mark)}
+    found = {leader.pid for leader in leaders if leader.runs()}
+    found |= {pid for pid in table if _carries(pid, mark) or _titled_in(pid, folder)}
     while children := {pid for pid, stat in table.items() if stat.parent in found} - found:
         found |= children
     return found - {os.getpid()}
@@ -99,6 +104,21 @@ def _carries(pid: int, mark: str) -> bool:
         return False
     variable = f"\0{MARK}={mark}".encode()
     return variable + b"\0" in environment or variable + b"/" in environment
+
+
+def _titled_in(pid: int, folder: Path) -> bool:
+    process = _PROC / str(pid)
+    try:
+        if not (process / "cmdline").read_bytes().startswith(b"ray::"):
+            return False
+        files = list((process / "fd").iterdir())
+    except OSError:
+        return False
+    for file in files:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if file.readlink().is_relative_to(folder):
+                return True
+    return False
 
 
 def _pids() -> list[int]:

@@ -62,6 +62,10 @@ class LocalCluster:
         """What Ray calls a node, in its dashboard and its lists."""
         return f"{self.name}-{index}"
 
+    def node_dir(self, index: int) -> Path:
+        """Ray's folder of a node: of two that start at once in one, both take the same socket paths, and one fails."""
+        return self.temp_dir / str(index)
+
     def log_path(self, index: int) -> Path:
         """What `ray start` of a node has printed."""
         return self.folder / f"node-{index}.log"

@@ -21,7 +21,7 @@ from raylr.lr import Policy
 from raylr.resolve import Hardware, local_hardware, resolve
 from raylr.run_plan import Plan
 from raylr.running.control import NAMESPACE, write_address
-from raylr.running.local import named_cluster, own_cluster
+from raylr.running.local import handling, named_cluster, own_cluster
 from raylr.running.nodes import (
     beside_the_driver,
     cluster_hardware,
@@ -179,9 +179,6 @@ def _pump(hub: Any, thread: threading.Thread, tell: Listener) -> dict[str, Any] 
 @contextlib.contextmanager
 def stop_on_signals(stop: Callable[[], Any]) -> Iterator[None]:
     """Ask the run to stop at the first SIGINT or SIGTERM; the second ends the driver at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     asked = threading.Event()
 
     def on_signal(number: int, frame: object) -> None:
@@ -190,12 +187,8 @@ def stop_on_signals(stop: Callable[[], Any]) -> Iterator[None]:
         asked.set()
         stop()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(on_signal, signal.SIGINT, signal.SIGTERM):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _agree_with_earlier(config: Config, folder: Folder, plan: Plan, policy: Policy) -> Plan:

@@ -8,8 +8,10 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 from unittest.mock import patch
 
 from raylr.errors import ConfigError
@@ -119,7 +121,7 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
                 yield
         finally:
             ray.shutdown()
-            end(folder.name)
+            end(folder.name, folder)
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -138,16 +140,22 @@ def _only_what_a_run_needs() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Raise KeyboardInterrupt at SIGTERM; Ray has set a handler that exits with a code of its own."""
+def handling(handler: Callable[[int, FrameType | None], Any], *signals: signal.Signals) -> Iterator[None]:
+    """Answer signals by `handler` for a while; outside the main thread, which alone may, nothing is changed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    rays = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, rays)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _sigterm_as_ctrl_c() -> contextlib.AbstractContextManager[None]:
+    """Raise KeyboardInterrupt at SIGTERM; Ray has set a handler that exits with a code of its own."""
+    return handling(signal.default_int_handler, signal.SIGTERM)
 
 
 def _clear_what_dead_drivers_left() -> None:
@@ -155,7 +163,7 @@ def _clear_what_dead_drivers_left() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}[0-9]*-*"):
         driver = folder.name.removeprefix(PREFIX).partition("-")[0]
         if driver.isdigit() and not Path("/proc", driver).exists() and folder.owner() == Path.home().owner():
-            end(folder.name)
+            end(folder.name, folder)
             shutil.rmtree(folder, ignore_errors=True)
 
 

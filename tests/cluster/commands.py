@@ -17,7 +17,7 @@ SMALL = [
     "--batch.global-size", "64", "--batch.micro-size", "16", "--eval.micro-size", "50", "--model.dropout", "0.1",
     "--data.cutout", "4", "--checkpoint.every", "2ep", "--eval.every", "2ep", "--data.cache-dir",
 ]  # fmt: skip
-LONG = ["--epochs", "24"]  # a minute and more on two cores
+LONG = ["--epochs", "16"]  # half a minute and more on two cores
 TIMES = {"time", "wall_s", "images_per_s", "world_size", "restarts", "rejoins", "resizes"}
 
 
@@ -54,6 +54,11 @@ class Command:
 def rows(run_dir: Path, name: str) -> list[dict[str, Any]]:
     path = run_dir / name
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+
+
+def kinds(run_dir: Path) -> list[str]:
+    """What has happened, in its order."""
+    return [row["kind"] for row in rows(run_dir, "events.jsonl")]
 
 
 def undisturbed(rows_: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ def expected(ranks: Any, where: Path) -> tuple[dict[str, Any], Path]:
 
 @pytest.fixture(scope="session")
 def expected_long(ranks: Any, where: Path) -> tuple[dict[str, Any], Path]:
-    """The same for a run of four times that length, for stories in which two runs must meet."""
+    """The same for a longer run, for a story in which more must happen."""
     return plain(ranks, where, "plain-long", *LONG)
 
 

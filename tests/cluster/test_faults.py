@@ -11,17 +11,13 @@ from pathlib import Path
 import pytest
 
 from raylr.storage import run_folder
-from tests.cluster.commands import assert_same, kill, members, rows, said_by, start, undisturbed, wait_until
+from tests.cluster.commands import assert_same, kill, kinds, members, rows, said_by, start, undisturbed, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
 
 def ledger_is_longer_than(run_dir, count):
     return lambda: len(rows(run_dir, "ledger.jsonl")) > count
-
-
-def kinds(run_dir):
-    return [row["kind"] for row in rows(run_dir, "events.jsonl")]
 
 
 def ctl(where, *arguments, **environment):

@@ -139,12 +139,12 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     from raylr.running.population.journal import Journal
     from raylr.running.population.population import Population
     from raylr.running.population.result import Results
-    from raylr.running.ray_train import fit
 
     names = trial_ids(space.config.seed, space.config.trials)
     hub_name = f"hubs of {folder}"
     options: dict[str, Any] = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 10_000}
     hubs = ray.remote(**beside_the_driver(), **options)(Hubs).remote(list(names))
+    from raylr.running.ray_train import fit  # takes a second, in which the hubs start
 
     def begin(settings: Mapping[str, Settings], number: int) -> None:
         hubs.open.remote([_trial(space, folder, name, own, number) for name, own in settings.items()])
