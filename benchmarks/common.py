@@ -1,6 +1,7 @@
 """What the benchmarks share: rows that are kept, programs that are measured, ratios of pairs, tables."""
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 STARTED = "BENCHMARK_STARTED"  # time.time() just before a side is launched
+MARKS = "BENCHMARK_MARKS"  # the file in which a side writes its updates down
 # Of every side: one thread per rank; and no second environment, which Ray would build for a driver under `uv run`.
 SURROUNDINGS = {"OMP_NUM_THREADS": "1", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 # Student's t at 97.5 % for 1, 2, 3, ... degrees of freedom; the last one stands for all that are more.
@@ -119,11 +121,11 @@ def since_start() -> float:
     return time.time() - float(os.environ[STARTED])
 
 
-def images_per_s(marks: Sequence[tuple[float, int]], skip: int) -> float:
-    """The rate between the first mark (seconds, position in examples) at `skip` or later and the last one."""
-    steady = [mark for mark in marks if mark[1] >= skip]
-    (first_s, first), (last_s, last) = steady[0], steady[-1]
-    return (last - first) / (last_s - first_s)
+def mark(position: int) -> None:
+    """Write down that this side has trained on so many examples, where somebody wants to know it."""
+    if MARKS in os.environ:
+        with open(os.environ[MARKS], "a") as file:
+            file.write(f"{time.monotonic()} {position}\n")
 
 
 def image_folder(source: str) -> Path:
@@ -206,3 +208,16 @@ def pss_mib(pid: int) -> float:
     except OSError:
         return 0.0
     return kilobytes(text).get("Pss", 0) / 1024
+
+
+def tree(root: int) -> list[int]:
+    """A process and all below it."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # ended meanwhile
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [root]
+    for process in found:
+        found += [child for child, parent in parents.items() if parent == process]
+    return found

@@ -8,7 +8,6 @@ the first update to the last report. Memory: the most that all processes togethe
     python -m benchmarks.population --epochs 12 --write
 """
 
-import contextlib
 import json
 import os
 import sys
@@ -162,20 +161,8 @@ def _watch(run: "Popen[str]", found: list[float]) -> None:
     """Add up the memory of the command and of all that it started, again and again."""
     ended = threading.Event()
     while run.poll() is None:
-        found.append(sum(map(common.pss_mib, _tree(run.pid))))
+        found.append(sum(map(common.pss_mib, common.tree(run.pid))))
         ended.wait(WATCH_S)
-
-
-def _tree(root: int) -> list[int]:
-    """A process and all that descend from it."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # ended meanwhile
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    tree = [root]
-    for process in tree:  # grows while it is read
-        tree += [child for child, parent in parents.items() if parent == process]
-    return tree
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

@@ -1,27 +1,21 @@
-"""Images per second of raylr against others, in rounds: all sides of a round run one after the other.
+"""Images per second of raylr against others. All sides of a comparison take turns of some seconds (`benchmarks.turns`).
 
 loop      raylr's loop under torchrun (tree, ddp) against a bare torchrun DDP script of the same model and precision
 ray       the same loop under Ray against itself under torchrun, over a minute of steady training
 tutorial  raylr under Ray against Ray Train as its documentation has it (DataLoader, per-image transforms, fp32)
 
-    python -m benchmarks.speed --rounds 4 --write
+    python -m benchmarks.speed --rounds 20 --write
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from statistics import median
 
-from benchmarks import common
+from benchmarks import common, turns
 from benchmarks.common import Row, Store
 
 GLOBAL_BATCH = 512
-# Updates of a run: a third of a minute and more on two cores, and over a minute where Ray must become steady.
-NUM_UPDATES = {
-    "loop": {"cnn-small": 30, "cnn-large": 12},
-    "ray": {"cnn-small": 120},
-    "tutorial": {"cnn-small": 30},
-}
-MODELS = ("cnn-small", "cnn-large")
+UPDATES = 100_000  # more than are ever made: the benchmark ends its sides
+MODELS = {"loop": ("cnn-small", "cnn-large"), "ray": ("cnn-small",), "tutorial": ("cnn-small",)}
 SIDES = {"loop": ("bare", "ddp", "tree"), "ray": ("torchrun", "ray"), "tutorial": ("tutorial", "ray")}
 # What is divided by what, and the least that it should be.
 RATIOS = {
@@ -39,33 +33,37 @@ NAMES = {
 }
 
 
-def measure(side: str, model: str, updates: int, data: str, out: Path) -> Row:
-    """One run of one side with two ranks; `images_per_s` of what comes back is the rate after its first fifth."""
-    images = common.image_folder(data)
-    peer = [f"--images={images}", f"--model={model}", f"--batch={GLOBAL_BATCH}", f"--updates={updates}"]
-    ours = flags(model, updates, data)
-    sides: dict[str, Callable[[], list[str]]] = {
-        "bare": lambda: common.torchrun(2, "benchmarks.sides.bare_torchrun", *peer),
-        "ddp": lambda: common.torchrun(2, "benchmarks.sides.ours_torchrun", *ours, "--batch.reduce=ddp"),
-        "tree": lambda: common.torchrun(2, "benchmarks.sides.ours_torchrun", *ours),
-        "torchrun": lambda: common.torchrun(2, "benchmarks.sides.ours_torchrun", *ours),
-        "ray": lambda: common.python("benchmarks.sides.ours_ray", *ours, f"--storage={out}", "--name=speed", "--fresh"),
-        "tutorial": lambda: common.python("benchmarks.sides.stock_ray", *peer),
-    }
-    return common.launch(sides[side]())
+def command(side: str, model: str, data: str, out: Path) -> list[str]:
+    """How a side with two ranks is started."""
+    peer = [
+        f"--images={common.image_folder(data)}",
+        f"--model={model}",
+        f"--batch={GLOBAL_BATCH}",
+        f"--updates={UPDATES}",
+    ]
+    ours = flags(model, data)
+    if side == "bare":
+        return common.torchrun(2, "benchmarks.sides.bare_torchrun", *peer)
+    if side == "tutorial":
+        return common.python("benchmarks.sides.stock_ray", *peer)
+    if side == "ray":
+        return common.python("benchmarks.sides.ours_ray", *ours, f"--storage={out}", "--name=speed", "--fresh")
+    return common.torchrun(
+        2, "benchmarks.sides.ours_torchrun", *ours, *(["--batch.reduce=ddp"] if side == "ddp" else [])
+    )
 
 
-def measure_round(order: list[str], *run: Any) -> Row:
-    """The rates of all sides, one after the other."""
-    return {"rates": {side: measure(side, *run)["images_per_s"] for side in order}}
+def measure(sides: tuple[str, ...], model: str, data: str, out: Path, rounds: int, turn_s: float) -> Row:
+    """The rates of all sides, by turn."""
+    return {"rates": turns.measure({side: command(side, model, data, out) for side in sides}, rounds, turn_s)}
 
 
-def flags(model: str, updates: int, data: str) -> list[str]:
-    """Those of a run of so many updates that tests and writes a checkpoint at its end only."""
+def flags(model: str, data: str) -> list[str]:
+    """Those of a run that tests and writes a checkpoint at its end only."""
     from raylr.config import DataConfig
     from raylr.training.data import describe
 
-    epochs = updates * GLOBAL_BATCH / describe(DataConfig(source=data)).num_train
+    epochs = UPDATES * GLOBAL_BATCH / describe(DataConfig(source=data)).num_train
     fields = {
         "data.source": data,
         "model.name": model,
@@ -82,43 +80,33 @@ def flags(model: str, updates: int, data: str) -> list[str]:
 
 def lines(store: Store, comparison: str, model: str) -> list[list[str]]:
     """The table's rows: of each ratio both rates and the interval."""
-    rounds = [row["rates"] for row in store.rows(comparison=comparison, model=model)]
-    if not rounds:
-        return []
     found = []
-    for above, below, least in RATIOS[comparison]:
-        ours, other = [rates[above] for rates in rounds], [rates[below] for rates in rounds]
-        medians = [f"{sorted(rates)[len(rates) // 2]:,.0f}" for rates in (ours, other)]
-        names = f"{NAMES[above]} / {NAMES[below]}"
-        found.append([names, model, *medians, common.ratio(ours, other).text(), f">= {least}"])
+    for row in store.rows(comparison=comparison, model=model)[:1]:
+        for above, below, least in RATIOS[comparison]:
+            ours, other = row["rates"][above], row["rates"][below]
+            medians = [f"{median(rates):,.0f}" for rates in (ours, other)]
+            names = f"{NAMES[above]} / {NAMES[below]}"
+            found.append([names, model, *medians, common.ratio(ours, other).text(), f">= {least}"])
     return found
 
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each side")
+    parser.add_argument("--turn-s", type=float, default=4.0, help="seconds of a turn")
     parser.add_argument("--comparisons", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--scale", type=float, default=1.0, help="length of the runs; below 1 for a try")
     arguments = parser.parse_args()
     out = common.place(arguments)
     store = Store(out, "speed")
-    wanted = [
-        (comparison, model, updates)
-        for comparison in arguments.comparisons
-        for model, updates in NUM_UPDATES[comparison].items()
-        if model in arguments.models
-    ]
-    for number in range(arguments.rounds):
-        for comparison, model, full in wanted:
-            updates = max(5, round(full * arguments.scale))
-            keys = {"comparison": comparison, "model": model, "round": number, "updates": updates}
-            order = common.alternating(SIDES[comparison], number)
-            store.measured(keys, measure_round, order, model, updates, arguments.data, out)
-    rows = [row for comparison, model, _ in wanted for row in lines(store, comparison, model)]
-    headings = ["ratio", "model", "images/s", "of the other", "ratio of pairs (95 %)", "goal"]
+    wanted = [(comparison, model) for comparison in arguments.comparisons for model in MODELS[comparison]]
+    for comparison, model in wanted:
+        keys = {"comparison": comparison, "model": model, "rounds": arguments.rounds, "turn_s": arguments.turn_s}
+        run = arguments.data, out, arguments.rounds, arguments.turn_s
+        store.measured(keys, measure, SIDES[comparison], model, *run)
+    rows = [row for one in wanted for row in lines(store, *one)]
+    headings = ["ratio", "model", "images/s", "of the other", "ratio of turns (95 %)", "goal"]
     what = f"2 ranks, global batch {GLOBAL_BATCH}, bf16 (the tutorial fp32)"
-    count = f"{what}, {arguments.rounds} rounds, data {arguments.data}"
+    count = f"{what}, {arguments.rounds} turns of {arguments.turn_s:g} s each, data {arguments.data}"
     common.report("speed", f"{common.table(headings, rows)}\n\n{common.conditions(count)}", arguments.write)
 
 

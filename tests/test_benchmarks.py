@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from benchmarks import population, population_table
-from benchmarks.common import Store, alternating, images_per_s, interval, parser, place, ratio, report, table
+from benchmarks import population, population_table, turns
+from benchmarks.common import Store, alternating, interval, parser, place, ratio, report, table
 
 
 def test_the_interval_of_a_mean_is_students():
@@ -29,8 +29,10 @@ def test_every_second_round_goes_backwards():
     assert [alternating("abc", number) for number in (0, 1)] == [["a", "b", "c"], ["c", "b", "a"]]
 
 
-def test_the_rate_leaves_out_what_was_before():
-    assert images_per_s([(0.0, 10), (5.0, 20), (6.0, 50), (7.0, 80)], skip=20) == 30.0
+def test_rates_of_turns_are_those_of_the_clock_that_stands_still_meanwhile():
+    """By hand: the side runs in [0, 4], [10, 13] and [20, 23], and does 100 examples every 2 s of its own time."""
+    marks = [(2.0, 100), (4.0, 200), (12.0, 300), (21.0, 400), (23.0, 500)]
+    assert turns.rates(marks, [(0.0, 4.0), (10.0, 13.0), (20.0, 23.0)])[1:] == pytest.approx([50.0, 50.0])
 
 
 def test_a_row_that_is_kept_is_not_measured_again(tmp_path):

@@ -1,21 +1,21 @@
 """raylr's loop in the ranks of torchrun, without Ray. Takes the flags of `raylr train`, each as --FLAG=VALUE.
 
-Prints `images_per_s` and `bytes_per_update` (of all ranks together, as the loopback device counts them) after the first
-fifth of the run, and `weights_sha256`.
+Prints `bytes_per_update` (of all ranks together, as the loopback device counts them) after the first fifth of the run, and
+`weights_sha256`.
 """
 
 import json
 import os
+import signal
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
-from benchmarks.common import images_per_s
+from benchmarks.common import mark
 from raylr.resolve import local_hardware, resolve
 from raylr.settings import load_config
 from raylr.storage import run_folder
@@ -31,13 +31,12 @@ class Stopwatch(Plain):
 
     def __init__(self, group: Group) -> None:
         super().__init__(group)
-        self.marks: list[tuple[float, int]] = []
-        self.loopback: list[int] = []
+        self.sent: list[tuple[int, int]] = []  # position, bytes so far
 
     def publish(self, event: dict[str, Any]) -> None:
         if event["kind"] == "progress":
-            self.marks.append((time.perf_counter(), event["position"]))
-            self.loopback.append(loopback_bytes())
+            mark(event["position"])
+            self.sent.append((event["position"], loopback_bytes()))
 
 
 def loopback_bytes() -> int:
@@ -53,6 +52,7 @@ def fields(flags: Sequence[str]) -> dict[str, str]:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave no folder behind
     config = load_config(None, fields(sys.argv[1:]))
     plan, policy = resolve(config, prepare(config.data), local_hardware())
     dist.init_process_group("gloo")
@@ -63,14 +63,12 @@ def main() -> None:
         folder.create()
         result = Loop(trainer, seat, folder).run()
     dist.destroy_process_group()
-    if not seat.marks:
+    if not seat.sent:
         return
-    skip, batch = plan.total_examples // 5, plan.batch_at(plan.workers[1])
-    first = next(index for index, (_, position) in enumerate(seat.marks) if position >= skip)
-    num_updates = (seat.marks[-1][1] - seat.marks[first][1]) // batch
+    (begin, before), *_ = (one for one in seat.sent if one[0] >= plan.total_examples // 5)
+    end, after = seat.sent[-1]
     row = {
-        "images_per_s": images_per_s(seat.marks, skip),
-        "bytes_per_update": (seat.loopback[-1] - seat.loopback[first]) / num_updates,
+        "bytes_per_update": (after - before) / ((end - begin) // plan.batch_at(plan.workers[1])),
         "weights_sha256": result["weights_sha256"],
     }
     print(json.dumps(row), flush=True)

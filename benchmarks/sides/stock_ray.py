@@ -1,15 +1,13 @@
 """Ray Train as its documentation has it: prepare_model, prepare_data_loader, torchvision's transforms, fp32.
 
 After "Get Started with Distributed Training using PyTorch" of Ray's documentation, with the model, the batch and the
-augmentation of the others; images are PIL images, as torchvision's CIFAR10 gives them. Prints `images_per_s` after the
-first fifth, and `stamps`.
+augmentation of the others; images are PIL images, as torchvision's CIFAR10 gives them. Prints `stamps`.
 """
 
 import argparse
 import json
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor
 
-from benchmarks.common import STARTED, images_per_s, since_start
+from benchmarks.common import MARKS, STARTED, mark, since_start
 from raylr.training.models import build
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -43,8 +41,8 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 
 
 def train_func(config: dict[str, Any]) -> None:
-    os.environ[STARTED] = config["started"]
-    stamps, marks = {"workers": since_start()}, []
+    os.environ.update(config["environment"])
+    stamps = {"workers": since_start()}
     model = ray.train.torch.prepare_model(build(config["model"], 10, (32, 32, 3)))
     criterion = torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -69,11 +67,12 @@ def train_func(config: dict[str, Any]) -> None:
             optimizer.step()
             step += 1
             stamps.setdefault("update", since_start())
-            marks.append((time.perf_counter(), step * config["batch"]))
+            if context.get_world_rank() == 0:
+                mark(step * config["batch"])
         ray.train.report({"loss": loss.item(), "epoch": epoch})
         epoch += 1
     if context.get_world_rank() == 0:
-        Path(config["marks"]).write_text(json.dumps({"marks": marks, "stamps": stamps}))
+        Path(config["stamps"]).write_text(json.dumps(stamps))
 
 
 def main() -> None:
@@ -89,18 +88,18 @@ def main() -> None:
     ray.init(**({} if running else {"num_cpus": arguments.workers, "include_dashboard": False}))
     stamps["cluster"] = since_start()
     with tempfile.TemporaryDirectory() as folder:
-        marks = Path(folder) / "marks.json"
+        seen = Path(folder) / "stamps.json"
+        environment = {name: os.environ[name] for name in (STARTED, MARKS) if name in os.environ}
         trainer = ray.train.torch.TorchTrainer(
             train_func,
-            train_loop_config={**vars(arguments), "marks": str(marks), "started": os.environ[STARTED]},
+            train_loop_config={**vars(arguments), "stamps": str(seen), "environment": environment},
             scaling_config=ray.train.ScalingConfig(num_workers=arguments.workers, use_gpu=False),
             run_config=ray.train.RunConfig(storage_path=folder, name="stock"),
         )
         trainer.fit()
-        seen = json.loads(marks.read_text())
-    rate = images_per_s(seen["marks"], seen["marks"][-1][1] // 5) if arguments.updates > 1 else None
+        stamps.update(json.loads(seen.read_text()))
     ray.shutdown()
-    print(json.dumps({"images_per_s": rate, "stamps": {**stamps, **seen["stamps"], "end": since_start()}}), flush=True)
+    print(json.dumps({"stamps": {**stamps, "end": since_start()}}), flush=True)
 
 
 if __name__ == "__main__":

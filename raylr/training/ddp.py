@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from raylr.run_plan import Plan
 from raylr.training.group import Group
 from raylr.training.stream import examples_at, micro_batch_seed
-from raylr.training.trainer import Trainer, Update
+from raylr.training.trainer import EXTRAS, Trainer, Update
 
 
 class DDPTrainer(Trainer):
@@ -33,20 +33,18 @@ class DDPTrainer(Trainer):
         with self.precision():
             output = model(inputs)
         loss = self.loss(output.float(), labels) * len(labels)
+        extras = self.result[-EXTRAS:]
+        num_correct = (output.detach().argmax(1) == labels).sum()
+        extras[0], extras[1], extras[2] = loss.detach() / batch, num_correct, float(attention)
+        summed = group.all_reduce(extras)  # while gradients are made
         for parameter in self.parameters:
             parameter.grad = None
         (loss * (group.size / batch)).backward()  # DDP averages over ranks; slices may differ by one example
-        extras = self.result[-3:]
-        extras[0], extras[1], extras[2] = (
-            loss.detach() / batch,
-            (output.detach().argmax(1) == labels).sum(),
-            float(attention),
-        )
-        group.all_reduce(extras)
         largest = float("inf") if self.plan.clip_norm is None else self.plan.clip_norm
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, largest))
-        mean_loss, num_correct, wanted = extras.tolist()
-        return self._step(batch, group.size, mean_loss, num_correct, wanted, norm)
+        summed()
+        mean_loss, num_right, wanted = extras.tolist()
+        return self._step(batch, group.size, mean_loss, num_right, wanted, norm)
 
     def _wrap(self, group: Group) -> Any:
         if group.size == 1:

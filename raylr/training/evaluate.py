@@ -38,6 +38,6 @@ def test(model: nn.Module, data: Dataset, plan: Plan, group: Group, device: torc
         table[index, 0] = F.cross_entropy(output.float(), labels, reduction="sum").cpu()
         table[index, 1] = (output.argmax(1) == labels).sum().cpu()
     table = table.to(device)
-    group.all_reduce(table)
+    group.all_reduce(table)()
     loss, correct = table.cpu().sum(0).tolist()
     return loss / total, correct / total

@@ -1,6 +1,7 @@
 """A process group as the loop sees it: a place, a size, four collectives, and one error for a peer that is gone."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -29,10 +30,19 @@ class Group:
         """Put everybody's `source` into `output`, by place."""
         self._wait(lambda: self.process_group._allgather_base(output, source))
 
-    def all_reduce(self, tensor: Tensor) -> None:
-        """Sum in place, in no fixed order: exact only where at most one rank's value differs from zero."""
-        if self.size > 1:
-            self._wait(lambda: self.process_group.allreduce([tensor]))
+    def all_reduce(self, tensor: Tensor) -> Callable[[], None]:
+        """Begin to sum in place, in no fixed order: exact only where at most one rank's value differs from zero. What comes
+        back waits for the sum."""
+        if self.size == 1:
+            return lambda: None
+        with _peers_may_go():
+            work = self.process_group.allreduce([tensor])
+
+        def wait() -> None:
+            with _peers_may_go():
+                work.wait()
+
+        return wait
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
         """Overwrite `tensor` with that of place `source`."""
@@ -54,10 +64,16 @@ class Group:
         return content.cpu().numpy().tobytes()
 
     def _wait(self, start: Callable[[], Any]) -> None:
-        try:
+        with _peers_may_go():
             start().wait()
-        except RuntimeError as error:
-            raise GroupBroken(str(error).splitlines()[0]) from error
+
+
+@contextlib.contextmanager
+def _peers_may_go() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise GroupBroken(str(error).splitlines()[0]) from error
 
 
 def listen(host: str, port: int = 0) -> Any:
@@ -67,10 +83,8 @@ def listen(host: str, port: int = 0) -> Any:
 
 def connect(host: str, port: int) -> Any:
     """The store that place 0 of a group listens with. Raises GroupBroken when nobody answers within FORM_S."""
-    try:
+    with _peers_may_go():
         return dist.TCPStore(host, port, None, False, timedelta(seconds=FORM_S), wait_for_workers=False)  # type: ignore[attr-defined]
-    except RuntimeError as error:
-        raise GroupBroken(str(error).splitlines()[0]) from error
 
 
 def form_group(
@@ -84,7 +98,7 @@ def form_group(
     if size == 1:
         return Group()
     store = dist.PrefixStore(str(generation), server)  # type: ignore[attr-defined]
-    try:
+    with _peers_may_go():
         if default:
             backend, timeout = "nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout_s)
             dist.init_process_group(backend, store=store, rank=place, world_size=size, timeout=timeout)
@@ -94,6 +108,4 @@ def form_group(
         else:
             group = dist.ProcessGroupGloo(store, place, size, timedelta(seconds=FORM_S))
         group._set_default_timeout(timedelta(seconds=timeout_s))
-    except RuntimeError as error:
-        raise GroupBroken(str(error).splitlines()[0]) from error
     return Group(group, place, size)

@@ -22,6 +22,7 @@ from raylr.training.group import Group
 from raylr.training.guard import Guard
 from raylr.training.hashing import sha256_of, weights_sha256
 from raylr.training.losses import loss_for
+from raylr.training.memory import keep_freed_memory
 from raylr.training.models import build
 from raylr.training.optimizers import build_optimizers
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
@@ -57,6 +58,7 @@ class Trainer:
 
     def __init__(self, plan: Plan, policy: Policy, dataset: Dataset) -> None:
         torch.set_num_threads(plan.num_threads)
+        keep_freed_memory()
         self.plan, self.policy, self.dataset = plan, policy, dataset
         self.device = torch.device(plan.device)
         torch.manual_seed(plan.seed)
