@@ -3,11 +3,12 @@
 Floating-point addition is not associative, so a sum has one value only if its order is fixed. Ours is the tree in which
 node (level, index) is the sum of its two children, and a leaf (0, i) is micro-batch i; with M leaves that are no power of
 two, a child that covers no leaf is left out. A rank computes the largest whole nodes inside its own range of micro-batches;
-chunks of them are exchanged all to all, every rank finishes the tree for its chunk, and the chunks are gathered.
+chunks of them are exchanged all to all, every rank finishes the tree for its chunk, and the chunks are gathered. Two ranks
+send each other all they have instead: as many bytes, in one exchange.
 Known from research as fixed virtual workers (VirtualFlow, MLSys 2022; EasyScale, SC 2024).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -70,16 +71,34 @@ def reduce_tree(nodes: list[Tensor], result: Tensor, length: int, num_micro: int
     if group.size == 1:
         result[:length].copy_(nodes[0][:length])
         return
-    chunk = -(-length // group.size)
     nodes_of = [
         cover(root(num_micro), micro_batches_of(place, group.size, num_micro), num_micro) for place in range(group.size)
     ]
+    if group.size == 2:
+        result[:length].copy_(_sum_of_two([node[:length] for node in nodes], nodes_of, num_micro, group))
+        return
+    chunk = -(-length // group.size)
     parts = [node[: chunk * group.size].view(group.size, chunk) for node in nodes]
     source = parts[0].flatten() if len(parts) == 1 else torch.stack(parts, dim=1).flatten()
     sizes = [len(theirs) * chunk for theirs in nodes_of]
     received = source.new_empty(sum(sizes))
     group.all_to_all(received, source, sizes, [len(nodes) * chunk] * group.size)
     names = [node for theirs in nodes_of for node in theirs]
-    values = dict(zip(names, received.view(-1, chunk).unbind(0), strict=True))
-    total = tree_sum(root(num_micro), num_micro, values.get, lambda _: None)
+    total = _finished(names, received.view(-1, chunk).unbind(0), num_micro)
     group.all_gather(result[: chunk * group.size], total.contiguous())
+
+
+def _sum_of_two(nodes: list[Tensor], nodes_of: list[list[Node]], num_micro: int, group: Group) -> Tensor:
+    own, peer = group.place, 1 - group.place
+    source = nodes[0] if len(nodes) == 1 else torch.cat(nodes)
+    received = source.new_empty(len(nodes_of[peer]) * len(nodes[0]))
+    sent, got = [0, 0], [0, 0]
+    sent[peer], got[peer] = len(source), len(received)
+    group.all_to_all(received, source, got, sent)
+    values = *nodes, *received.view(-1, len(nodes[0])).unbind(0)
+    return _finished([*nodes_of[own], *nodes_of[peer]], values, num_micro)
+
+
+def _finished(names: list[Node], values: Sequence[Tensor], num_micro: int) -> Tensor:
+    """The tree's sum from its largest known nodes."""
+    return tree_sum(root(num_micro), num_micro, dict(zip(names, values, strict=True)).get, lambda _: None)

@@ -22,7 +22,7 @@ class Seat:
         self.exchange, self.place, self.size, self.playing = exchange, place, exchange.size, playing
 
     def all_to_all(self, output, source, output_splits, source_splits):
-        self.exchange.sent[self.place] = source.split(source_splits)
+        self.exchange.sent[self.place] = source.clone().split(source_splits)
         if self.playing:
             output.copy_(torch.cat([self.exchange.sent[place][self.place] for place in range(self.size)]))
 
