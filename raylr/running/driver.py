@@ -2,12 +2,10 @@
 
 import contextlib
 import json
-import math
 import os
 import platform
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +32,6 @@ from raylr.training.data import DatasetInfo, describe, prepare
 from raylr.training.notes import refuse_other_formats
 
 Listener = Callable[[dict[str, Any]], None]
-HOMECOMING_S = 15.0  # for Ray Train to end after the run has; it looks twice a second
 RAY_FOLDER = ".ray"  # what Ray Train wants to have on the storage; empty of ours, and removed at the end
 # What a plan may change between two starts of one run without changing its result.
 FREE = {
@@ -112,7 +109,7 @@ def _run(
     named = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 1000}
     hub = ray.remote(**beside_the_driver(), **named)(Hub).remote(folder.name)
     write_address(folder, hub_name)
-    from raylr.running.ray_train import fit  # takes a second, in which the hub starts
+    from raylr.running.ray_train import Fit  # takes a second, in which the hub starts
 
     settings = {
         "plan": plan.model_dump(mode="json"),
@@ -122,18 +119,13 @@ def _run(
         "name": folder.name,
         "hub": hub,
     }
-    outcome: dict[str, Any] = {}
-    thread = threading.Thread(target=fit, args=(train_rank, settings, plan, folder, outcome), daemon=True, name="fit")
+    fit = Fit(train_rank, settings, plan, folder)
     with stop_on_signals(lambda: hub.order.remote({"kind": "stop"})):
-        thread.start()
-        ended = _pump(hub, thread, tell)
-    if thread.is_alive():  # it must not wait on Ray while Ray is shut down: that ends the process
-        ray.kill(outcome["trainer"].controller)
-        thread.join(HOMECOMING_S)
+        ended = fit.follow(hub.events_after, _Watch(hub), tell)
     for leftover in ("hub.json", RAY_FOLDER):
         folder.remove(leftover)
-    lost = {"status": "failed", "reason": str(outcome.get("error", "the hub was lost"))}
-    result = ended or outcome.get("result", lost)
+    lost = {"status": "failed", "reason": str(fit.outcome.get("error", "the hub was lost"))}
+    result = ended or fit.outcome.get("result", lost)
     if "reason" in result:
         folder.write_bytes("failure.txt", f"{result['reason']}\n".encode())
         result = {**result, "reason": result["reason"].strip().splitlines()[-1]}
@@ -147,33 +139,20 @@ def train_rank(settings: dict[str, Any]) -> dict[str, Any]:
     return work(settings)
 
 
-def _pump(hub: Any, thread: threading.Thread, tell: Listener) -> dict[str, Any] | None:
-    """Pass the run's news on until it has ended; returns the result that its workers left with the hub.
+class _Watch:
+    """Looks after a run: orders a checkpoint when a node is about to leave; says the result that its workers left."""
 
-    Ray Train is waited for only so long: it would wait for ever for the replacement of a worker that no node has room for.
-    """
-    import ray
+    def __init__(self, hub: Any) -> None:
+        self.hub, self.leaving = hub, set[str]()
 
-    ended: dict[str, Any] | None = None
-    count, deadline, leaving = 0, math.inf, set[str]()
-    while True:
-        alive = thread.is_alive() and time.monotonic() < deadline
-        try:
-            news = ray.get(hub.events_after.remote(count, 0.5 if alive else 0.0))
-            ended = ray.get(hub.ended.remote())
-            if new := draining_nodes() - leaving:
-                leaving |= new
-                hub.order.remote({"kind": "checkpoint", "cause": "preemption"})
-        except ray.exceptions.RayError:
-            thread.join()
-            return ended
-        count += len(news)
-        for event in news:
-            tell(event)
-        if not alive:
-            return ended
-        if ended is not None:
-            deadline = min(deadline, time.monotonic() + HOMECOMING_S)
+    def __call__(self) -> dict[str, Any] | None:
+        import ray
+
+        if new := draining_nodes() - self.leaving:
+            self.leaving |= new
+            self.hub.order.remote({"kind": "checkpoint", "cause": "preemption"})
+        result: dict[str, Any] | None = ray.get(self.hub.ended.remote())
+        return result
 
 
 @contextlib.contextmanager

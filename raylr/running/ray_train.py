@@ -1,9 +1,13 @@
 """A Ray Train run from its start to its end, for one run or for all trials of a population."""
 
+import math
 import os
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from raylr.run_plan import Plan
@@ -12,41 +16,76 @@ from raylr.running.driver import RAY_FOLDER
 from raylr.running.room import resources
 from raylr.storage import Folder
 
+HOMECOMING_S = 15.0  # for Ray Train to end after the run has; it looks twice a second
 
-def fit(
-    rank: Callable[[dict[str, Any]], Any],
-    settings: dict[str, Any],
-    plan: Plan,
-    folder: Folder,
-    outcome: dict[str, Any],
-    trials: int = 1,
-    gpus: float = 1.0,
-) -> None:
-    """Run `rank(settings)` on the plan's workers, or on those of so many trials, each with a share of a GPU.
 
-    Returns when all have ended; puts the `trainer` into `outcome`, and at the end its `result` or `error`.
+class Fit:
+    """`rank(settings)` on the plan's workers, or on those of so many trials, each with a share of a GPU.
+
+    Ray Train runs in a thread of its own. `outcome` holds its `result` or `error` once it has ended.
     """
-    low, high = plan.workers
-    if low != high:  # how long Train waits for nodes that have gone; 60 s by default
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
-    trainer = LeanTrainer(
-        rank,
-        train_loop_config=settings,
-        backend_config=OwnGroupConfig(plan.failure_mode == "continue"),
-        scaling_config=ScalingConfig(
-            num_workers=trials * high if low == high else (low, high),
-            use_gpu=plan.device == "cuda",
-            resources_per_worker=resources(plan, gpus),
-            elastic_resize_monitor_interval_s=2.0,
-        ),
-        run_config=RunConfig(
-            name=RAY_FOLDER,
-            storage_path=str(folder),
-            failure_config=FailureConfig(plan.max_failures, controller_failure_limit=plan.max_failures),
-        ),
-    )
-    outcome["trainer"] = trainer
-    try:
-        outcome["result"] = trainer.fit().return_value
-    except Exception as error:
-        outcome["error"] = error
+
+    def __init__(
+        self,
+        rank: Callable[[dict[str, Any]], Any],
+        settings: dict[str, Any],
+        plan: Plan,
+        folder: Folder,
+        trials: int = 1,
+        gpus: float = 1.0,
+    ) -> None:
+        low, high = plan.workers
+        if low != high:  # how long Train waits for nodes that have gone; 60 s by default
+            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+        self.trainer = LeanTrainer(
+            rank,
+            train_loop_config=settings,
+            backend_config=OwnGroupConfig(plan.failure_mode == "continue"),
+            scaling_config=ScalingConfig(
+                num_workers=trials * high if low == high else (low, high),
+                use_gpu=plan.device == "cuda",
+                resources_per_worker=resources(plan, gpus),
+                elastic_resize_monitor_interval_s=2.0,
+            ),
+            run_config=RunConfig(
+                name=RAY_FOLDER,
+                storage_path=str(folder),
+                failure_config=FailureConfig(plan.max_failures, controller_failure_limit=plan.max_failures),
+            ),
+        )
+        self.outcome: dict[str, Any] = {}
+        self.thread = threading.Thread(target=self._run, daemon=True, name="fit")
+
+    def follow(self, news: Any, over: Callable[[], Any], take: Callable[[dict[str, Any]], None]) -> Any:
+        """Start, and pass on what the actor's method `news` gives; returns what `over` said last, which is true at the end.
+
+        Ray Train is waited for only so long: it would wait for ever for the replacement of a worker that no node has room
+        for. A lost actor ends it too.
+        """
+        self.thread.start()
+        ended, count, deadline = None, 0, math.inf
+        while True:
+            alive = self.thread.is_alive() and time.monotonic() < deadline
+            try:
+                found = ray.get(news.remote(count, 0.5 if alive else 0.0))
+                ended = over()
+            except ray.exceptions.RayError:
+                self.thread.join()
+                break
+            count += len(found)
+            for event in found:
+                take(event)
+            if not alive:
+                break
+            if ended:
+                deadline = min(deadline, time.monotonic() + HOMECOMING_S)
+        if self.thread.is_alive():  # it must not wait on Ray while Ray is shut down: that ends the process
+            ray.kill(self.trainer.controller)
+            self.thread.join(HOMECOMING_S)
+        return ended
+
+    def _run(self) -> None:
+        try:
+            self.outcome["result"] = self.trainer.fit().return_value
+        except Exception as error:
+            self.outcome["error"] = error

@@ -4,8 +4,7 @@ import contextlib
 import json
 import math
 import os
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -144,7 +143,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     hub_name = f"hubs of {folder}"
     options: dict[str, Any] = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 10_000}
     hubs = ray.remote(**beside_the_driver(), **options)(Hubs).remote(list(names))
-    from raylr.running.ray_train import fit  # takes a second, in which the hubs start
+    from raylr.running.ray_train import Fit  # takes a second, in which the hubs start
 
     def begin(settings: Mapping[str, Settings], number: int) -> None:
         hubs.open.remote([_trial(space, folder, name, own, number) for name, own in settings.items()])
@@ -163,19 +162,21 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
         "storage": f"{folder}/trials",
         "hubs": hubs,
     }
-    outcome: dict[str, Any] = {}
     size = space.config.num_at_once, space.config.gpus_per_worker
-    arguments = train_rank, settings, space.plan, folder, outcome, *size
-    thread = threading.Thread(target=fit, args=arguments, daemon=True, name="fit")
+    fit = Fit(train_rank, settings, space.plan, folder, *size)
     results = Results(population, folder, identity(space.plan, space.policy, info))
     write_address(folder, hub_name)
+
+    def take(event: dict[str, Any]) -> None:
+        results.take(event)
+        tell(event)
+
     with stop_on_signals(lambda: hubs.stop.remote()):
-        thread.start()
-        _pump(hubs, thread, results, tell)
+        fit.follow(hubs.news_after, lambda: ray.get(hubs.over.remote()), take)
     for leftover in ("hub.json", RAY_FOLDER):
         folder.remove(leftover)
     journal.close()
-    return results.end(str(outcome["error"]) if "error" in outcome else None)
+    return results.end(str(fit.outcome["error"]) if "error" in fit.outcome else None)
 
 
 def _unfinished(folder: Folder, turns: list[Turn]) -> list[Turn]:
@@ -192,24 +193,6 @@ def train_rank(config: dict[str, Any]) -> dict[str, Any]:
     from raylr.running.population.worker import work
 
     return work(config)
-
-
-def _pump(hubs: Any, thread: threading.Thread, results: Any, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Take what ranks say until the run has ended."""
-    import ray
-
-    count, alive = 0, True
-    while alive:
-        alive = thread.is_alive()
-        try:
-            news = ray.get(hubs.news_after.remote(count, 0.5 if alive else 0.0))
-        except ray.exceptions.RayError:
-            thread.join()
-            return
-        count += len(news)
-        for event in news:
-            results.take(event)
-            tell(event)
 
 
 def _trial(space: Space, folder: Folder, name: str, settings: Settings, number: int) -> dict[str, Any]:

@@ -80,17 +80,20 @@ class Hubs:
 
     async def answer(self, number: int, kind: str, timeout_s: float) -> dict[str, Any] | None:
         """How all trials that had begun have ended; None when not all did in time."""
-        begun = [trial["name"] for turn in self.turns for trial in turn]
-
-        def results() -> list[dict[str, Any] | None]:
-            return [self.hubs[name].result for name in begun]
-
         async with self.changed:
             try:
-                await asyncio.wait_for(self.changed.wait_for(lambda: all(results())), timeout_s)
+                await asyncio.wait_for(self.changed.wait_for(lambda: all(self._results().values())), timeout_s)
             except TimeoutError:
                 return None
-        return {"kind": kind, "trials": {name: (self.hubs[name].result or {})["status"] for name in begun}}
+        return {"kind": kind, "trials": {name: (result or {})["status"] for name, result in self._results().items()}}
+
+    async def over(self) -> bool:
+        """True once all trials that have begun have ended and no further one will begin."""
+        return (self.stopping or self.turns[-1:] == [[]]) and all(self._results().values())
+
+    def _results(self) -> dict[str, dict[str, Any] | None]:
+        """Of the trials that have begun."""
+        return {trial["name"]: self.hubs[trial["name"]].result for turn in self.turns for trial in turn}
 
     async def news_after(self, count: int, timeout_s: float) -> list[dict[str, Any]]:
         """News from index `count` on; waits for some, at most `timeout_s`."""
