@@ -1,7 +1,8 @@
 """Sides that train in turns: one runs while the others are frozen, so that a machine's good and bad minutes hit all alike.
 
 A side writes each of its updates down (`common.mark`). Its clock stands still while it is frozen; where a turn begins and
-ends between two updates, its progress is interpolated.
+ends between two updates, its progress is interpolated. A round in which a hypervisor took the cores away for more than 2 % of
+the time does not count.
 """
 
 import contextlib
@@ -21,6 +22,8 @@ from benchmarks import common
 
 SETTLE_S = 10.0  # a side trains so long before its first turn counts
 START_S = 240.0
+STOLEN = 0.02  # share of all cores' time that a hypervisor may take in a round
+PATIENCE = 10  # times as many rounds as are to count, at most
 Turn = tuple[float, float]  # its begin and end on the machine's clock, in seconds
 
 
@@ -94,6 +97,7 @@ def rates(marks: Sequence[tuple[float, float]], turns: Sequence[Turn]) -> list[f
 @contextlib.contextmanager
 def started(commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Side]]:
     """All sides, settled and frozen; ended afterwards."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that they end then too
     with tempfile.TemporaryDirectory(prefix="turns-") as folder, contextlib.ExitStack() as ends:
         sides: dict[str, Side] = {}
         for name, command in commands.items():
@@ -111,14 +115,29 @@ def started(commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Side]]:
 def measure(commands: Mapping[str, Sequence[str]], rounds: int, turn_s: float) -> dict[str, list[float]]:
     """Examples per second of each side in each round, in which all sides have a turn of `turn_s` seconds."""
     with started(commands) as sides:
-        for number in range(rounds):
-            for name in common.alternating(list(sides), number):
+        counts: list[bool] = []
+        while sum(counts) < rounds:
+            if len(counts) == PATIENCE * rounds:
+                sys.exit(
+                    f"only {sum(counts)} of {len(counts)} rounds had the cores for themselves; {rounds} are wanted"
+                )
+            begun, stolen = time.monotonic(), _stolen_s()
+            for name in common.alternating(list(sides), len(counts)):
                 sides[name].thaw()
                 time.sleep(turn_s)
                 sides[name].freeze()
+            share = (_stolen_s() - stolen) / (time.monotonic() - begun) / (os.cpu_count() or 1)
+            counts.append(share <= STOLEN)
         for side in sides.values():  # the update in which the last turn has ended
             seen = len(side.marks())
             side.thaw()
             side.wait_for(seen + 1)
             side.freeze()
-        return {name: rates(side.marks(), side.turns)[1:-1] for name, side in sides.items()}
+        found = {name: rates(side.marks(), side.turns)[1:-1] for name, side in sides.items()}
+    return {name: [rate for rate, count in zip(of_all, counts, strict=True) if count] for name, of_all in found.items()}
+
+
+def _stolen_s() -> float:
+    """Seconds that a hypervisor has given to others while a core had work; `man 5 proc_stat`."""
+    with open("/proc/stat") as file:
+        return int(file.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
