@@ -85,6 +85,10 @@ class Folder:
                 raise ConfigError(
                     f"name={self.path.name} is running already ({file.read()}); use another --name"
                 ) from None
+            if not os.fstat(file.fileno()).st_nlink:  # its holder has ended just now, and taken the file with it
+                with self.held():
+                    yield
+                return
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -112,11 +116,19 @@ class Folder:
         self.write_bytes(name, (json.dumps(value, indent=2) + "\n").encode())
 
     def read_rows(self, name: str) -> list[dict[str, Any]]:
-        """The whole rows of a `.jsonl` file; a last line that was cut short is left out."""
+        """The whole rows of a `.jsonl` file; a last line that was cut short is left out.
+
+        Raises ConfigError, with its number, at a line that is damaged.
+        """
         if not self.exists(name):
             return []
-        lines = self.read_bytes(name).decode().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        rows = []
+        for number, line in enumerate(self.read_bytes(name).split(b"\n")[:-1], start=1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise ConfigError(f"line {number} of {self}/{name} is damaged: {error}") from None
+        return rows
 
     @contextlib.contextmanager
     def local_copy(self) -> Iterator[Path]:
