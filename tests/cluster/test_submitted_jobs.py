@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from raylr.training.loop import PROGRESS_INTERVAL_S
 from tests.cluster.commands import LONG, SMALL, assert_same, kinds, members, rows, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +48,12 @@ class Cluster:
         return process.returncode, out
 
     @property
+    def temp_dir(self) -> Path:
+        """Ray's folders of its nodes, each named by its number."""
+        state = Path(self.env["HOME"], ".cache/raylr/clusters/local/state.json").read_text()
+        return Path(json.loads(state)["temp_dir"])
+
+    @property
     def token(self) -> dict[str, str]:
         """The variables that the printed line sets."""
         return dict(word.split("=", 1) for word in shlex.split(self.printed["submit"])[:2])
@@ -73,9 +81,11 @@ def marked(mark: str) -> set[int]:
     }
 
 
-def node_of(pid: int) -> int:
-    """The node of the cluster on which a process runs."""
-    return int(re.search(rb"RAYLR_NODE=\w+/(\d+)", Path(f"/proc/{pid}/environ").read_bytes())[1])  # type: ignore[index]
+def node_of(pid: int, cluster: Cluster) -> int:
+    """The node of the cluster on which a process runs: it has files of the node's folder open."""
+    folder = cluster.temp_dir
+    opened = [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()]
+    return next(int(path.relative_to(folder).parts[0]) for path in opened if path.is_relative_to(folder))
 
 
 def updates(run_dir: Path) -> int:
@@ -118,22 +128,24 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(cluster: Cluster, where: Path, expected_long: Any) -> Story:
-    """Two jobs fill the three nodes. A node of the first is lost and no other can take its place; the second, which waits
+    """Two jobs fill the three nodes. A node of the second is lost and no other can take its place; the first, which waits
     for that so long, is stopped and submitted again."""
     stopped = cluster.raylr_submit("--submission-id", "stopped", "--", *flags(where, "stopped", 1))
-    metrics = gauges(cluster, where, "stopped")
-    [worker] = members(where / "stopped")
-    os.kill(worker["pid"], signal.SIGSTOP)
+    hold(where, "stopped")
+    metrics = gauges(cluster, "stopped")
     line = cluster.printed["submit"].partition(" -- ")[0]
     job = shlex.join(["python", "jobs/train_cifar10.py", *flags(where, "killed", 2)])
     killed = cluster.start("sh", "-c", f"{line} -- {job}")
-    metrics += gauges(cluster, where, "killed")
-    node = max(node_of(member["pid"]) for member in members(where / "killed"))
-    assert cluster.run("raylr", "cluster", "kill-node", str(node))[0] == 0
+    hold(where, "killed")
+    metrics += gauges(cluster, "killed")
+    nodes = {node_of(member["pid"], cluster): member["pid"] for member in members(where / "killed")}
+    lost = max(nodes)
+    assert cluster.run("raylr", "cluster", "kill-node", str(lost))[0] == 0
+    os.kill(nodes[min(nodes)], signal.SIGCONT)
     wait_until(lambda: "continue" in kinds(where / "killed"), "the first job without its node", PATIENCE_S)
     address = ["--address", cluster.printed["dashboard"]]
     assert cluster.run("ray", "job", "stop", "--no-wait", *address, "stopped", **cluster.token)[0] == 0
-    os.kill(worker["pid"], signal.SIGCONT)
+    send(signal.SIGCONT, where, "stopped")
     stopped_out = stopped.communicate(timeout=PATIENCE_S)[0]
     steps = updates(where / "stopped")
     status = json.loads((where / "stopped/result.json").read_text())["status"]
@@ -150,9 +162,25 @@ def story(cluster: Cluster, where: Path, expected_long: Any) -> Story:
     )
 
 
-def gauges(cluster: Cluster, where: Path, run: str) -> str:
-    """The lines on a run that has made some updates."""
+def send(number: signal.Signals, where: Path, run: str) -> None:
+    """A signal to all workers of a run."""
+    for member in members(where / run):
+        os.kill(member["pid"], number)
+
+
+def hold(where: Path, run: str) -> None:
+    """Freeze the workers of a run in its middle, once it has told of its progress."""
     wait_until(lambda: updates(where / run) > 5, f"updates of {run}", PATIENCE_S)
+    send(signal.SIGSTOP, where, run)
+    time.sleep(PROGRESS_INTERVAL_S)  # so that the next update is told of, however fast they are
+    before = updates(where / run)
+    send(signal.SIGCONT, where, run)
+    wait_until(lambda: updates(where / run) > before + 1, f"more updates of {run}", PATIENCE_S)
+    send(signal.SIGSTOP, where, run)
+
+
+def gauges(cluster: Cluster, run: str) -> str:
+    """The lines on a run."""
     found = wait_until(
         lambda: [one for one in scraped(cluster) if f'run="{run}"' in one], f"gauges of {run}", PATIENCE_S
     )
@@ -161,12 +189,9 @@ def gauges(cluster: Cluster, where: Path, run: str) -> str:
 
 def scraped(cluster: Cluster) -> list[str]:
     """All lines that the nodes' Prometheus endpoints say."""
-    temp_dir = Path(
-        json.loads(Path(cluster.env["HOME"], ".cache/raylr/clusters/local/state.json").read_text())["temp_dir"]
-    )
     targets = {
         target
-        for path in temp_dir.glob("*/prom_metrics_service_discovery.json")
+        for path in cluster.temp_dir.glob("*/prom_metrics_service_discovery.json")
         for entry in json.loads(path.read_text())
         for target in entry["targets"]
     }
