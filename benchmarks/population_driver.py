@@ -1,21 +1,19 @@
 """What a population costs its driver: CPU time per result and memory, for 4 to 256 trials that a stand-in trains.
 
-    python -m benchmarks.population_driver
-
 The stand-in makes up a score for each trial and round; everything else is the driver's own code: Tune's PBT, the journal,
 explore.json and best_policy.json after every round. It needs no torch, no cluster and one process per size.
+
+    python -m benchmarks.population_driver --write
 """
 
-import argparse
 import json
-import os
 import random
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks import common
 
 SIZES, ROUNDS = (4, 16, 64, 256), 20
 
@@ -61,18 +59,18 @@ def _report(name: str, number: int, score: float) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = common.parser(__doc__)
     parser.add_argument("--only", type=int, help="measure this size in this process")
-    chosen = parser.parse_args().only
-    if chosen is not None:
-        print(json.dumps(measure(chosen, ROUNDS)))
+    given = parser.parse_args()
+    if given.only is not None:
+        print(json.dumps(measure(given.only, ROUNDS)))
         return
-    print("| trials | CPU ms per result | memory of the driver, MB |\n|---|---|---|")
+    lines = []
     for trials in SIZES:
-        command = [sys.executable, "-m", "benchmarks.population_driver", "--only", str(trials)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
-        row = json.loads(done.stdout.splitlines()[-1])
-        print(f"| {row['trials']} | {row['ms_per_result']:.2f} | {row['memory_mb']:.0f} |", flush=True)
+        row = common.launch(common.python("benchmarks.population_driver", "--only", str(trials)))
+        lines.append([f"{trials}", f"{row['ms_per_result']:.2f}", f"{row['memory_mb']:.0f}"])
+    table = common.table(["trials", "CPU ms per result", "memory of the driver, MB"], lines)
+    common.report("population_driver", f"{table}\n\n{common.conditions(f'{ROUNDS} rounds')}", given.write)
 
 
 if __name__ == "__main__":

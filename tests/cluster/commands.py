@@ -92,6 +92,12 @@ def assert_same(where: Path, name: str, result: dict[str, Any], expected: tuple[
         assert undisturbed(rows(where / name, file)) == undisturbed(rows(plain_dir, file))
 
 
+def node_of(pid: int, temp_dir: Path) -> int:
+    """The node of a local cluster on which a process runs: it has files of the node's folder open."""
+    opened = [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()]
+    return next(int(path.relative_to(temp_dir).parts[0]) for path in opened if path.is_relative_to(temp_dir))
+
+
 def said_by(pid: int) -> bytes:
     """The command line and the environment of a process; nothing when it has ended."""
     with contextlib.suppress(OSError):

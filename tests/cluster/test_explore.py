@@ -10,7 +10,8 @@ import pytest
 
 from raylr.lr import Policy
 from raylr.lr.lineage import Segment, stitched
-from tests.cluster.commands import Command, kill, rows, wait_until
+from raylr.running import cluster
+from tests.cluster.commands import Command, kill, kinds, node_of, rows, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 TINY = [
@@ -24,14 +25,14 @@ def where(tmp_path_factory):
     return tmp_path_factory.mktemp("populations")
 
 
-def command(verb: str, where: Path, name: str, *flags: str) -> Command:
+def command(verb: str, where: Path, name: str, *flags: str, **environment: str) -> Command:
     fixed = ["--data.cache-dir", str(where / "cache"), "--storage", str(where), "--name", name]
-    return Command(verb, *TINY, *fixed, *flags, cwd=where)
+    return Command(verb, *TINY, *fixed, *flags, cwd=where, **environment)
 
 
-def explore(where: Path, name: str, trials: int, workers: int, *flags: str) -> Command:
+def explore(where: Path, name: str, trials: int, workers: int, *flags: str, **environment: str) -> Command:
     size = ["--trials", str(trials), "--workers", str(workers), "--interval", "1ep"]
-    return command("explore", where, name, *size, *flags)
+    return command("explore", where, name, *size, *flags, **environment)
 
 
 def finished(run: Command) -> dict:
@@ -105,8 +106,9 @@ def test_four_trials_exploit_in_place_and_the_policy_is_what_the_winner_lived_th
         assert json.loads((folder / "trials" / row["trial"] / "result.json").read_text())["status"] == "complete"
 
 
-def test_two_trials_of_two_workers_exploit_in_place(where):
-    result = finished(explore(where, "two", 2, 2, "--mutate", "optimizer.momentum=0.8:0.95"))
+def test_two_trials_of_two_workers_exploit_in_place_what_pb2_chooses(where):
+    pytest.importorskip("sklearn", reason="the extra raylr[pb2] is not installed")
+    result = finished(explore(where, "two", 2, 2, "--search", "pb2", "--mutate", "optimizer.momentum=0.8:0.95"))
     assert_exploits_in_place(where / "two", 2)
     assert_policy_is_what_was_lived(where / "two", result)
     momenta = [row["factors_after"]["optimizer.momentum"] for row in rows(where / "two", "lineage.jsonl")]
@@ -149,6 +151,26 @@ def test_a_killed_worker_is_replaced_and_a_stopped_population_leaves_a_result_an
     assert untimed(rows(where / "stopped", "reports.jsonl")) == untimed(rows(folder, "reports.jsonl"))
 
 
+def test_a_lost_node_changes_no_decision(where, four, tmp_path):
+    result, folder = four
+    one = cluster.up("population", nodes=3, cpus=2, clusters=tmp_path)
+    try:
+        run = explore(where, "lost-node", 4, 1, "--address", one.address, **one.env)
+        wait_until(lambda: rows(where / "lost-node", "lineage.jsonl"), "an exploit")
+        trials = [row["trial"] for row in result["trials"]]
+        pids = [trial_start(where / "lost-node", trial)["members"][0]["pid"] for trial in trials]
+        cluster.kill_node("population", max(node_of(pid, one.temp_dir) for pid in pids), clusters=tmp_path)
+        again = finished(run)
+    finally:
+        cluster.down("population", clusters=tmp_path)
+    assert again["weights_sha256"] == result["weights_sha256"]
+    for name in ("lineage.jsonl", "reports.jsonl"):
+        assert untimed(rows(where / "lost-node", name)) == untimed(rows(folder, name))
+    assert any(
+        len(kinds(where / "lost-node" / "trials" / trial)) > len(kinds(folder / "trials" / trial)) for trial in trials
+    )
+
+
 def test_the_best_policy_trains_from_scratch_with_one_hash_at_one_and_two_workers(where, four):
     hashes = set()
     policy = str(four[1] / "best_policy.json")
@@ -183,12 +205,6 @@ def test_trials_take_turns_that_optuna_suggests_and_the_population_obeys_ctl(whe
 def ctl(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "raylr", "ctl", *arguments, "--storage", str(where)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_pb2_exploits_in_place(where):
-    pytest.importorskip("sklearn", reason="the extra raylr[pb2] is not installed")
-    finished(explore(where, "bandit", 4, 1, "--search", "pb2"))
-    assert_exploits_in_place(where / "bandit", 1)
 
 
 def test_the_same_name_again_says_that_it_is_complete_and_another_space_is_refused(where, four):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from raylr.training.loop import PROGRESS_INTERVAL_S
-from tests.cluster.commands import LONG, SMALL, assert_same, kinds, members, rows, wait_until
+from tests.cluster.commands import LONG, SMALL, assert_same, kinds, members, node_of, rows, wait_until
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -81,13 +81,6 @@ def marked(mark: str) -> set[int]:
     }
 
 
-def node_of(pid: int, cluster: Cluster) -> int:
-    """The node of the cluster on which a process runs: it has files of the node's folder open."""
-    folder = cluster.temp_dir
-    opened = [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()]
-    return next(int(path.relative_to(folder).parts[0]) for path in opened if path.is_relative_to(folder))
-
-
 def updates(run_dir: Path) -> int:
     return len(rows(run_dir, "ledger.jsonl"))
 
@@ -138,7 +131,7 @@ def story(cluster: Cluster, where: Path, expected_long: Any) -> Story:
     killed = cluster.start("sh", "-c", f"{line} -- {job}")
     hold(where, "killed")
     metrics += gauges(cluster, "killed")
-    nodes = {node_of(member["pid"], cluster): member["pid"] for member in members(where / "killed")}
+    nodes = {node_of(member["pid"], cluster.temp_dir): member["pid"] for member in members(where / "killed")}
     lost = max(nodes)
     assert cluster.run("raylr", "cluster", "kill-node", str(lost))[0] == 0
     os.kill(nodes[min(nodes)], signal.SIGCONT)
