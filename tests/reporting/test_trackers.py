@@ -1,7 +1,8 @@
-"""Trackers: what they are told is read back by TensorBoard's and MLflow's own readers."""
+"""Trackers: what they are told is read back by TensorBoard's and MLflow's own readers, and in W&B's offline records."""
 
 import importlib.util
 import math
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -212,11 +213,16 @@ def test_mlflow_finds_a_run_in_its_local_store_and_continues_it(
 
 def test_wandb_records_a_run_and_continues_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="wandb is not installed")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
+    for name, value in {"MODE": "offline", "SILENT": "true", "ERROR_REPORTING": "false"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
     for last in (10, 20):
         rejoin = {"kind": "event", "row": event("rejoin", 500, world_size=2)}
         tell(only("wandb", tmp_path), STARTED, progress(5), rejoin, metrics(last), finished())
-    runs = sorted(path.name for path in (tmp_path / "wandb").glob("offline-run-*"))
-    assert len(runs) == 2
-    assert len({name.rpartition("-")[2] for name in runs}) == 1  # the id
+        time.sleep(1.0)  # it names a start by its second
+    records = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert len(records) == 2
+    assert len({record.name for record in records}) == 1  # by the id
+    for record in records:
+        found = record.read_bytes()
+        for text in (b"global_batch", b"train_loss_so_far", b"800", b"rejoin: ", b"test_loss", b"complete"):
+            assert text in found, (record, text)
