@@ -62,7 +62,8 @@ def main() -> None:
     ]
     headings = ["global batch", "scaled peak LR", *(f"{TITLES[way]}: test accuracy, %" for way in WAYS)]
     subset = f"{arguments.train_examples:,} training images of {Path(arguments.data).name}, {arguments.epochs:g} epochs"
-    count = f"cnn-small, {subset}, {len(arguments.seeds)} seeds, 95 % intervals"
+    seeds = f"{len(arguments.seeds)} seeds, 95 % intervals" if len(arguments.seeds) > 1 else "one seed"
+    count = f"cnn-small, {subset}, {seeds}"
     picture = f"![Accuracy over the global batch](gallery/{PLOT.name})"
     text = f"{common.table(headings, rows)}\n\n{picture}\n\n{common.conditions(count)}"
     if arguments.write:
