@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -212,13 +213,16 @@ def test_mlflow_finds_a_run_in_its_local_store_and_continues_it(
 
 
 def test_wandb_records_a_run_and_continues_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb", reason="wandb is not installed")
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    for hook in ("exit", "excepthook"):  # it puts its own there, and leaves them
+        monkeypatch.setattr(sys, hook, getattr(sys, hook))
     for name, value in {"MODE": "offline", "SILENT": "true", "ERROR_REPORTING": "false"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     for last in (10, 20):
         rejoin = {"kind": "event", "row": event("rejoin", 500, world_size=2)}
         tell(only("wandb", tmp_path), STARTED, progress(5), rejoin, metrics(last), finished())
         time.sleep(1.0)  # it names a start by its second
+    wandb.teardown()
     records = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert len(records) == 2
     assert len({record.name for record in records}) == 1  # by the id
