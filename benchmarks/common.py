@@ -1,7 +1,6 @@
 """What the benchmarks share: rows that are kept, programs that are measured, ratios of pairs, tables."""
 
 import argparse
-import contextlib
 import json
 import math
 import os
@@ -208,16 +207,3 @@ def pss_mib(pid: int) -> float:
     except OSError:
         return 0.0
     return kilobytes(text).get("Pss", 0) / 1024
-
-
-def tree(root: int) -> list[int]:
-    """A process and all below it."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # ended meanwhile
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found = [root]
-    for process in found:
-        found += [child for child, parent in parents.items() if parent == process]
-    return found

@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.common import Row, Store
+from raylr.running.cluster_processes import with_descendants
 from raylr.storage import Folder
 
 SIDES = ("raylr", "restart")
@@ -161,7 +162,7 @@ def _watch(run: "Popen[str]", found: list[float]) -> None:
     """Add up the memory of the command and of all that it started, again and again."""
     ended = threading.Event()
     while run.poll() is None:
-        found.append(sum(map(common.pss_mib, common.tree(run.pid))))
+        found.append(sum(map(common.pss_mib, with_descendants([run.pid]))))
         ended.wait(WATCH_S)
 
 

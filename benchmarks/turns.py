@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common
+from raylr.running.cluster_processes import with_descendants
 
 SETTLE_S = 10.0  # a side trains so long before its first turn counts
 START_S = 240.0
@@ -64,7 +65,7 @@ class Side:
 
     def end(self) -> None:
         """Politely, so that a cluster of its own goes too; then by force."""
-        tree = common.tree(self.root.pid)
+        tree = with_descendants([self.root.pid])
         self._signal(signal.SIGCONT)
         self.root.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -75,7 +76,7 @@ class Side:
         self.root.wait()
 
     def _signal(self, number: signal.Signals) -> None:
-        for process in common.tree(self.root.pid):
+        for process in with_descendants([self.root.pid]):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
 

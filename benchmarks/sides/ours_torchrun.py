@@ -19,10 +19,10 @@ from benchmarks.common import mark
 from raylr.resolve import local_hardware, resolve
 from raylr.settings import load_config
 from raylr.storage import run_folder
+from raylr.training import loop
 from raylr.training.data import load, prepare
 from raylr.training.ddp import trainer_for
 from raylr.training.group import Group
-from raylr.training.loop import Loop
 from raylr.training.seat import Plain
 
 
@@ -53,6 +53,7 @@ def fields(flags: Sequence[str]) -> dict[str, str]:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leave no folder behind
+    loop.PROGRESS_INTERVAL_S = 0.0  # tell of each update: a run that counts bytes has ten
     config = load_config(None, fields(sys.argv[1:]))
     plan, policy = resolve(config, prepare(config.data), local_hardware())
     dist.init_process_group("gloo")
@@ -61,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as storage:
         folder = run_folder(storage, "run")
         folder.create()
-        result = Loop(trainer, seat, folder).run()
+        result = loop.Loop(trainer, seat, folder).run()
     dist.destroy_process_group()
     if not seat.sent:
         return

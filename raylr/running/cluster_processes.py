@@ -83,12 +83,18 @@ def end(mark: str, folder: Path, leaders: Iterable[Process] = (), timeout_s: flo
 def members(mark: str, folder: Path, leaders: Iterable[Process] = ()) -> set[int]:
     """The ids of all running processes that belong to `mark`, whose temporary folder this is, without the calling one."""
     folder = folder.resolve()
-    table = {pid: stat for pid in _pids() if (stat := _stat(pid)) and not stat.ended}
     found = {leader.pid for leader in leaders if leader.runs()}
-    found |= {pid for pid in table if _carries(pid, mark) or _titled_in(pid, folder)}
-    while children := {pid for pid, stat in table.items() if stat.parent in found} - found:
+    found |= {pid for pid in _pids() if _carries(pid, mark) or _titled_in(pid, folder)}
+    return with_descendants(found) - {os.getpid()}
+
+
+def with_descendants(pids: Iterable[int]) -> set[int]:
+    """The ids of running processes among these and below them."""
+    parents = {pid: stat.parent for pid in _pids() if (stat := _stat(pid)) and not stat.ended}
+    found = parents.keys() & set(pids)
+    while children := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= children
-    return found - {os.getpid()}
+    return found
 
 
 def need_proc() -> None:

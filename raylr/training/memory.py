@@ -2,7 +2,7 @@
 
 glibc gives large blocks back to the system when they are freed, and its trim gives back the top of the heap. An update asks
 for the same blocks again and again, and each page then has to be mapped and zeroed anew: 20,000 page faults in a rank's
-update of `cnn-small` at a batch of 512, a fifth of its time (benchmarks/RESULTS.md, "Speed").
+update of `cnn-small` at a batch of 512, a fifth of its time.
 """
 
 import contextlib

@@ -4,7 +4,7 @@ Floating-point addition is not associative, so a sum has one value only if its o
 node (level, index) is the sum of its two children, and a leaf (0, i) is micro-batch i; with M leaves that are no power of
 two, a child that covers no leaf is left out. A rank computes the largest whole nodes inside its own range of micro-batches;
 chunks of them are exchanged all to all, every rank finishes the tree for its chunk, and the chunks are gathered. Two ranks
-send each other all they have instead: as many bytes, in one exchange.
+send each other all their nodes instead: one exchange, and no more bytes where each has one node.
 Known from research as fixed virtual workers (VirtualFlow, MLSys 2022; EasyScale, SC 2024).
 """
 

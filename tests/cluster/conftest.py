@@ -8,25 +8,25 @@ import pytest
 from tests.cluster.commands import LONG, SMALL
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The storage of all small runs."""
+    """The storage of a module's small runs: no name in it is another module's."""
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="session")
-def expected(ranks: Any, where: Path) -> tuple[dict[str, Any], Path]:
+def expected(ranks: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """Result and folder of the small run by one plain process without Ray."""
-    return plain(ranks, where, "plain")
+    return plain(ranks, tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="session")
-def expected_long(ranks: Any, where: Path) -> tuple[dict[str, Any], Path]:
+def expected_long(ranks: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """The same for a longer run, for a story in which more must happen."""
-    return plain(ranks, where, "plain-long", *LONG)
+    return plain(ranks, tmp_path_factory.mktemp("plain-long"), *LONG)
 
 
-def plain(ranks: Any, where: Path, name: str, *more: str) -> tuple[dict[str, Any], Path]:
+def plain(ranks: Any, where: Path, *more: str) -> tuple[dict[str, Any], Path]:
     from raylr.resolve import Hardware, resolve
     from raylr.settings import load_config
     from raylr.training.data import load, prepare
@@ -36,4 +36,4 @@ def plain(ranks: Any, where: Path, name: str, *more: str) -> tuple[dict[str, Any
     pairs = zip(flags[::2], flags[1::2], strict=True)
     config = load_config(None, {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs})
     plan, policy = resolve(config, prepare(config.data), Hardware(bf16=False, num_gpus=0))
-    return ranks.run(train, 1, plan, policy, load(config.data), str(where / name))[0], where / name
+    return ranks.run(train, 1, plan, policy, load(config.data), str(where / "run"))[0], where / "run"

@@ -1,9 +1,11 @@
 """Populations on real Ray by the real command: exploits in place, the schedule that comes out, a repeat, a kill."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,11 +20,6 @@ TINY = [
     "--data.source", "synthetic", "--data.train-examples", "320", "--data.test-examples", "100", "--epochs", "4",
     "--batch.global-size", "64", "--batch.micro-size", "16", "--eval.micro-size", "50", "--precision", "fp32",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def where(tmp_path_factory):
-    return tmp_path_factory.mktemp("populations")
 
 
 def command(verb: str, where: Path, name: str, *flags: str, **environment: str) -> Command:
@@ -106,9 +103,9 @@ def test_four_trials_exploit_in_place_and_the_policy_is_what_the_winner_lived_th
         assert json.loads((folder / "trials" / row["trial"] / "result.json").read_text())["status"] == "complete"
 
 
-def test_two_trials_of_two_workers_exploit_in_place_what_pb2_chooses(where):
-    pytest.importorskip("sklearn", reason="the extra raylr[pb2] is not installed")
-    result = finished(explore(where, "two", 2, 2, "--search", "pb2", "--mutate", "optimizer.momentum=0.8:0.95"))
+def test_two_trials_of_two_workers_exploit_in_place(where):
+    search = "pb2" if find_spec("sklearn") else "pbt"  # PB2 chooses other settings, and is an extra
+    result = finished(explore(where, "two", 2, 2, "--search", search, "--mutate", "optimizer.momentum=0.8:0.95"))
     assert_exploits_in_place(where / "two", 2)
     assert_policy_is_what_was_lived(where / "two", result)
     momenta = [row["factors_after"]["optimizer.momentum"] for row in rows(where / "two", "lineage.jsonl")]
@@ -187,24 +184,35 @@ def test_trials_take_turns_that_optuna_suggests_and_the_population_obeys_ctl(whe
     run = explore(where, "turns-cut", 4, 1, *flags)
     second = sorted(row["trial"] for row in whole["trials"])[2]
     wait_until(lambda: trial_rows(where / "turns-cut", second, "ledger.jsonl"), "an update of the second turn")
-    status = json.loads(ctl(where, "turns-cut", "status").stdout)
-    assert (status["turns"], len(status["trials"]) >= 2) == (2, True)
+    begun = [path.name for path in (where / "turns-cut/trials").iterdir() if "start" in kinds(path)]
+    pids = {trial_start(where / "turns-cut", trial)["members"][0]["pid"] for trial in begun}
+    for pid in pids:  # held, so that the orders come in the middle of their turn
+        os.kill(pid, signal.SIGSTOP)
     refused = ctl(where, "turns-cut", "lr", "--factor", "0.5")
     assert (refused.returncode, "is a population, which knows status and stop" in refused.stderr) == (2, True)
-    answer = json.loads(ctl(where, "turns-cut", "stop").stdout)
-    assert set(answer["trials"].values()) == {"complete", "stopped"}
+    stop = Command("ctl", "turns-cut", "stop", "--storage", str(where), cwd=where)
+    status = wait_until(lambda: stopping(where, "turns-cut"), "the order to stop")
+    assert (status["turns"], len(status["trials"]) >= 2) == (2, True)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    assert set(json.loads(stop.end()[1])["trials"].values()) == {"complete", "stopped"}
     assert run.end()[0] == 143
     assert "has ended (stopped)" in ctl(where, "turns-cut", "status").stderr
     again = finished(explore(where, "turns-cut", 4, 1, *flags))
     assert [row["settings"] for row in again["trials"]] == [row["settings"] for row in whole["trials"]]
     assert again["weights_sha256"] == whole["weights_sha256"]
-    pids = [trial_start(where / "turns", row["trial"])["members"][0]["pid"] for row in whole["trials"]]
-    assert len(set(pids)) == 2
+    assert len({trial_start(where / "turns", row["trial"])["members"][0]["pid"] for row in whole["trials"]}) == 2
 
 
 def ctl(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "raylr", "ctl", *arguments, "--storage", str(where)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def stopping(where: Path, run: str) -> dict | None:
+    """The status of a population once it has been told to stop."""
+    status = json.loads(ctl(where, run, "status").stdout)
+    return status if status["stopping"] else None
 
 
 def test_the_same_name_again_says_that_it_is_complete_and_another_space_is_refused(where, four):

@@ -22,6 +22,7 @@ from tests.cluster.commands import LONG, SMALL, assert_same, kinds, members, nod
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+CLUSTERS = ".cache/raylr/clusters"  # under HOME
 ONE_PER_NODE = ["--nodes", "3", "--cpus", "1"]
 PATIENCE_S = 480  # a bound for a loaded machine
 
@@ -48,10 +49,15 @@ class Cluster:
         return process.returncode, out
 
     @property
+    def state(self) -> dict[str, Any]:
+        """What is recorded of it."""
+        recorded: dict[str, Any] = json.loads(Path(self.env["HOME"], CLUSTERS, "local/state.json").read_text())
+        return recorded
+
+    @property
     def temp_dir(self) -> Path:
         """Ray's folders of its nodes, each named by its number."""
-        state = Path(self.env["HOME"], ".cache/raylr/clusters/local/state.json").read_text()
-        return Path(json.loads(state)["temp_dir"])
+        return Path(self.state["temp_dir"])
 
     @property
     def token(self) -> dict[str, str]:
@@ -96,7 +102,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     code, out = one.run("raylr", "cluster", "up", *ONE_PER_NODE)
     assert code == 0, out
     one.printed = {name: value.strip() for name, value in re.findall(r"^(\w+): +(.*)$", out, re.MULTILINE)}
-    state = json.loads((home / ".cache/raylr/clusters/local/state.json").read_text())
+    state = one.state
     assert len(marked(state["id"])) > 10
     yield one
     code, out = one.run("raylr", "cluster", "down")
@@ -104,7 +110,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     assert marked(state["id"]) == set()
     assert not Path(state["temp_dir"]).exists()
     assert not (home / ".ray").exists()
-    assert list((home / ".cache/raylr/clusters").iterdir()) == []
+    assert list((home / CLUSTERS).iterdir()) == []
 
 
 @dataclass
@@ -135,7 +141,7 @@ def story(cluster: Cluster, where: Path, expected_long: Any) -> Story:
     lost = max(nodes)
     assert cluster.run("raylr", "cluster", "kill-node", str(lost))[0] == 0
     os.kill(nodes[min(nodes)], signal.SIGCONT)
-    wait_until(lambda: "continue" in kinds(where / "killed"), "the first job without its node", PATIENCE_S)
+    wait_until(lambda: "continue" in kinds(where / "killed"), "the second job without its node", PATIENCE_S)
     address = ["--address", cluster.printed["dashboard"]]
     assert cluster.run("ray", "job", "stop", "--no-wait", *address, "stopped", **cluster.token)[0] == 0
     send(signal.SIGCONT, where, "stopped")
