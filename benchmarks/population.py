@@ -59,7 +59,7 @@ def main() -> None:
     size = (
         f"{given.trials} trials of {given.workers} workers, {given.epochs} intervals of {given.train_examples} examples"
     )
-    count = f"{size}, cnn-small, data {Path(given.data).name}; {given.rounds} rounds, exploits of all together"
+    count = f"{size}, cnn-small, data {Path(given.data).name}; exploits of all rounds ({given.rounds}) together"
     common.report("population", f"{common.table(headings, lines)}\n\n{common.conditions(count)}", given.write)
 
 
