@@ -5,23 +5,25 @@ failed and leave the train function of the others running. The stock controller 
 the first is replaced; ours looks for all the dead first.
 """
 
+import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import ray
 from ray.exceptions import RayActorError
-from ray.train import Result
+from ray.runtime_context import RuntimeContext
+from ray.train import FailureConfig, Result
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.failure_handling import create_failure_policy
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, state, worker_group
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-from raylr.running.nodes import beside_the_driver
 
 SIGN_OF_LIFE_S = 5.0
 UNUSED = (PlacementGroupCleanerCallback, DatasetsCallback)
@@ -83,6 +85,15 @@ class Answer:
 class StartingGroup(WorkerGroup):
     """Train's workers; one that is lost with its node just as it is told to train does not fail the run either."""
 
+    def _init_train_context_on_workers(self, *arguments: Any) -> None:
+        with patch.object(RuntimeContext, "current_actor", None):  # our controller is no actor; no worker asks it
+            super()._init_train_context_on_workers(*arguments)
+
+    def give_up(self) -> None:
+        """Take the places of the workers away, also of those that wait for one."""
+        if self.has_started():
+            self._worker_group_state.placement_group_handle.shutdown()
+
     def _start(self) -> None:
         try:
             super()._start()
@@ -101,6 +112,12 @@ class ReplacingController(TrainController):
         worker_group.SynchronizationActor = NoBarrier()
         state._shutdown_sync_actor = lambda sync_actor: None
         super().__init__(*positional, **settings)
+
+    def give_up(self) -> None:
+        """End now, whatever is waited for; another thread calls it."""
+        self._failure_policy = create_failure_policy(FailureConfig(max_failures=0, controller_failure_limit=0))
+        if self._worker_group is not None:
+            self._worker_group.give_up()
 
     def _replace_bad_workers(self, poll_status: WorkerGroupPollStatus) -> None:
         groups = self._worker_group._replica_groups
@@ -126,11 +143,14 @@ def _is_alive(sign: Any) -> bool:
 
 
 class LeanTrainer(DataParallelTrainer):
-    """Ray Train's trainer with the controller above, and without the processes that nobody asks for.
+    """Ray Train's trainer with the controller above in the caller's thread, and without the processes that nobody asks for.
 
     One frees placement groups, for which it needs Ray's dashboard; Ray frees a job's own when its driver ends. Another
-    deals out Ray datasets. `FixedNumber` and `NoBarrier` save two more.
+    deals out Ray datasets. `FixedNumber` and `NoBarrier` save two more. An actor for the controller would be lost with the
+    driver all the same, and wakes a hundred times a second on a core that training could have.
     """
+
+    controller: ReplacingController
 
     def _create_default_callbacks(self) -> list[Any]:
         return [one for one in super()._create_default_callbacks() if not isinstance(one, UNUSED)]
@@ -138,9 +158,7 @@ class LeanTrainer(DataParallelTrainer):
     def _initialize_and_run_controller(self, **settings: Any) -> Result:
         if isinstance(settings["scaling_policy"], FixedScalingPolicy):
             settings["scaling_policy"] = FixedNumber(self.scaling_config)
-        environment = {"env_vars": get_env_vars_to_propagate()}
-        self.controller = ray.remote(**beside_the_driver(), runtime_env=environment)(ReplacingController).remote(
-            **settings
-        )
-        ray.get(self.controller.run.remote())
-        return ray.get(self.controller.get_result.remote())
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what failed is in the run's result and events
+        self.controller = ReplacingController(**settings)
+        asyncio.run(self.controller.run())
+        return self.controller.get_result()

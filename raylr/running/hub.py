@@ -157,6 +157,7 @@ class Hub:
         for joiner in self.waiting.values():
             joiner.answer.set_result({"ended": result})
         self.waiting = {}
+        await self._notify()
 
     async def ended(self) -> dict[str, Any] | None:
         """The run's result; None as long as it goes on."""
@@ -188,10 +189,14 @@ class Hub:
         return found()
 
     async def events_after(self, count: int, timeout_s: float) -> list[dict[str, Any]]:
-        """Events from index `count` on; waits for one, at most `timeout_s`."""
+        """Events from index `count` on; waits for one, or for the run's end, at most `timeout_s`."""
+
+        def is_news() -> bool:
+            return len(self.events) > count or self.result is not None
+
         async with self.changed:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait_for(lambda: len(self.events) > count), timeout_s)
+                await asyncio.wait_for(self.changed.wait_for(is_news), timeout_s)
         return self.events[count:]
 
     async def _notify(self) -> None:

@@ -18,17 +18,28 @@ from raylr.errors import ConfigError
 from raylr.running.cluster_processes import MARK, end
 
 PREFIX = "raylr-run-"
-# Set before Ray is imported. Seconds between the controller's looks at the workers; Ray's default is 2.
+# Set before Ray is imported.
 RAY_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # between the controller's looks at the workers; by default 2
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # it would write to our terminal
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that still asks Ray when the run is over must not start another
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_worker_niceness": "0",  # Ray starts workers with niceness 15, behind its own helpers on the same cores
+}
+# Of a cluster that we start for one run: what nobody looks at there need not be told so often, on the workers' cores.
+QUIET = {
+    "RAY_task_events_report_interval_ms": "10000",  # by default 1000
+    "RAY_metrics_report_interval_ms": "60000",  # by default 10000
+    "REPORTER_UPDATE_INTERVAL_MS": "20000",  # by default 5000
+    "RAY_raylet_report_resources_period_milliseconds": "1000",  # by default 100, as the next
+    "RAY_raylet_check_gc_period_milliseconds": "1000",
+    "RAY_memory_monitor_refresh_ms": "1000",  # by default 250
 }
 
 
@@ -106,7 +117,9 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    with _environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), MARK: folder.name}):
+    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), MARK: folder.name}
+    quiet = {name: os.environ.get(name, value) for name, value in QUIET.items()}
+    with _environment(quiet | access), _behind_the_workers():
         import ray
         from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
@@ -123,6 +136,24 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
             ray.shutdown()
             end(folder.name, folder)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _behind_the_workers() -> Iterator[None]:
+    """Let what is started here wait until a core is free, where training holds it; `to_the_fore` is for the training.
+
+    Some of Ray's threads wake a hundred times a second, and the ranks of an update wait for the one that was interrupted.
+    """
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        yield
+    finally:
+        to_the_fore()
+
+
+def to_the_fore() -> None:
+    """Let this thread, and those that it starts, run before Ray's helpers."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @contextlib.contextmanager

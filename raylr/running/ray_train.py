@@ -16,7 +16,8 @@ from raylr.running.driver import RAY_FOLDER
 from raylr.running.room import resources
 from raylr.storage import Folder
 
-HOMECOMING_S = 15.0  # for Ray Train to end after the run has; it looks twice a second
+HOMECOMING_S = 15.0  # for Ray Train to end after the run has
+NEWS_S = 2.0  # every look takes time from the workers' cores
 
 
 class Fit:
@@ -67,20 +68,21 @@ class Fit:
         while True:
             alive = self.thread.is_alive() and time.monotonic() < deadline
             try:
-                found = ray.get(news.remote(count, 0.5 if alive else 0.0))
+                found = ray.get(news.remote(count, NEWS_S if alive and not ended else 0.0))
+                count += len(found)
+                for event in found:
+                    take(event)
                 ended = over()
             except ray.exceptions.RayError:
                 self.thread.join()
                 break
-            count += len(found)
-            for event in found:
-                take(event)
             if not alive:
                 break
             if ended:
                 deadline = min(deadline, time.monotonic() + HOMECOMING_S)
+                self.thread.join(0.5)
         if self.thread.is_alive():  # it must not wait on Ray while Ray is shut down: that ends the process
-            ray.kill(self.trainer.controller)
+            self.trainer.controller.give_up()
             self.thread.join(HOMECOMING_S)
         return ended
 

@@ -12,6 +12,7 @@ import ray.train
 from raylr.config import DataConfig
 from raylr.lr import Policy
 from raylr.run_plan import Plan
+from raylr.running.local import to_the_fore
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
 from raylr.training.ddp import trainer_for
@@ -83,6 +84,7 @@ class RaySeat:
 
 def work(config: dict[str, Any]) -> dict[str, Any]:
     """Train function of every worker. `config` holds plain data and the hub's handle."""
+    to_the_fore()
     plan, policy = Plan.model_validate(config["plan"]), Policy.from_json(json.dumps(config["policy"]))
     seat = RaySeat(config["hub"], plan)
     warnings.showwarning = lambda message, *_, **__: seat.publish(

@@ -79,6 +79,7 @@ def test_a_stopped_run_goes_on_with_other_workers_and_through_a_kill(where, expe
     processes = processes_of(first)
     assert all(name in processes for name in ("/gcs_server", "/raylet", "ray::Hub", "ray::RayTrainWorker"))
     not_needed = (
+        "Controller",
         "dashboard.py",
         "monitor.py",
         "SynchronizationActor",
@@ -86,6 +87,10 @@ def test_a_stopped_run_goes_on_with_other_workers_and_through_a_kill(where, expe
         "PlacementGroupCleaner",
     )
     assert not any(name in processes for name in not_needed)
+    worker = members(where / "stopped")[0]["pid"]
+    assert os.sched_getscheduler(worker) == os.SCHED_BATCH, "Ray's own thread waits for a free core"
+    threads = [int(thread) for thread in os.listdir(f"/proc/{worker}/task")]
+    assert os.SCHED_OTHER in [os.sched_getscheduler(thread) for thread in threads], "training does not"
     first.signal(signal.SIGTERM)
     code, out, err = first.end()
     assert code == 143, err

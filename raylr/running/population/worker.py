@@ -10,6 +10,7 @@ import ray.train
 from raylr.config import DataConfig
 from raylr.lr import Policy
 from raylr.run_plan import Plan
+from raylr.running.local import to_the_fore
 from raylr.running.population.hub import HubOf
 from raylr.running.worker import RaySeat
 from raylr.storage import run_folder
@@ -36,6 +37,7 @@ class TrialSeat(RaySeat):
 
 def work(config: dict[str, Any]) -> dict[str, Any]:
     """Train this rank's share of one trial after the other. `config` holds plain data and the hubs' handle."""
+    to_the_fore()
     plan, hubs = Plan.model_validate(config["plan"]), config["hubs"]
     seat_number = ray.train.get_context().get_world_rank() // plan.workers[1]
     data = DataConfig.model_validate(config["data"])
