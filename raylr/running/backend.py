@@ -89,11 +89,6 @@ class StartingGroup(WorkerGroup):
         with patch.object(RuntimeContext, "current_actor", None):  # our controller is no actor; no worker asks it
             super()._init_train_context_on_workers(*arguments)
 
-    def give_up(self) -> None:
-        """Take the places of the workers away, also of those that wait for one."""
-        if self.has_started():
-            self._worker_group_state.placement_group_handle.shutdown()
-
     def _start(self) -> None:
         try:
             super()._start()
@@ -114,10 +109,11 @@ class ReplacingController(TrainController):
         super().__init__(*positional, **settings)
 
     def give_up(self) -> None:
-        """End now, whatever is waited for; another thread calls it."""
+        """End now, also where a replacement is waited for that no node has room for. Another thread calls it."""
         self._failure_policy = create_failure_policy(FailureConfig(max_failures=0, controller_failure_limit=0))
-        if self._worker_group is not None:
-            self._worker_group.give_up()
+        driver = ray._private.worker.global_worker
+        for waiting in ray._private.state.actors(None, driver.current_job_id, "PENDING_CREATION"):
+            driver.core_worker.kill_actor(ray.ActorID.from_hex(waiting), True)
 
     def _replace_bad_workers(self, poll_status: WorkerGroupPollStatus) -> None:
         groups = self._worker_group._replica_groups
