@@ -144,7 +144,7 @@ def _behind_the_workers() -> Iterator[None]:
 
     Some of Ray's threads wake a hundred times a second, and the ranks of an update wait for the one that was interrupted.
     """
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    _schedule(os.SCHED_BATCH)
     try:
         yield
     finally:
@@ -153,7 +153,12 @@ def _behind_the_workers() -> Iterator[None]:
 
 def to_the_fore() -> None:
     """Let this thread, and those that it starts, run before Ray's helpers."""
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    _schedule(os.SCHED_OTHER)
+
+
+def _schedule(policy: int) -> None:
+    with contextlib.suppress(OSError):  # some sandboxes have one policy only
+        os.sched_setscheduler(0, policy, os.sched_param(0))
 
 
 @contextlib.contextmanager
