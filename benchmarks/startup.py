@@ -4,7 +4,7 @@ Both Ray sides once on a cluster of their own that starts with them, and once on
 program has read what it needs, `cluster` until Ray is there, `workers` until both ranks stand in a group (stock: in the
 train function), `update` until the first update is done.
 
-    python -m benchmarks.startup --rounds 3 --write
+    python -m benchmarks.startup --rounds 5 --write
 """
 
 import contextlib
