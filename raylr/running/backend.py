@@ -25,6 +25,9 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, state, worker_group
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from raylr.running.train_worker import LOOK_S, RayTrainWorker
+
+BETWEEN_LOOKS_S = 0.02
 SIGN_OF_LIFE_S = 5.0
 UNUSED = (PlacementGroupCleanerCallback, DatasetsCallback)
 
@@ -85,6 +88,8 @@ class Answer:
 class StartingGroup(WorkerGroup):
     """Train's workers; one that is lost with its node just as it is told to train does not fail the run either."""
 
+    _worker_cls = RayTrainWorker
+
     def _init_train_context_on_workers(self, *arguments: Any) -> None:
         with patch.object(RuntimeContext, "current_actor", None):  # our controller is no actor; no worker asks it
             super()._init_train_context_on_workers(*arguments)
@@ -114,6 +119,11 @@ class ReplacingController(TrainController):
         driver = ray._private.worker.global_worker
         for waiting in ray._private.state.actors(None, driver.current_job_id, "PENDING_CREATION"):
             driver.core_worker.kill_actor(ray.ActorID.from_hex(waiting), True)
+
+    async def _poll_workers(self) -> WorkerGroupPollStatus:
+        """Look at the workers again at once: each waits before it answers."""
+        await asyncio.sleep(BETWEEN_LOOKS_S)
+        return self._worker_group.poll_status(timeout=2 * LOOK_S)
 
     def _replace_bad_workers(self, poll_status: WorkerGroupPollStatus) -> None:
         groups = self._worker_group._replica_groups

@@ -84,7 +84,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
         _write_settings(config, folder, plan, policy)
         if address:
             refuse_storage_that_some_hosts_do_not_see(folder)
-        result = _run(config, plan, policy, folder, info, tell)
+        result = _run(config, plan, policy, folder, info, tell, bool(address))
         folder.write_json("result.json", result)
     tell({"kind": "finished", "result": result, "run_dir": str(folder)})
     return RunResult(run_dir=str(folder), **result)
@@ -99,7 +99,7 @@ def run_name(config: Config, plan: Plan) -> str:
 
 
 def _run(
-    config: Config, plan: Plan, policy: Policy, folder: Folder, info: DatasetInfo, tell: Listener
+    config: Config, plan: Plan, policy: Policy, folder: Folder, info: DatasetInfo, tell: Listener, nodes_may_go: bool
 ) -> dict[str, Any]:
     import ray
 
@@ -121,7 +121,7 @@ def _run(
     }
     fit = Fit(train_rank, settings, plan, folder)
     with stop_on_signals(lambda: hub.order.remote({"kind": "stop"})):
-        ended = fit.follow(hub.events_after, _Watch(hub), tell)
+        ended = fit.follow(hub.news_after, tell, _Preemptions(hub) if nodes_may_go else None)
     for leftover in ("hub.json", RAY_FOLDER):
         folder.remove(leftover)
     lost = {"status": "failed", "reason": str(fit.outcome.get("error", "the hub was lost"))}
@@ -139,20 +139,16 @@ def train_rank(settings: dict[str, Any]) -> dict[str, Any]:
     return work(settings)
 
 
-class _Watch:
-    """Looks after a run: orders a checkpoint when a node is about to leave; says the result that its workers left."""
+class _Preemptions:
+    """Orders a checkpoint when a node is about to leave."""
 
     def __init__(self, hub: Any) -> None:
         self.hub, self.leaving = hub, set[str]()
 
-    def __call__(self) -> dict[str, Any] | None:
-        import ray
-
+    def __call__(self) -> None:
         if new := draining_nodes() - self.leaving:
             self.leaving |= new
             self.hub.order.remote({"kind": "checkpoint", "cause": "preemption"})
-        result: dict[str, Any] | None = ray.get(self.hub.ended.remote())
-        return result
 
 
 @contextlib.contextmanager

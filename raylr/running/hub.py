@@ -8,6 +8,7 @@ do not come are asked for a sign of life: the dead are left out, and who hangs i
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,16 +94,15 @@ class Hub:
 
     async def _check(self, rank: int, actor: Any) -> None:
         """Drop a member that is dead; kill and drop one that gives no sign of life, not even by coming here."""
-        try:
-            await asyncio.wait_for(asyncio.wrap_future(actor.__ray_ready__.remote().future()), SIGN_OF_LIFE_S)
+        sign = asyncio.wrap_future(actor.__ray_ready__.remote().future())
+        coming = asyncio.create_task(self._wait_until(lambda: rank in self.waiting))
+        await asyncio.wait((sign, coming), timeout=SIGN_OF_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
+        coming.cancel()
+        if rank in self.waiting or (sign.done() and sign.exception() is None):
             return
-        except TimeoutError:
-            if rank in self.waiting:
-                return
+        if not sign.done():
             ray.kill(actor)
-        except ray.exceptions.RayError:
-            pass
-        if rank not in self.waiting and self.active.get(rank) is actor:
+        if self.active.get(rank) is actor:
             del self.active[rank]
             self.lost.add(rank)
 
@@ -133,8 +133,7 @@ class Hub:
 
     async def wanted(self, since: int) -> None:
         """Return once there is an order younger than `since`, or a newcomer waits."""
-        async with self.changed:
-            await self.changed.wait_for(lambda: bool(self._orders_after(since)))
+        await self._wait_until(lambda: bool(self._orders_after(since)))
 
     async def orders_after(self, since: int) -> list[dict[str, Any]]:
         """The orders younger than the one numbered `since`, and `rejoin` when a newcomer waits."""
@@ -159,10 +158,6 @@ class Hub:
         self.waiting = {}
         await self._notify()
 
-    async def ended(self) -> dict[str, Any] | None:
-        """The run's result; None as long as it goes on."""
-        return self.result
-
     async def publish(self, event: dict[str, Any]) -> None:
         self.events.append(event)
         if self.gauges is not None:
@@ -181,23 +176,20 @@ class Hub:
             rows = [event["row"] for event in self.events if event["kind"] == "event"]
             return next((row for row in rows if row.get("number") == number or row["kind"] == kind == "stop"), None)
 
-        async with self.changed:
-            try:
-                await asyncio.wait_for(self.changed.wait_for(lambda: found() is not None), timeout_s)
-            except TimeoutError:
-                return None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wait_until(lambda: found() is not None), timeout_s)
         return found()
 
-    async def events_after(self, count: int, timeout_s: float) -> list[dict[str, Any]]:
-        """Events from index `count` on; waits for one, or for the run's end, at most `timeout_s`."""
+    async def news_after(self, count: int, timeout_s: float) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+        """Events from index `count` on, and the run's result, once it has one; waits for either, at most `timeout_s`."""
+        is_news = self._wait_until(lambda: len(self.events) > count or self.result is not None)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(is_news, timeout_s)
+        return self.events[count:], self.result
 
-        def is_news() -> bool:
-            return len(self.events) > count or self.result is not None
-
+    async def _wait_until(self, holds: Callable[[], bool]) -> None:
         async with self.changed:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait_for(is_news), timeout_s)
-        return self.events[count:]
+            await self.changed.wait_for(holds)
 
     async def _notify(self) -> None:
         async with self.changed:

@@ -20,7 +20,6 @@ from raylr.running.cluster_processes import MARK, end
 PREFIX = "raylr-run-"
 # Set before Ray is imported.
 RAY_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # between the controller's looks at the workers; by default 2
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # it would write to our terminal
@@ -40,6 +39,11 @@ QUIET = {
     "RAY_raylet_report_resources_period_milliseconds": "1000",  # by default 100, as the next
     "RAY_raylet_check_gc_period_milliseconds": "1000",
     "RAY_memory_monitor_refresh_ms": "1000",  # by default 250
+    "RAY_object_manager_timer_freq_ms": "1000",  # by default 100
+    "RAY_kill_idle_workers_interval_ms": "2000",  # by default 200
+    "RAY_gcs_pull_resource_loads_period_milliseconds": "10000",  # by default 1000, as the next two
+    "RAY_report_worker_backlog_interval_ms": "10000",
+    "RAY_io_context_monitor_probe_interval_ms": "10000",
 }
 
 

@@ -57,8 +57,8 @@ class Fit:
         self.outcome: dict[str, Any] = {}
         self.thread = threading.Thread(target=self._run, daemon=True, name="fit")
 
-    def follow(self, news: Any, over: Callable[[], Any], take: Callable[[dict[str, Any]], None]) -> Any:
-        """Start, and pass on what the actor's method `news` gives; returns what `over` said last, which is true at the end.
+    def follow(self, news: Any, take: Callable[[dict[str, Any]], None], look: Callable[[], None] | None = None) -> Any:
+        """Start, and pass on what the actor's method `news` gives: events, and what is true at the end, which is returned.
 
         Ray Train is waited for only so long: it would wait for ever for the replacement of a worker that no node has room
         for. A lost actor ends it too.
@@ -68,11 +68,12 @@ class Fit:
         while True:
             alive = self.thread.is_alive() and time.monotonic() < deadline
             try:
-                found = ray.get(news.remote(count, NEWS_S if alive and not ended else 0.0))
+                found, ended = ray.get(news.remote(count, NEWS_S if alive and not ended else 0.0))
                 count += len(found)
                 for event in found:
                     take(event)
-                ended = over()
+                if look:
+                    look()
             except ray.exceptions.RayError:
                 self.thread.join()
                 break

@@ -22,7 +22,7 @@ from raylr.training.seat import Formation, RunEnded, Seat
 from raylr.training.tally import Tally
 from raylr.training.trainer import Trainer, Update
 
-PROGRESS_INTERVAL_S = 1.0
+PROGRESS_INTERVAL_S = 2.0
 
 
 class Loop:

@@ -172,7 +172,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
         tell(event)
 
     with stop_on_signals(lambda: hubs.stop.remote()):
-        fit.follow(hubs.news_after, lambda: ray.get(hubs.over.remote()), take)
+        fit.follow(hubs.news_after, take)
     for leftover in ("hub.json", RAY_FOLDER):
         folder.remove(leftover)
     journal.close()

@@ -87,7 +87,7 @@ class Hubs:
                 return None
         return {"kind": kind, "trials": {name: (result or {})["status"] for name, result in self._results().items()}}
 
-    async def over(self) -> bool:
+    def _is_over(self) -> bool:
         """True once all trials that have begun have ended and no further one will begin."""
         return (self.stopping or self.turns[-1:] == [[]]) and all(self._results().values())
 
@@ -95,12 +95,13 @@ class Hubs:
         """Of the trials that have begun."""
         return {trial["name"]: self.hubs[trial["name"]].result for turn in self.turns for trial in turn}
 
-    async def news_after(self, count: int, timeout_s: float) -> list[dict[str, Any]]:
-        """News from index `count` on; waits for some, at most `timeout_s`."""
+    async def news_after(self, count: int, timeout_s: float) -> tuple[list[dict[str, Any]], bool]:
+        """News from index `count` on, and whether all is over; waits for either, at most `timeout_s`."""
         async with self.changed:
+            is_news = self.changed.wait_for(lambda: len(self.news) > count or self._is_over())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait_for(lambda: len(self.news) > count), timeout_s)
-        return self.news[count:]
+                await asyncio.wait_for(is_news, timeout_s)
+        return self.news[count:], self._is_over()
 
     async def _notify(self) -> None:
         async with self.changed:
