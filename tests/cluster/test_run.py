@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def processes_of(run: Command) -> str:
     own = f"raylr-run-{run.process.pid}-".encode()
     said = [said_by(int(pid)) for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != run.process.pid]
     return b"\n".join(one for one in said if own in one).decode(errors="replace")
+
+
+def wakeups(thread: int) -> int:
+    """How often a thread has waited for something so far."""
+    lines = Path(f"/proc/{thread}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
 
 
 def test_a_run_ends_with_a_table_its_folder_and_one_json_line(where, expected):
@@ -91,6 +98,9 @@ def test_a_stopped_run_goes_on_with_other_workers_and_through_a_kill(where, expe
     assert os.sched_getscheduler(worker) == os.SCHED_BATCH, "Ray's own thread waits for a free core"
     threads = [int(thread) for thread in os.listdir(f"/proc/{worker}/task")]
     assert os.SCHED_OTHER in [os.sched_getscheduler(thread) for thread in threads], "training does not"
+    before = wakeups(worker)
+    time.sleep(0.5)
+    assert wakeups(worker) - before < 25, "Ray's own thread wakes 100 times a second where it has no task"
     first.signal(signal.SIGTERM)
     code, out, err = first.end()
     assert code == 143, err
