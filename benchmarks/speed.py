@@ -23,7 +23,7 @@ RATIOS = {
     "ray": (("ray", "torchrun", 0.97),),
     "tutorial": (("ray", "tutorial", 2.5),),
 }
-STEADY = {"ray": (8, 60.0)}  # turns and their seconds, where the catching up after each freeze should not weigh
+STEADY = {"ray": (6, 60.0)}  # turns and their seconds, where the catching up after each freeze should not weigh
 NAMES = {
     "bare": "bare torchrun",
     "ddp": "raylr, ddp",
@@ -107,7 +107,7 @@ def main() -> None:
     rows = [row for one in wanted for row in lines(store, *one)]
     headings = ["ratio", "model", "images/s", "of the other", "ratio of turns (95 %)", "goal"]
     what = f"2 ranks, global batch {GLOBAL_BATCH}, bf16 (the tutorial fp32)"
-    turns_of_each = f"{arguments.rounds} turns of {arguments.turn_s:g} s each (with and without Ray 8 of 60 s)"
+    turns_of_each = f"{arguments.rounds} turns of {arguments.turn_s:g} s each (with and without Ray 6 of 60 s)"
     count = f"{what}, {turns_of_each}, data {arguments.data}"
     common.report("speed", f"{common.table(headings, rows)}\n\n{common.conditions(count)}", arguments.write)
 
