@@ -114,6 +114,7 @@ class LossConfig(Section):
 class EvalConfig(Section):
     every: Duration = Field("1ep", description="test at the first update at or after each multiple")
     micro_size: Examples = Field(500, ge=1, description="test examples that pass through the model at once")
+    mirror: bool = Field(False, description="average the outputs for a test image and its mirror image")
 
 
 class CheckpointConfig(Section):

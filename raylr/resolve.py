@@ -100,6 +100,7 @@ def _plan(config: Config, dataset: DatasetInfo, hardware: Hardware, parts: list[
         reduce=config.batch.reduce,
         eval_every=_interval(config.eval.every, clock, "eval.every"),
         eval_micro_size=config.eval.micro_size,
+        eval_mirror=config.eval.mirror,
         checkpoint_every=_interval(config.checkpoint.every, clock, "checkpoint.every"),
         checkpoint_keep=config.checkpoint.keep,
         rewarm=examples(config.lr.rewarm, clock, "lr.rewarm"),

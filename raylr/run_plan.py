@@ -71,6 +71,7 @@ class Plan(Frozen):
     reduce: str
     eval_every: int
     eval_micro_size: int
+    eval_mirror: bool = False
     checkpoint_every: int
     checkpoint_keep: int
     rewarm: int

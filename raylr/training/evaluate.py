@@ -25,7 +25,10 @@ def evaluate(trainer: Trainer, group: Group) -> tuple[float, float]:
 
 @torch.no_grad()
 def test(model: nn.Module, data: Dataset, plan: Plan, group: Group, device: torch.device) -> tuple[float, float]:
-    """The same of any model in evaluation mode and the test images of `data`, in the plan's slices and precision."""
+    """The same of any model in evaluation mode and the test images of `data`, in the plan's slices and precision.
+
+    With `eval_mirror` the mean output for an image and its mirror image counts, as others report for short training, too.
+    """
     size, total = plan.eval_micro_size, len(data.test_labels)
     num_slices = -(-total // size)
     table = torch.zeros(num_slices, 2, dtype=torch.float64)
@@ -33,9 +36,10 @@ def test(model: nn.Module, data: Dataset, plan: Plan, group: Group, device: torc
         part = slice(index * size, min((index + 1) * size, total))
         images = to_input(torch.from_numpy(data.test_images[part]).to(device), data.mean, data.std)
         labels = torch.from_numpy(data.test_labels[part]).to(device)
+        views = (images, images.flip(3)) if plan.eval_mirror else (images,)
         with precision(plan, device.type):
-            output = model(images)
-        table[index, 0] = F.cross_entropy(output.float(), labels, reduction="sum").cpu()
+            output = torch.stack([model(view).float() for view in views]).mean(0)
+        table[index, 0] = F.cross_entropy(output, labels, reduction="sum").cpu()
         table[index, 1] = (output.argmax(1) == labels).sum().cpu()
     table = table.to(device)
     group.all_reduce(table)()

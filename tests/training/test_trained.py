@@ -68,6 +68,27 @@ def test_the_pixels_of_the_runs_training_images_say_how_others_are_normalised(ru
     assert raylr.evaluate(copy).test_loss != result_of(run)["test_loss"]
 
 
+def test_with_mirror_the_mean_output_for_an_image_and_its_mirror_image_counts(run, tmp_path):
+    config, plan = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "plan"))
+    copy = tmp_path / "one"
+    shutil.copytree(run, copy)
+    (copy / "plan.json").write_text(json.dumps({**plan, "precision": "fp32", "eval_mirror": True}))
+    images = data.load(
+        load_config(None, {f"data.{name}": config["data"][name] for name in ("source", "cache_dir")}).data
+    )
+    mean, std = torch.tensor(plan["pixel_mean"]), torch.tensor(plan["pixel_std"])
+    model = raylr.load(run)
+    with torch.no_grad():
+        sides = (images.test_images, images.test_images[:, :, ::-1].copy())
+        outputs = [model(((torch.tensor(one) / 255 - mean) / std).permute(0, 3, 1, 2)) for one in sides]
+    labels = torch.tensor(images.test_labels)
+    plain, mean_of_both = (
+        torch.nn.functional.cross_entropy(one, labels).item() for one in (outputs[0], (outputs[0] + outputs[1]) / 2)
+    )
+    assert raylr.evaluate(copy).test_loss == pytest.approx(mean_of_both, rel=1e-6)
+    assert mean_of_both != pytest.approx(plain, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("classes", "side", "message"),
     [
