@@ -38,7 +38,7 @@ def main() -> None:
     headings = ["seed", "test accuracy", "epochs", "images/s", "minutes with tests", "weights_sha256"]
     accuracies = [result["test_accuracy"] for result in results]
     mean = common.interval([100 * accuracy for accuracy in accuracies]).text()
-    count = f"{config.name}, data {Path(arguments.data).name}; mean accuracy in % {mean} of {len(results)} seed{"s" * (len(results) > 1)}"
+    count = f"{config.name}, data {Path(arguments.data).name}; mean accuracy of seeds {arguments.seeds} in %: {mean}"
     text = f"{common.table(headings, lines(results))}\n\n{common.conditions(count)}"
     common.report(config.stem, text, arguments.write)
     if min(accuracies) < arguments.at_least:
