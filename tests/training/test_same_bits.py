@@ -11,6 +11,7 @@ import pytest
 from raylr.lr import Policy
 from raylr.storage import Folder
 from raylr.training import checkpoint
+from raylr.training.notes import names
 from tests.ranks import Ranks
 from tests.training.runs import images, plan, policy, train
 
@@ -131,11 +132,14 @@ def test_who_goes_on_knows_the_lr_of_the_update_before(ranks, tmp_path):
 
 
 def test_ten_resumes_from_random_updates_at_other_world_sizes_end_with_one_hash(ranks, tmp_path):
-    of = plan(total_examples=960, checkpoint_every=32, checkpoint_keep=99)  # 30 updates, a checkpoint after each
+    of = plan(total_examples=960, checkpoint_every=32, checkpoint_keep=99)  # 30 updates
     whole, data, random = tmp_path / "whole", images(90, 50), Random(0)
     expected = hashes(ranks, 2, whole, of, data=data)
+    # One after each update, but for those that gave way to a newer one while the disk was slow.
+    kept = [int(name) // 32 for name in names(Folder(whole))[:-1]]
+    assert len(kept) >= 3
     for number in range(10):
-        update, size, again = random.randrange(1, 30), random.choice([1, 3, 4]), tmp_path / f"{number}"
+        update, size, again = random.choice(kept), random.choice([1, 3, 4]), tmp_path / f"{number}"
         shutil.copytree(whole, again)
         for path in (again / "checkpoints").iterdir():
             if int(path.stem) > update * 32:
