@@ -1,10 +1,12 @@
 """Images per second of raylr against others. All sides of a comparison take turns of some seconds (`benchmarks.turns`).
 
+The same side differs by a percent from launch to launch, so that the turns of several launches are taken together.
+
 loop      raylr's loop under torchrun (tree, ddp) against a bare torchrun DDP script of the same model and precision
 ray       the same loop under Ray against itself under torchrun, over a minute of steady training
 tutorial  raylr under Ray against Ray Train as its documentation has it (DataLoader, per-image transforms, fp32)
 
-    python -m benchmarks.speed --rounds 20 --write
+    python -m benchmarks.speed --write
 """
 
 from pathlib import Path
@@ -23,7 +25,7 @@ RATIOS = {
     "ray": (("ray", "torchrun", 0.97),),
     "tutorial": (("ray", "tutorial", 2.5),),
 }
-STEADY = {"ray": (6, 60.0)}  # turns and their seconds, where the catching up after each freeze should not weigh
+STEADY = {"ray": (3, 60.0)}  # turns and their seconds, where the catching up after each freeze should not weigh
 NAMES = {
     "bare": "bare torchrun",
     "ddp": "raylr, ddp",
@@ -80,35 +82,36 @@ def flags(model: str, data: str) -> list[str]:
 
 
 def lines(store: Store, comparison: str, model: str) -> list[list[str]]:
-    """The table's rows: of each ratio both rates and the interval."""
-    found = []
-    for row in store.rows(comparison=comparison, model=model)[:1]:
-        for above, below, least in RATIOS[comparison]:
-            ours, other = row["rates"][above], row["rates"][below]
-            medians = [f"{median(rates):,.0f}" for rates in (ours, other)]
-            names = f"{NAMES[above]} / {NAMES[below]}"
-            found.append([names, model, *medians, common.ratio(ours, other).text(), f">= {least}"])
+    """The table's rows: of each ratio both rates and the interval, over the turns of all launches."""
+    found, rows = [], store.rows(comparison=comparison, model=model)
+    for above, below, least in RATIOS[comparison]:
+        ours, other = ([rate for row in rows for rate in row["rates"][side]] for side in (above, below))
+        medians = [f"{median(rates):,.0f}" for rates in (ours, other)]
+        names = f"{NAMES[above]} / {NAMES[below]}"
+        found.append([names, model, *medians, common.ratio(ours, other).text(), f">= {least}"])
     return found
 
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="turns of each side")
+    parser.add_argument("--launches", type=int, default=4, help="how often both sides are started")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side in a launch")
     parser.add_argument("--turn-s", type=float, default=4.0, help="seconds of a turn")
     parser.add_argument("--comparisons", nargs="+", choices=SIDES, default=list(SIDES))
     arguments = parser.parse_args()
     out = common.place(arguments)
     store = Store(out, "speed")
     wanted = [(comparison, model) for comparison in arguments.comparisons for model in MODELS[comparison]]
-    for comparison, model in wanted:
-        rounds, turn_s = STEADY.get(comparison, (arguments.rounds, arguments.turn_s))
-        keys = {"comparison": comparison, "model": model, "rounds": rounds, "turn_s": turn_s}
-        store.measured(keys, measure, SIDES[comparison], model, arguments.data, out, rounds, turn_s)
+    for launch in range(arguments.launches):
+        for comparison, model in wanted:
+            rounds, turn_s = STEADY.get(comparison, (arguments.rounds, arguments.turn_s))
+            keys = {"comparison": comparison, "model": model, "launch": launch, "rounds": rounds, "turn_s": turn_s}
+            store.measured(keys, measure, SIDES[comparison], model, arguments.data, out, rounds, turn_s)
     rows = [row for one in wanted for row in lines(store, *one)]
     headings = ["ratio", "model", "images/s", "of the other", "ratio of turns (95 %)", "goal"]
     what = f"2 ranks, global batch {GLOBAL_BATCH}, bf16 (the tutorial fp32)"
-    turns_of_each = f"{arguments.rounds} turns of {arguments.turn_s:g} s each (with and without Ray 6 of 60 s)"
-    count = f"{what}, {turns_of_each}, data {arguments.data}"
+    turns_of_each = f"{arguments.rounds} turns of {arguments.turn_s:g} s (with and without Ray 3 of 60 s)"
+    count = f"{what}, {arguments.launches} launches with {turns_of_each}, data {arguments.data}"
     common.report("speed", f"{common.table(headings, rows)}\n\n{common.conditions(count)}", arguments.write)
 
 
