@@ -21,6 +21,7 @@ from raylr.training.data import Dataset
 from raylr.training.group import Group
 from raylr.training.guard import Guard
 from raylr.training.hashing import sha256_of, weights_sha256
+from raylr.training.kernels import use_deterministic_kernels
 from raylr.training.losses import loss_for
 from raylr.training.memory import keep_freed_memory
 from raylr.training.models import build
@@ -59,6 +60,8 @@ class Trainer:
     def __init__(self, plan: Plan, policy: Policy, dataset: Dataset) -> None:
         torch.set_num_threads(plan.num_threads)
         keep_freed_memory()
+        if plan.device != "cpu" and plan.reduce == "tree":
+            use_deterministic_kernels()
         self.plan, self.policy, self.dataset = plan, policy, dataset
         self.device = torch.device(plan.device)
         torch.manual_seed(plan.seed)
