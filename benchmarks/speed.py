@@ -25,7 +25,7 @@ RATIOS = {
     "ray": (("ray", "torchrun", 0.97),),
     "tutorial": (("ray", "tutorial", 2.5),),
 }
-STEADY = {"ray": (3, 60.0)}  # turns and their seconds, where the catching up after each freeze should not weigh
+STEADY = {"ray": (8, 1, 60.0)}  # launches, their turns, and seconds of a turn, where it must be steady training
 NAMES = {
     "bare": "bare torchrun",
     "ddp": "raylr, ddp",
@@ -94,7 +94,7 @@ def lines(store: Store, comparison: str, model: str) -> list[list[str]]:
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--launches", type=int, default=4, help="how often both sides are started")
+    parser.add_argument("--launches", type=int, default=3, help="how often both sides are started")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side in a launch")
     parser.add_argument("--turn-s", type=float, default=4.0, help="seconds of a turn")
     parser.add_argument("--comparisons", nargs="+", choices=SIDES, default=list(SIDES))
@@ -102,15 +102,16 @@ def main() -> None:
     out = common.place(arguments)
     store = Store(out, "speed")
     wanted = [(comparison, model) for comparison in arguments.comparisons for model in MODELS[comparison]]
-    for launch in range(arguments.launches):
-        for comparison, model in wanted:
-            rounds, turn_s = STEADY.get(comparison, (arguments.rounds, arguments.turn_s))
+    usual = (arguments.launches, arguments.rounds, arguments.turn_s)
+    for comparison, model in wanted:
+        launches, rounds, turn_s = STEADY.get(comparison, usual)
+        for launch in range(launches):
             keys = {"comparison": comparison, "model": model, "launch": launch, "rounds": rounds, "turn_s": turn_s}
             store.measured(keys, measure, SIDES[comparison], model, arguments.data, out, rounds, turn_s)
     rows = [row for one in wanted for row in lines(store, *one)]
     headings = ["ratio", "model", "images/s", "of the other", "ratio of turns (95 %)", "goal"]
     what = f"2 ranks, global batch {GLOBAL_BATCH}, bf16 (the tutorial fp32)"
-    turns_of_each = f"{arguments.rounds} turns of {arguments.turn_s:g} s (with and without Ray 3 of 60 s)"
+    turns_of_each = f"{arguments.rounds} turns of {arguments.turn_s:g} s (with and without Ray 8 with one of 60 s)"
     count = f"{what}, {arguments.launches} launches with {turns_of_each}, data {arguments.data}"
     common.report("speed", f"{common.table(headings, rows)}\n\n{common.conditions(count)}", arguments.write)
 
