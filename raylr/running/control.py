@@ -13,7 +13,7 @@ from typing import Any
 from raylr.errors import ConfigError, RaylrError
 from raylr.lr import Clock, examples
 from raylr.run_plan import Plan
-from raylr.running.local import first_line, set_up
+from raylr.running.local import first_line, knock, set_up
 from raylr.storage import Folder, run_folder
 
 NAMESPACE = "raylr"
@@ -91,9 +91,10 @@ def _hub(folder: Folder) -> Iterator[Any]:
     import ray
 
     try:
+        knock(where["address"])
         ray.init(address=where["address"], namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
         hub = ray.get_actor(where["hub"])
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (ConfigError, ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         ray.shutdown()
         raise ConfigError(
             f"the run in {folder} cannot be reached at {where['address']}: {first_line(error)}"

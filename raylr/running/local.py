@@ -57,7 +57,7 @@ def set_up() -> None:
 def named_cluster(address: str) -> Iterator[None]:
     """Connect to the cluster at `address`. Raises ConfigError when it does not answer or does not let us in."""
     set_up()
-    _refuse_closed_doors(address)
+    knock(address)
     import ray
     import ray.exceptions
 
@@ -84,10 +84,11 @@ def _without_colours_in_a_file() -> Iterator[None]:
         colorama.deinit()
 
 
-def _refuse_closed_doors(address: str) -> None:
+def knock(address: str) -> None:
     """Raise ConfigError where nothing listens or the token is not the cluster's.
 
-    Ray alone would try for half a minute, and complain at every try. Touches private names of Ray 2.60.
+    Ray alone would try for half a minute, for minutes where the cluster ends meanwhile, and complain at every try. Call
+    it after `set_up`. Touches private names of Ray 2.60.
     """
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():

@@ -70,9 +70,11 @@ def test_a_client_that_the_cluster_does_not_know_changes_nothing(where, tmp_path
     wait_until(ledger_is_longer_than(run_dir, 0), "an update")
     (tmp_path / "token").write_text("0" * 64)
     refused = ctl(where, "guarded", "stop", RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"))
+    assert run.process.poll() is None
     code, _, err = run.end()
     assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1].startswith(f"error: the run in {run_dir} cannot be reached at ")
+    assert refused.stderr.startswith(f"error: the run in {run_dir} cannot be reached at ")
+    assert "does not take the token" in refused.stderr
     assert code == 0, err
     assert "stop" not in kinds(run_dir)
 
