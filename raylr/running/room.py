@@ -14,6 +14,7 @@ from raylr.run_plan import Plan
 
 FIRST_WORD_S, SAY_EVERY_S = 1.0, 10.0
 PATIENCE_S = 45.0  # for an autoscaler to start a node; it looks every 5 s
+FIRST_REPORT_S = 15.0  # after the cluster's start
 _ANONYMOUS = "node_"  # how Ray names the node types of a cluster without an autoscaler
 Nodes = Sequence[Mapping[str, float]]  # the resources of each
 
@@ -112,7 +113,19 @@ def living_nodes() -> Nodes:
 
 
 def autoscaler() -> tuple[bool, bool]:
-    """Whether the cluster has an autoscaler, and whether that is starting nodes now."""
+    """Whether the cluster has an autoscaler, and whether that is starting nodes now.
+
+    Every cluster has a process that tells; in one that has just started, its first word is waited for.
+    """
+    deadline = time.monotonic() + FIRST_REPORT_S
+    while not (report := _report())[0] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    types, coming = report
+    return any(not name.startswith(_ANONYMOUS) for name in types), bool(coming)
+
+
+def _report() -> tuple[list[str], list[Any]]:
+    """The types of the cluster's nodes, none before the first report, and the nodes that are coming."""
     import ray
     from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
     from ray.autoscaler.v2.sdk import get_cluster_status
@@ -122,9 +135,7 @@ def autoscaler() -> tuple[bool, bool]:
     if is_autoscaler_v2():
         status = get_cluster_status(ray.get_runtime_context().gcs_address)
         types = [node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)]
-        coming = [*status.pending_launches, *status.pending_nodes]
-    else:
-        report = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or "{}").get("autoscaler_report", {})
-        types = [*report.get("active_nodes", ()), *(report.get("idle_nodes") or ())]
-        coming = [*report.get("pending_launches", ()), *report.get("pending_nodes", ())]
-    return any(not name.startswith(_ANONYMOUS) for name in types), bool(coming)
+        return types, [*status.pending_launches, *status.pending_nodes]
+    report = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or "{}").get("autoscaler_report", {})
+    types = [*report.get("active_nodes", ()), *(report.get("idle_nodes") or ())]
+    return types, [*report.get("pending_launches", ()), *report.get("pending_nodes", ())]

@@ -1,7 +1,6 @@
 """A run on a cluster whose autoscaler starts nodes: Ray's own for tests, which starts real ones on this machine."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +54,6 @@ def scaling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         patch.setenv("RAY_FAKE_CLUSTER", "1")
         patch.setenv("RAY_OVERRIDE_NODE_ID_FOR_TESTING", "fffffffffffffffffffffffffffffffffffffffffffffffffff00000")
         one = cluster.up("scaling", nodes=1, cpus=1, clusters=folder)
-    time.sleep(15)  # until the autoscaler, which looks every 5 s, has made itself known: a job does not wait for one
     yield one
     cluster.down("scaling", clusters=folder)
 
