@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from raylr.errors import ConfigError
+from raylr.running import quiet_agent
 from raylr.running.cluster_processes import MARK, end
 
 PREFIX = "raylr-run-"
@@ -170,11 +171,19 @@ def _schedule(policy: int) -> None:
 def _only_what_a_run_needs() -> Iterator[None]:
     """Let Ray start without three processes that serve a dashboard, an autoscaler and the forwarding of logs.
 
-    Ray has no settings for them. Touches private names of Ray 2.60.
+    A fourth, the dashboard's agent, must be there: a quiet one. Ray has no settings for them. Touches private names of Ray
+    2.60.
     """
+    from ray._private import services
     from ray._private.node import Node
 
+    agent, start = str(Path(services.RAY_PATH, "dashboard", "agent.py")), services.start_ray_process
+
+    def start_with_a_quiet_agent(command: list[str], *arguments: Any, **named: Any) -> Any:
+        return start([part.replace(agent, quiet_agent.__file__) for part in command], *arguments, **named)
+
     with contextlib.ExitStack() as patches:
+        patches.enter_context(patch.object(services, "start_ray_process", start_with_a_quiet_agent))
         for name in ("start_api_server", "start_monitor", "start_log_monitor"):
             patches.enter_context(patch.object(Node, name, lambda node, **_: None))
         yield

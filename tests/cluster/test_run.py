@@ -88,6 +88,8 @@ def test_a_stopped_run_goes_on_with_other_workers_and_through_a_kill(where, expe
     not_needed = (
         "Controller",
         "dashboard.py",
+        "dashboard/agent.py",
+        "DashboardAgent",
         "monitor.py",
         "SynchronizationActor",
         "AutoscalingCoordinator",
