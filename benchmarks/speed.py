@@ -107,7 +107,8 @@ def main() -> None:
         launches, rounds, turn_s = STEADY.get(comparison, usual)
         for launch in range(launches):
             keys = {"comparison": comparison, "model": model, "launch": launch, "rounds": rounds, "turn_s": turn_s}
-            store.measured(keys, measure, SIDES[comparison], model, arguments.data, out, rounds, turn_s)
+            sides = tuple(common.alternating(SIDES[comparison], launch))
+            store.measured(keys, measure, sides, model, arguments.data, out, rounds, turn_s)
     rows = [row for one in wanted for row in lines(store, *one)]
     headings = ["ratio", "model", "images/s", "of the other", "ratio of turns (95 %)", "goal"]
     what = f"2 ranks, global batch {GLOBAL_BATCH}, bf16 (the tutorial fp32)"
