@@ -41,16 +41,17 @@ def test_a_run_shrinks_with_its_cluster_from_a_checkpoint_that_the_announcement_
     run = start(where, "elastic", "1:2", "--address", one.address, "--checkpoint.every", "1dur", **one.env)
     wait_until(lambda: len(rows(run_dir, "ledger.jsonl")) > 5, "5 updates")
     drain(one, 1)
-    wait_until(
-        lambda: [row for row in rows(run_dir, "events.jsonl") if row.get("cause") == "preemption"], "a checkpoint"
-    )
+    announced = wait_until(
+        lambda: [row["position"] for row in rows(run_dir, "events.jsonl") if row.get("cause") == "preemption"],
+        "the order",
+    )[0]
+    wait_until((run_dir / "checkpoints" / f"{announced:012d}.json").exists, "its checkpoint, which a thread writes")
     cluster.kill_node("elastic", 1, clusters=clusters)
     code, out, err = run.end()
     assert code == 0, err
     result = json.loads(out.splitlines()[-1])
     assert_same(where, "elastic", result, expected)
     events = rows(run_dir, "events.jsonl")
-    announced = next(row["position"] for row in events if row.get("cause") == "preemption")
     again = next(row for row in events if row["kind"] == "restart")
     assert (again["position"], again["world_size"]) == (announced, 1)
     assert result["resizes"] == 1
