@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from benchmarks import common
-from raylr.resolve import local_hardware, resolve
-from raylr.settings import load_config
+from raylr.config.load import load_config
+from raylr.planning.facts import local_hardware
+from raylr.planning.resolve import resolve
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
 from raylr.training.loop import Loop
-from raylr.training.seat import Plain
+from raylr.training.membership import Plain
 from raylr.training.trainer import Trainer
 
 EPOCHS, NUM_TRAIN, BATCH = 17, 160, 32

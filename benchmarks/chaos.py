@@ -157,7 +157,7 @@ def driver(storage: Path, name: str, rng: random.Random) -> Row:
 
 def resize(storage: Path, name: str, rng: random.Random) -> Row:
     """Nodes that come and go under `--workers 1:4`: 1, 4, 2, 3 workers."""
-    from raylr.running import cluster
+    from raylr.running.local_cluster import commands as cluster
 
     clusters = storage / "clusters"
     one = cluster.up(name, nodes=1, cpus=1, clusters=clusters)
@@ -177,7 +177,7 @@ def resize(storage: Path, name: str, rng: random.Random) -> Row:
 
 
 def add(count: int) -> Callable[[str, Path], None]:
-    from raylr.running import cluster
+    from raylr.running.local_cluster import commands as cluster
 
     def change(name: str, clusters: Path) -> None:
         for _ in range(count):
@@ -187,7 +187,7 @@ def add(count: int) -> Callable[[str, Path], None]:
 
 
 def lose(*indices: int) -> Callable[[str, Path], None]:
-    from raylr.running import cluster
+    from raylr.running.local_cluster import commands as cluster
 
     def change(name: str, clusters: Path) -> None:
         for index in indices:

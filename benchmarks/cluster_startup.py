@@ -15,9 +15,9 @@ from pathlib import Path
 
 from benchmarks import common
 from benchmarks.common import Row, Store
-from raylr.running import cluster
-from raylr.running.cluster import LocalCluster
-from raylr.running.cluster_processes import members
+from raylr.running.local_cluster import commands as cluster
+from raylr.running.local_cluster.commands import LocalCluster
+from raylr.running.local_cluster.processes import members
 
 NAME, NODES, CPUS = "benchmark-cluster", 3, 2
 PARTS = {

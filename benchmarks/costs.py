@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.common import Row, Store
+from raylr.config.load import load_config
 from raylr.lr import Clock, Policy, Schedule, Warmup, parse_shape
-from raylr.settings import load_config
 from raylr.storage import run_folder
 
 CLOCK = Clock(examples_per_epoch=50_000, total_examples=1_500_000, global_batch=512)
@@ -73,8 +73,8 @@ def update_costs() -> Row:
     """
     import torch
 
+    from raylr.api.plan import plan
     from raylr.config import Config
-    from raylr.planning import plan
     from raylr.training.checkpoint import Writer
     from raylr.training.data import load, prepare
     from raylr.training.group import Group

@@ -15,9 +15,9 @@ from statistics import fmean
 
 from benchmarks import common
 from benchmarks.common import Row
+from raylr.api.plan import plan
+from raylr.config.load import load_config
 from raylr.lr import Override
-from raylr.planning import plan
-from raylr.settings import load_config
 
 PLOT = common.ROOT / "benchmarks" / "gallery" / "divergence.png"
 FACTOR, NUM_UPDATES = 50.0, 20

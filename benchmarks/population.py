@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.common import Row, Store
-from raylr.running.cluster_processes import with_descendants
+from raylr.running.local_cluster.processes import with_descendants
 from raylr.storage import Folder
 
 SIDES = ("raylr", "restart")

@@ -20,10 +20,10 @@ SIZES, ROUNDS = (4, 16, 64, 256), 20
 
 def measure(trials: int, rounds: int) -> dict[str, float]:
     """CPU milliseconds per result and the process's largest memory in MB."""
-    from raylr.population_config import PopulationConfig
-    from raylr.resolve import Hardware
-    from raylr.running.local import set_up
+    from raylr.config.population import PopulationConfig
+    from raylr.planning.facts import Hardware
     from raylr.running.population.space import Space
+    from raylr.running.session import set_up
     from raylr.storage import Folder
     from raylr.training.data import describe
 

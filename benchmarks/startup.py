@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import common
 from benchmarks.common import Row, Store
-from raylr.running import cluster
+from raylr.running.local_cluster import commands as cluster
 
 SIDES = ("torchrun", "raylr", "stock", "raylr, running cluster", "stock, running cluster")
 PARTS = ("driver", "cluster", "workers", "update")

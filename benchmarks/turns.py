@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common
-from raylr.running.cluster_processes import with_descendants
+from raylr.running.local_cluster.processes import with_descendants
 
 SETTLE_S = 10.0  # a side trains so long before its first turn counts
 START_S = 240.0

@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raylr.api.plan import plan
+    from raylr.api.train import train
     from raylr.config import Config
+    from raylr.config.load import load_config
+    from raylr.config.population import PopulationConfig
     from raylr.errors import ConfigError, RaylrError
-    from raylr.launching import train
     from raylr.lr import Policy
-    from raylr.planning import plan
-    from raylr.population_config import PopulationConfig
     from raylr.running.driver import RunResult
     from raylr.running.population.driver import PopulationResult, explore
-    from raylr.settings import load_config
-    from raylr.training.bridge import drive
+    from raylr.torch_lr.drive import drive
     from raylr.training.trained import Evaluation, evaluate, export, load
 
 _HOMES = {
@@ -24,18 +24,18 @@ _HOMES = {
     "ConfigError": "raylr.errors",
     "Evaluation": "raylr.training.trained",
     "Policy": "raylr.lr",
-    "PopulationConfig": "raylr.population_config",
+    "PopulationConfig": "raylr.config.population",
     "PopulationResult": "raylr.running.population.driver",
     "RaylrError": "raylr.errors",
     "RunResult": "raylr.running.driver",
-    "drive": "raylr.training.bridge",
+    "drive": "raylr.torch_lr.drive",
     "evaluate": "raylr.training.trained",
     "explore": "raylr.running.population.driver",
     "export": "raylr.training.trained",
     "load": "raylr.training.trained",
-    "load_config": "raylr.settings",
-    "plan": "raylr.planning",
-    "train": "raylr.launching",
+    "load_config": "raylr.config.load",
+    "plan": "raylr.api.plan",
+    "train": "raylr.api.train",
 }
 
 __all__ = [

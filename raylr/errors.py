@@ -7,3 +7,7 @@ class RaylrError(Exception):
 
 class ConfigError(RaylrError, ValueError):
     """A request that is refused before anything starts. One line that names the field, exit code 2."""
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

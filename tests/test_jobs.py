@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from raylr.config.load import load_config
 from raylr.lr import Policy
-from raylr.resolve import Hardware, resolve
-from raylr.run_plan import Plan
+from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.plan import Plan
+from raylr.planning.resolve import resolve
 from raylr.running.gauges import LR, MEANINGS
-from raylr.settings import load_config
-from raylr.training.data import DatasetInfo
 
 JOBS = Path(__file__).parents[1] / "jobs"
 CONFIGS = sorted(path for path in JOBS.rglob("*.yaml") if "apiVersion" not in yaml.safe_load(path.read_text()))

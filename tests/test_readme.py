@@ -9,7 +9,7 @@ import pytest
 
 from raylr.cli import main
 from raylr.config import Config
-from raylr.fields import settings
+from raylr.config.fields import settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

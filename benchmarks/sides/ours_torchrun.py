@@ -16,14 +16,15 @@ from typing import Any
 import torch.distributed as dist
 
 from benchmarks.common import mark
-from raylr.resolve import local_hardware, resolve
-from raylr.settings import load_config
+from raylr.config.load import load_config
+from raylr.planning.facts import local_hardware
+from raylr.planning.resolve import resolve
 from raylr.storage import run_folder
 from raylr.training import loop
 from raylr.training.data import load, prepare
 from raylr.training.ddp import trainer_for
 from raylr.training.group import Group
-from raylr.training.seat import Plain
+from raylr.training.membership import Plain
 
 
 class Stopwatch(Plain):
@@ -57,17 +58,17 @@ def main() -> None:
     config = load_config(None, fields(sys.argv[1:]))
     plan, policy = resolve(config, prepare(config.data), local_hardware())
     dist.init_process_group("gloo")
-    seat = Stopwatch(Group(dist.group.WORLD, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])))
+    membership = Stopwatch(Group(dist.group.WORLD, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])))
     trainer = trainer_for(plan)(plan, policy, load(config.data))
     with tempfile.TemporaryDirectory() as storage:
         folder = run_folder(storage, "run")
         folder.create()
-        result = loop.Loop(trainer, seat, folder).run()
+        result = loop.Loop(trainer, membership, folder).run()
     dist.destroy_process_group()
-    if not seat.sent:
+    if not membership.sent:
         return
-    (begin, before), *_ = (one for one in seat.sent if one[0] >= plan.total_examples // 5)
-    end, after = seat.sent[-1]
+    (begin, before), *_ = (one for one in membership.sent if one[0] >= plan.total_examples // 5)
+    end, after = membership.sent[-1]
     row = {
         "bytes_per_update": (after - before) / ((end - begin) // plan.batch_at(plan.workers[1])),
         "weights_sha256": result["weights_sha256"],

@@ -4,7 +4,7 @@ from raylr.lr.overrides import Chain
 from raylr.lr.policy import Policy
 
 
-def explanation(policy: Policy, position: int, global_batch: int, optimizer: str | None) -> str:
+def explanation(policy: Policy, position: int, global_batch: int, optimizer: str | None = None) -> str:
     """Return several lines: where the update stands, the product, then one line for each factor and override."""
     factors = policy.factors(position, global_batch, optimizer)
     schedule = policy.schedule(optimizer)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from raylr.lr.lineage import Bounds
+from raylr.lr.bounds import Bounds
 from raylr.lr.schedule import Warmup
 from raylr.lr.shapes import (
     Constant,

@@ -184,12 +184,6 @@ class Policy:
         )
         return replace(self, total_examples=total_examples, schedules=schedules, overrides=overrides)
 
-    def explain(self, position: int, global_batch: int, optimizer: str | None = None) -> str:
-        """Return the product of one update in several lines: each factor, and who or what set it."""
-        from raylr.lr.explain import explanation  # it reads policies, so it cannot be imported before this one exists
-
-        return explanation(self, position, global_batch, optimizer)
-
     def to_json(self) -> str:
         """Return the policy as pretty, stable JSON; floats as repr writes them, so none changes on the way."""
         return json.dumps(self._data(), indent=2, ensure_ascii=False) + "\n"

@@ -13,9 +13,9 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_POINTS = 2000  # of a curve
+MAX_POINTS = 2000  # of a curve
 FEW_POINTS = 40  # of a curve, each drawn with a dot
-MOST_MARKS = 60  # of a run and a kind; up to a third of that, each has a line through the picture
+MAX_MARKS = 60  # of a run and a kind; up to a third of that, each has a line through the picture
 MUTED = "#6a7079"
 RUN_COLORS = ("#2f6fb7", "#d4691e", "#2c8a57", "#8656b0", "#c0394b", "#15808a", "#8a6238", "#68707d")
 DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (3, 1.5)), (0, (1, 1)))  # for more runs than colours
@@ -80,7 +80,7 @@ def look(run: int) -> tuple[str, Any]:
     return RUN_COLORS[run % len(RUN_COLORS)], DASHES[run // len(RUN_COLORS) % len(DASHES)]
 
 
-def thin(epochs: Sequence[float], values: Sequence[float], most: int = MOST_POINTS) -> tuple[Any, Any]:
+def thin(epochs: Sequence[float], values: Sequence[float], most: int = MAX_POINTS) -> tuple[Any, Any]:
     """Return at most `most` of the points as arrays: both ends, and the lowest and highest of each of many stretches.
 
     What is not finite becomes NaN, which leaves a gap in the curve.
@@ -116,10 +116,10 @@ def draw(axes: "Axes", panel: Panel, num_ticks: int) -> None:
 def _mark(axes: "Axes", marks: Marks, panel: Panel) -> None:
     """A sign above the picture for each event, and a line through it where they are few."""
     count, epochs = len(marks.epochs), marks.epochs
-    if count > MOST_MARKS:
-        epochs = tuple(epochs[index * count // MOST_MARKS] for index in range(MOST_MARKS))
+    if count > MAX_MARKS:
+        epochs = tuple(epochs[index * count // MAX_MARKS] for index in range(MAX_MARKS))
     color, across = look(marks.run)[0], axes.get_xaxis_transform()
-    if count <= MOST_MARKS / 3:
+    if count <= MAX_MARKS / 3:
         axes.vlines(epochs, 0, 1, transform=across, color=color, linewidth=0.8, alpha=0.5, linestyle=(0, (2, 2)))
     if not panel.is_small:
         heights = [1 + 0.07 / panel.height] * len(epochs)

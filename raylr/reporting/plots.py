@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from raylr.errors import ConfigError
 from raylr.lr import Policy
-from raylr.run_plan import Plan
+from raylr.planning.plan import Plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ from raylr.reporting.recorded import RecordedRun, read_run
 from raylr.reporting.sections import Section, sections
 from raylr.storage import Folder
 
-MOST_LISTED = 50  # events of a run in the table
+MAX_LISTED = 50  # events of a run in the table
 
 
 def write_report(run_dirs: list[Path], out: Path, png_dir: Path | None = None) -> Path:
@@ -75,6 +75,6 @@ def _page(runs: Sequence[RecordedRun], found: Sequence[Section]) -> str:
         compare=compare,
         signs={one.kind: sign(one.kind)[1] for run in runs for one in run.happenings},
         num_colors=len(RUN_COLORS),
-        most_listed=MOST_LISTED,
+        most_listed=MAX_LISTED,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by raylr {version('raylr')}",
     )

@@ -4,6 +4,7 @@ from typing import Any
 
 from raylr.errors import ConfigError
 from raylr.lr import Policy
+from raylr.lr.explain import explanation
 from raylr.storage import Folder, folder_at, run_folder
 
 
@@ -40,7 +41,7 @@ def explain_step(folder: Folder, step: int) -> str:
         if lr != own:
             override = row["factors"][name]["override"]
             lines.append(f"override {override!r} was at work, set by {', '.join(row['causes'])}")
-        lines.append(policy.explain(position, batch, name))
+        lines.append(explanation(policy, position, batch, name))
     return "\n".join(lines)
 
 

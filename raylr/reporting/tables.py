@@ -7,9 +7,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from raylr.fields import Setting
+from raylr.config.fields import Setting
 from raylr.lr import Policy
-from raylr.run_plan import Plan
+from raylr.planning.plan import Plan
 
 LOG_WIDTH = 200  # of a table that goes into a file or a pipe
 

@@ -21,7 +21,7 @@ from raylr.storage import Folder
 
 REMOTE_INTERVAL_S = 5.0  # between two points of progress that go over a network
 PARAMS_AT_ONCE = 100  # of MLflow's log_batch
-MOST_LETTERS = 500  # of a parameter or a tag in MLflow
+MAX_LETTERS = 500  # of a parameter or a tag in MLflow
 IDS = "trackers.json"  # in the run folder: under which ids a run that is continued is known
 
 
@@ -109,7 +109,7 @@ class MLflow:
         experiment = self._client.get_experiment_by_name(title)
         identity = experiment.experiment_id if experiment else self._client.create_experiment(title)
         self._run_id = self._client.create_run(identity, run_name=name, tags={"run_dir": str(run_dir)}).info.run_id
-        params = [Param(_key(key), str(value)[:MOST_LETTERS]) for key, value in settings.items()]
+        params = [Param(_key(key), str(value)[:MAX_LETTERS]) for key, value in settings.items()]
         for start in range(0, len(params), PARAMS_AT_ONCE):
             self._client.log_batch(self._run_id, params=params[start : start + PARAMS_AT_ONCE])
         _remember(run_dir, "mlflow", self._run_id)
@@ -120,11 +120,11 @@ class MLflow:
         self._client.log_batch(self._run_id, metrics=metrics)
 
     def note(self, step: int, text: str) -> None:
-        self._client.set_tag(self._run_id, f"event.{time.time():.3f}", text[:MOST_LETTERS])
+        self._client.set_tag(self._run_id, f"event.{time.time():.3f}", text[:MAX_LETTERS])
 
     def close(self, result: Mapping[str, Any]) -> None:
         for key, value in leaves(result).items():
-            self._client.set_tag(self._run_id, f"result.{_key(key)}", str(value)[:MOST_LETTERS])
+            self._client.set_tag(self._run_id, f"result.{_key(key)}", str(value)[:MAX_LETTERS])
         ends = {"complete": "FINISHED", "stopped": "KILLED"}
         self._client.set_terminated(self._run_id, ends.get(result["status"], "FAILED"))
 

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from raylr.errors import ConfigError, RaylrError
+from raylr.planning.plan import Reason
 from raylr.reporting.progress import Display
 from raylr.reporting.recorded import DAMAGE, METRICS
-from raylr.run_plan import Reason
 
 PAUSE_S = 0.5
 RATE_WINDOW_S = 10.0  # over which images a second are counted

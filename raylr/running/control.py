@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raylr.errors import ConfigError, RaylrError
+from raylr.errors import ConfigError, RaylrError, first_line
 from raylr.lr import Clock, examples
-from raylr.run_plan import Plan
-from raylr.running.local import first_line, knock, set_up
+from raylr.planning.plan import Plan
+from raylr.running.session import check_reachable, set_up
 from raylr.storage import Folder, run_folder
 
 NAMESPACE = "raylr"
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 
 def write_address(folder: Folder, name: str) -> None:
@@ -53,9 +53,9 @@ def order(
         import ray
 
         number = ray.get(hub.order.remote(wish))
-        answer: dict[str, Any] | None = ray.get(hub.answer.remote(number, kind, PATIENCE_S))
+        answer: dict[str, Any] | None = ray.get(hub.answer.remote(number, kind, TIMEOUT_S))
         if answer is None:
-            raise RaylrError(f"run={run} did not carry out {kind!r} within {PATIENCE_S:g} s; it still will when it can")
+            raise RaylrError(f"run={run} did not carry out {kind!r} within {TIMEOUT_S:g} s; it still will when it can")
         return answer
 
 
@@ -91,7 +91,7 @@ def _hub(folder: Folder) -> Iterator[Any]:
     import ray
 
     try:
-        knock(where["address"])
+        check_reachable(where["address"])
         ray.init(address=where["address"], namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
         hub = ray.get_actor(where["hub"])
     except (ConfigError, ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:

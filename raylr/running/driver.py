@@ -3,12 +3,6 @@
 import contextlib
 import json
 import os
-import platform
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,23 +10,31 @@ from pydantic import BaseModel, ConfigDict
 from raylr.config import Config
 from raylr.errors import ConfigError
 from raylr.lr import Policy
-from raylr.resolve import Hardware, local_hardware, resolve
-from raylr.run_plan import Plan
+from raylr.planning.facts import DatasetInfo, Hardware, local_hardware
+from raylr.planning.plan import Plan
+from raylr.planning.resolve import resolve
+from raylr.running.capacity import Demand, resources, wait_for_capacity
 from raylr.running.control import NAMESPACE, write_address
-from raylr.running.local import handling, named_cluster, own_cluster
+from raylr.running.job import (
+    RAY_FOLDER,
+    Listener,
+    data_for_workers,
+    identity,
+    look_at_own_parts,
+    refuse_throw_away_storage,
+)
 from raylr.running.nodes import (
     beside_the_driver,
     cluster_hardware,
-    draining_nodes,
     refuse_storage_that_some_hosts_do_not_see,
 )
-from raylr.running.room import Demand, resources, wait_for_room
+from raylr.running.ray_internals.state import draining_nodes
+from raylr.running.session import named_cluster, own_cluster
+from raylr.running.signals import stop_on_signals
 from raylr.storage import Folder, run_folder
-from raylr.training.data import DatasetInfo, describe, prepare
-from raylr.training.notes import refuse_other_formats
+from raylr.training.checkpoint_index import refuse_other_formats
+from raylr.training.data import describe, prepare
 
-Listener = Callable[[dict[str, Any]], None]
-RAY_FOLDER = ".ray"  # what Ray Train wants to have on the storage; empty of ours, and removed at the end
 # What a plan may change between two starts of one run without changing its result.
 FREE = {
     *("workers", "cpus_per_worker", "max_failures", "failure_mode", "stall_s"),
@@ -77,7 +79,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
             return RunResult(run_dir=str(folder), **finished)
         stack.enter_context(folder.held())
         if address:
-            wait_for_room(Demand(resources(plan), plan.workers[0]), tell)
+            wait_for_capacity(Demand(resources(plan), plan.workers[0]), tell)
         else:
             stack.enter_context(own_cluster(plan.workers[1] * plan.cpus_per_worker))
         tell({"kind": "starting", "workers": plan.workers})
@@ -109,7 +111,7 @@ def _run(
     named = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 1000}
     hub = ray.remote(**beside_the_driver(), **named)(Hub).remote(folder.name)
     write_address(folder, hub_name)
-    from raylr.running.ray_train import Fit  # takes a second, in which the hub starts
+    from raylr.running.fit import TrainRun
 
     settings = {
         "plan": plan.model_dump(mode="json"),
@@ -119,7 +121,7 @@ def _run(
         "name": folder.name,
         "hub": hub,
     }
-    fit = Fit(train_rank, settings, plan, folder)
+    fit = TrainRun(train_rank, settings, plan, folder)
     with stop_on_signals(lambda: hub.order.remote({"kind": "stop"})):
         ended = fit.follow(hub.news_after, tell, _Preemptions(hub) if nodes_may_go else None)
     for leftover in ("hub.json", RAY_FOLDER):
@@ -149,21 +151,6 @@ class _Preemptions:
         if new := draining_nodes() - self.leaving:
             self.leaving |= new
             self.hub.order.remote({"kind": "checkpoint", "cause": "preemption"})
-
-
-@contextlib.contextmanager
-def stop_on_signals(stop: Callable[[], Any]) -> Iterator[None]:
-    """Ask the run to stop at the first SIGINT or SIGTERM; the second ends the driver at once."""
-    asked = threading.Event()
-
-    def on_signal(number: int, frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        stop()
-
-    with handling(on_signal, signal.SIGINT, signal.SIGTERM):
-        yield
 
 
 def _agree_with_earlier(config: Config, folder: Folder, plan: Plan, policy: Policy) -> Plan:
@@ -199,44 +186,6 @@ def _write_settings(config: Config, folder: Folder, plan: Plan, policy: Policy) 
     folder.write_json("config.json", config.model_dump(mode="json"))
     folder.write_json("plan.json", plan.model_dump(mode="json"))
     folder.write_bytes("policy.json", policy.to_json().encode())
-
-
-def data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:
-    """The data's config with the source that was found, and paths that hold in any working directory."""
-    absolute = {name: str(Path(getattr(config.data, name)).expanduser().resolve()) for name in ("root", "cache_dir")}
-    source = info.source if info.source in ("cifar10", "synthetic") else str(Path(info.source).expanduser().resolve())
-    return config.data.model_copy(update={**absolute, "source": source}).model_dump(mode="json")
-
-
-def look_at_own_parts(plan: Plan) -> None:
-    """Import torch on the driver only where the user's own model, loss or patterns could fail on the workers."""
-    if ":" in plan.model or ":" in plan.loss or any(one.match != "*" for one in plan.optimizers.values()):
-        from raylr.training.check import check
-
-        check(plan)
-
-
-def refuse_throw_away_storage(config: Config) -> None:
-    """A submitted job runs in a copy of the working directory that Ray throws away."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not (
-        "://" in config.storage or Path(config.storage).expanduser().is_absolute()
-    ):
-        raise ConfigError(
-            f"storage={config.storage} is relative, and Ray throws a job's folder away; use an absolute path"
-        )
-
-
-def identity(plan: Plan, policy: Policy, info: DatasetInfo) -> dict[str, Any]:
-    return {
-        "policy_sha256": policy.sha256,
-        "seed": plan.seed,
-        "data_source": info.source,
-        "data_sha256": info.data_sha256,
-        "precision": plan.precision,
-        "num_threads": plan.num_threads,
-        "versions": {name: version(name) for name in ("raylr", "ray", "torch", "torchvision", "numpy")},
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {plan.device}",
-    }
 
 
 def _counts(folder: Folder) -> dict[str, int]:

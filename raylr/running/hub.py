@@ -16,8 +16,8 @@ import ray
 
 from raylr.running.gauges import Gauges
 
-SIGN_OF_LIFE_S = 10.0
-KNOCK_PATIENCE_S = 2.0
+LIVENESS_TIMEOUT_S = 10.0
+JOIN_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Hub:
     async def join(
         self, rank: int, world_size: int, mark: tuple[int, int] | None, host: str, port: int, pid: int, actor: Any
     ) -> dict[str, Any]:
-        """Wait for the next group and return it: the fields of `Formation`, and where place 0 listens."""
+        """Wait for the next group and return it: the fields of `Quorum`, and where group rank 0 listens."""
         if self.result is not None:
             return {"ended": self.result}
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -83,7 +83,7 @@ class Hub:
                 self._form()
                 return
             broken = any(rank in self.waiting for rank in self.active)
-            if missing and (broken or time.monotonic() - since > KNOCK_PATIENCE_S):
+            if missing and (broken or time.monotonic() - since > JOIN_TIMEOUT_S):
                 await asyncio.gather(*(self._check(rank, self.active[rank]) for rank in missing))
             async with self.changed:
                 with contextlib.suppress(TimeoutError):
@@ -96,7 +96,7 @@ class Hub:
         """Drop a member that is dead; kill and drop one that gives no sign of life, not even by coming here."""
         sign = asyncio.wrap_future(actor.__ray_ready__.remote().future())
         coming = asyncio.create_task(self._wait_until(lambda: rank in self.waiting))
-        await asyncio.wait((sign, coming), timeout=SIGN_OF_LIFE_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((sign, coming), timeout=LIVENESS_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         coming.cancel()
         if rank in self.waiting or (sign.done() and sign.exception() is None):
             return
@@ -127,9 +127,9 @@ class Hub:
         }
         self.active = {joiner.rank: joiner.actor for joiner in joiners}
         self.waiting, self.lost = {}, set()
-        for place, joiner in enumerate(joiners):
+        for group_rank, joiner in enumerate(joiners):
             if not joiner.answer.done():  # its caller may be gone
-                joiner.answer.set_result({**group, "place": place})
+                joiner.answer.set_result({**group, "group_rank": group_rank})
 
     async def wanted(self, since: int) -> None:
         """Return once there is an order younger than `since`, or a newcomer waits."""

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from raylr.errors import ConfigError
-from raylr.resolve import Hardware, local_hardware
-from raylr.running.room import autoscaler
+from raylr.planning.facts import Hardware, local_hardware
+from raylr.running.ray_internals.state import autoscaler
 from raylr.storage import Folder
 
 
@@ -50,13 +50,6 @@ def cluster_hardware(gpus_wanted: int = 0) -> Hardware:
     if gpus_wanted > num_gpus and autoscaler()[0]:
         num_gpus = gpus_wanted
     return Hardware(all(one.bf16 for one in everywhere), num_gpus)
-
-
-def draining_nodes() -> set[str]:
-    """The nodes that Ray has announced to take away: a preemption, or an autoscaler that scales down."""
-    import ray
-
-    return set(ray._private.state.state.get_draining_nodes() or ())
 
 
 def refuse_storage_that_some_hosts_do_not_see(folder: Folder) -> None:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from raylr.errors import ConfigError, RaylrError
-from raylr.running.cluster_state import STOP_WAIT_S
-from raylr.running.local import first_line
+from raylr.errors import ConfigError, RaylrError, first_line
+from raylr.running.local_cluster.state import STOP_WAIT_S
 
 SCRIPT = "jobs/train_cifar10.py"
 FINISHED = {"SUCCEEDED": 0, "STOPPED": 143, "FAILED": 1}
-GONE_S = 30.0  # how long a job server may be silent after it took the job
+SILENCE_TIMEOUT_S = 30.0  # how long a job server may be silent after it took the job
 
 
 def submit(
@@ -77,7 +76,7 @@ def _ended(client: Any, job: str, say: Callable[[str], None]) -> int:
             info = client.get_job_info(job)
             heard_at = time.monotonic()
         except (OSError, RuntimeError) as error:
-            if time.monotonic() - heard_at > GONE_S:
+            if time.monotonic() - heard_at > SILENCE_TIMEOUT_S:
                 raise RaylrError(f"the job server is gone, and what became of job {job} is not known") from error
         else:
             if info.status in FINISHED:

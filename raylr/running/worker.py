@@ -1,4 +1,4 @@
-"""What runs in a Ray Train worker: a seat in the run, and the loop."""
+"""What runs in a Ray Train worker: its membership in the run, and the loop."""
 
 import json
 import os
@@ -11,18 +11,18 @@ import ray.train
 
 from raylr.config import DataConfig
 from raylr.lr import Policy
-from raylr.run_plan import Plan
-from raylr.running.local import to_the_fore
+from raylr.planning.plan import Plan
+from raylr.running.priority import restore_priority
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
 from raylr.training.ddp import trainer_for
 from raylr.training.group import connect, form_group, listen
 from raylr.training.loop import Loop
-from raylr.training.seat import Formation, Mark, RunEnded
+from raylr.training.membership import Mark, Quorum, RunEnded
 
 
-class RaySeat:
-    """A rank's place, as the hub sees it."""
+class RayMembership:
+    """A rank's membership of a run, agreed through the hub."""
 
     def __init__(self, hub: Any, plan: Plan) -> None:
         context = ray.train.get_context()
@@ -33,7 +33,7 @@ class RaySeat:
         self._wanted = threading.Event()
         self._watching = False
 
-    def form(self, mark: Mark | None) -> Formation:
+    def rendezvous(self, mark: Mark | None) -> Quorum:
         import torch
 
         host = ray.util.get_node_ip_address()
@@ -43,19 +43,19 @@ class RaySeat:
         answer = ray.get(join)
         if "ended" in answer:
             raise RunEnded(answer["ended"])
-        place, size = answer["place"], answer["size"]
+        group_rank, size = answer["group_rank"], answer["size"]
         device = torch.device(self.plan.device)
-        store = server if place == 0 else connect(answer["host"], answer["port"])
+        store = server if group_rank == 0 else connect(answer["host"], answer["port"])
         default = self.plan.reduce == "ddp"
-        group = form_group(store, answer["generation"], place, size, device, self.plan.stall_s, default)
+        group = form_group(store, answer["generation"], group_rank, size, device, self.plan.stall_s, default)
         self._wanted.clear()
-        if place == answer["writer"] and not self._watching:
+        if group_rank == answer["writer"] and not self._watching:
             self._watching = True
             threading.Thread(target=self._watch, daemon=True, name="orders").start()
         who = tuple(answer["members"]), tuple(answer["lost"])
-        return Formation(group, answer["source"], answer["writer"], answer["all_equal"], answer["cause"], *who)
+        return Quorum(group, answer["source"], answer["writer"], answer["all_equal"], answer["cause"], *who)
 
-    def attention(self) -> bool:
+    def has_orders(self) -> bool:
         return self._wanted.is_set()
 
     def orders(self, since: int) -> list[dict[str, Any]]:
@@ -84,13 +84,13 @@ class RaySeat:
 
 def work(config: dict[str, Any]) -> dict[str, Any]:
     """Train function of every worker. `config` holds plain data and the hub's handle."""
-    to_the_fore()
+    restore_priority()
     plan, policy = Plan.model_validate(config["plan"]), Policy.from_json(json.dumps(config["policy"]))
-    seat = RaySeat(config["hub"], plan)
-    warnings.showwarning = lambda message, *_, **__: seat.publish(
-        {"kind": "warning", "text": str(message), "rank": seat.rank}
+    membership = RayMembership(config["hub"], plan)
+    warnings.showwarning = lambda message, *_, **__: membership.publish(
+        {"kind": "warning", "text": str(message), "rank": membership.rank}
     )
     data = DataConfig.model_validate(config["data"])
     prepare(data)
     trainer = trainer_for(plan)(plan, policy, load(data))
-    return Loop(trainer, seat, run_folder(config["storage"], config["name"])).run()
+    return Loop(trainer, membership, run_folder(config["storage"], config["name"])).run()

@@ -1,6 +1,6 @@
 """What can only be known with torch at hand, found on the driver before anything starts."""
 
-from raylr.run_plan import Plan
+from raylr.planning.plan import Plan
 from raylr.training.losses import loss_for
 from raylr.training.models import build
 from raylr.training.optimizers import build_optimizers

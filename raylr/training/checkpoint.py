@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from raylr.storage import Folder
-from raylr.training.notes import FORMAT_VERSION, best, names, note
+from raylr.training.checkpoint_index import FORMAT_VERSION, best, names, note
 
 PAUSES_S = (1.0, 4.0, 16.0)  # between tries to write
 

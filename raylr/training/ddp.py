@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from raylr.run_plan import Plan
+from raylr.planning.plan import Plan
 from raylr.training.group import Group
 from raylr.training.stream import examples_at, micro_batch_seed
 from raylr.training.trainer import EXTRAS, Trainer, Update
@@ -21,13 +21,13 @@ class DDPTrainer(Trainer):
     own_statistics = False
     wrapped: Any = None
 
-    def update(self, group: Group, attention: bool = False) -> Update:
+    def update(self, group: Group, has_orders: bool = False) -> Update:
         self.keep_first_snapshot()
         batch = self.plan.batch_at(group.size)
-        start, stop = group.place * batch // group.size, (group.place + 1) * batch // group.size
+        start, stop = group.group_rank * batch // group.size, (group.group_rank + 1) * batch // group.size
         ids, epochs = examples_at(self.plan.seed, self.position + start, stop - start, self.plan.num_train)
         inputs, labels = self.batch(ids, epochs)
-        torch.manual_seed(micro_batch_seed(self.plan.seed, self.position, group.place))
+        torch.manual_seed(micro_batch_seed(self.plan.seed, self.position, group.group_rank))
         model = self._wrap(group)
         model.train()
         with self.precision():
@@ -35,7 +35,7 @@ class DDPTrainer(Trainer):
         loss = self.loss(output.float(), labels) * len(labels)
         extras = self.result[-EXTRAS:]
         num_correct = (output.detach().argmax(1) == labels).sum()
-        extras[0], extras[1], extras[2] = loss.detach() / batch, num_correct, float(attention)
+        extras[0], extras[1], extras[2] = loss.detach() / batch, num_correct, float(has_orders)
         summed = group.all_reduce(extras)  # while gradients are made
         for parameter in self.parameters:
             parameter.grad = None

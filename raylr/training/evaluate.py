@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raylr.run_plan import Plan
+from raylr.planning.plan import Plan
 from raylr.training.augment import to_input
 from raylr.training.data import Dataset
 from raylr.training.group import Group
@@ -32,7 +32,7 @@ def test(model: nn.Module, data: Dataset, plan: Plan, group: Group, device: torc
     size, total = plan.eval_micro_size, len(data.test_labels)
     num_slices = -(-total // size)
     table = torch.zeros(num_slices, 2, dtype=torch.float64)
-    for index in micro_batches_of(group.place, group.size, num_slices):
+    for index in micro_batches_of(group.group_rank, group.size, num_slices):
         part = slice(index * size, min((index + 1) * size, total))
         images = to_input(torch.from_numpy(data.test_images[part]).to(device), data.mean, data.std)
         labels = torch.from_numpy(data.test_labels[part]).to(device)

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from raylr.lr import Override
-from raylr.run_plan import GuardPlan
+from raylr.planning.plan import GuardPlan
 
 AVERAGED_UPDATES = 50  # the moving average's memory
 

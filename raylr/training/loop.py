@@ -17,9 +17,9 @@ from raylr.training import checkpoint
 from raylr.training.diagnosis import diagnose
 from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken
+from raylr.training.membership import Membership, Quorum, RunEnded
 from raylr.training.rows import Rows
-from raylr.training.seat import Formation, RunEnded, Seat
-from raylr.training.tally import Tally
+from raylr.training.totals import Totals
 from raylr.training.trainer import Trainer, Update
 
 PROGRESS_INTERVAL_S = 2.0
@@ -28,9 +28,9 @@ PROGRESS_INTERVAL_S = 2.0
 class Loop:
     """One rank's run from its first position to its end."""
 
-    def __init__(self, trainer: Trainer, seat: Seat, folder: Folder) -> None:
-        self.trainer, self.seat, self.folder, self.plan = trainer, seat, folder, trainer.plan
-        self.tally = Tally()
+    def __init__(self, trainer: Trainer, membership: Membership, folder: Folder) -> None:
+        self.trainer, self.membership, self.folder, self.plan = trainer, membership, folder, trainer.plan
+        self.totals = Totals()
         self.ledger = Rows(folder, "ledger.jsonl", "position")
         self.metrics = Rows(folder, "metrics.jsonl", "position")
         self.events = Rows(folder, "events.jsonl", "time")
@@ -42,62 +42,62 @@ class Loop:
 
     def run(self) -> dict[str, Any]:
         """Train to the end. Returns the fields of the result that this rank knows, with `status` complete or stopped."""
-        formation = None
+        quorum = None
         while True:
             try:
-                formation = formation or self._join()
-                status = self._advance(formation)
+                quorum = quorum or self._join()
+                status = self._advance(quorum)
                 if status == "rejoin":
-                    formation = None
+                    quorum = None
                 elif status is not None:
-                    return self._finish(status, formation)
+                    return self._finish(status, quorum)
             except RunEnded as ended:
                 return ended.result
             except GroupBroken:
-                if not self.seat.can_continue:
+                if not self.membership.can_continue:
                     raise
-                formation = None
+                quorum = None
 
-    def _advance(self, formation: Formation) -> str | None:
+    def _advance(self, quorum: Quorum) -> str | None:
         """Do the next thing that is due; a status ends the run, `rejoin` the group."""
-        position, tally, group = self.trainer.position, self.tally, formation.group
+        position, totals, group = self.trainer.position, self.totals, quorum.group
         ended = not self.trainer.fits(group.size)
-        if is_due(position, tally.evaluated_at, self.plan.eval_every, ended):
+        if is_due(position, totals.evaluated_at, self.plan.eval_every, ended):
             self._evaluate(group)
-        elif is_due(position, tally.checkpointed_at, self.plan.checkpoint_every, ended):
+        elif is_due(position, totals.checkpointed_at, self.plan.checkpoint_every, ended):
             self._checkpoint()
         elif ended:
             return "complete"
         else:
-            return self._update(formation)
+            return self._update(quorum)
         return None
 
-    def _update(self, formation: Formation) -> str | None:
+    def _update(self, quorum: Quorum) -> str | None:
         started = time.perf_counter()
-        update = self.trainer.update(formation.group, self.seat.attention())
+        update = self.trainer.update(quorum.group, self.membership.has_orders())
         self.last = update
         self.ledger.append(ledger_row(update, self.plan.num_train))
-        self.tally = self.tally.updated(update, time.perf_counter() - started)
+        self.totals = self.totals.updated(update, time.perf_counter() - started)
         if update.rolled_back:
             self._note_rollback(update)
             if self.trainer.guard.exhausted:
                 return "diverged"
         self._tell_progress(update)
-        return self._obey(formation) if update.attention else None
+        return self._obey(quorum) if update.has_orders else None
 
     def _note_rollback(self, update: Update) -> None:
         guard = self.trainer.guard
         loss = update.loss if math.isfinite(update.loss) else str(update.loss)
         self.event("rollback", bad_position=update.position, loss=loss, to=guard.snapshot_at, number=guard.rollbacks)
 
-    def _obey(self, formation: Formation) -> str | None:
+    def _obey(self, quorum: Quorum) -> str | None:
         """Carry out what waits, agreed by all ranks: the writer's list holds. The strongest wish decides what follows."""
-        own = self.seat.orders(self.tally.last_order) if self._writes(formation) else []
-        agreed = formation.group.broadcast_bytes(json.dumps(own).encode(), formation.writer, self.trainer.device)
+        own = self.membership.orders(self.totals.last_order) if self._writes(quorum) else []
+        agreed = quorum.group.broadcast_bytes(json.dumps(own).encode(), quorum.writer, self.trainer.device)
         orders = json.loads(agreed)
         for order in orders:
             if "number" in order:
-                self.tally = replace(self.tally, last_order=order["number"])
+                self.totals = replace(self.totals, last_order=order["number"])
             if order["kind"] == "lr":
                 self._override("user", order["factor"], order["for_examples"], order["number"])
             elif order["kind"] == "checkpoint":
@@ -117,8 +117,8 @@ class Loop:
     def _evaluate(self, group: Group) -> None:
         started = time.perf_counter()
         loss, accuracy = evaluate(self.trainer, group)
-        before = self.tally
-        self.tally = before.evaluated(self.trainer.position, loss, accuracy, time.perf_counter() - started)
+        before = self.totals
+        self.totals = before.evaluated(self.trainer.position, loss, accuracy, time.perf_counter() - started)
         row = {
             "step": self.trainer.step,
             "position": self.trainer.position,
@@ -129,67 +129,69 @@ class Loop:
             "test_accuracy": accuracy,
             "world_size": group.size,
             "global_batch": self.plan.batch_at(group.size),
-            "wall_s": self.tally.wall_s,
+            "wall_s": self.totals.wall_s,
         }
         self.metrics.append(row)
         self._publish("metrics", row=row)
 
     def _checkpoint(self, **details: Any) -> None:
         started = time.perf_counter()
-        self.tally = replace(self.tally, checkpointed_at=self.trainer.position)
+        self.totals = replace(self.totals, checkpointed_at=self.trainer.position)
         if self._is_writer:
             self.checkpoints.start(self.state())
             self.event("checkpoint", **details)
         self.ledger.forget()
         self.metrics.forget()
-        self.tally = replace(self.tally, wall_s=self.tally.wall_s + time.perf_counter() - started)
+        self.totals = replace(self.totals, wall_s=self.totals.wall_s + time.perf_counter() - started)
 
-    def _join(self) -> Formation:
+    def _join(self) -> Quorum:
         """Form the group and agree on the state: a peer's, else the newest checkpoint's, else the initialisation."""
         self.checkpoints.wait()  # it relies on rows that are let go here
         self.ledger.let_go()
         self.metrics.let_go()
         self.events.let_go()
         self.trainer.statistics.restore()
-        formation = self.seat.form((self.trainer.position, self.tally.evaluated_at) if self._has_state else None)
-        source, group = formation.source, formation.group
-        cause = formation.cause
+        quorum = self.membership.rendezvous(
+            (self.trainer.position, self.totals.evaluated_at) if self._has_state else None
+        )
+        source, group = quorum.source, quorum.group
+        cause = quorum.cause
         if source is None:
-            saved = checkpoint.newest(self.folder) if group.place == formation.writer else None
-            data = group.broadcast_bytes(checkpoint.to_bytes({"state": saved}), formation.writer, self.trainer.device)
+            saved = checkpoint.newest(self.folder) if group.group_rank == quorum.writer else None
+            data = group.broadcast_bytes(checkpoint.to_bytes({"state": saved}), quorum.writer, self.trainer.device)
             state = checkpoint.from_bytes(data)["state"]
             if state is not None:
                 self.load(state)
                 cause = "restart"
-        elif not formation.all_equal:
-            own = checkpoint.to_bytes(self.state()) if group.place == source else b""
+        elif not quorum.all_equal:
+            own = checkpoint.to_bytes(self.state()) if group.group_rank == source else b""
             self.load(checkpoint.from_bytes(group.broadcast_bytes(own, source, self.trainer.device)))
         self._has_state = True
-        self._take_over(formation, cause)
+        self._take_over(quorum, cause)
         self._follow_size(group.size)
-        return formation
+        return quorum
 
     def _follow_size(self, size: int) -> None:
         """Note another number of workers; where the batch follows it, the policy does too."""
-        before, self.tally = self.tally.world_size, replace(self.tally, world_size=size)
+        before, self.totals = self.totals.world_size, replace(self.totals, world_size=size)
         if before in (0, size):
             return
         self.event("resize", from_size=before, to_size=size)
         old, new = self.plan.batch_at(before), self.plan.batch_at(size)
         self.trainer.policy = self.trainer.policy.resized(self.trainer.position, old, new, self.plan.rewarm)
 
-    def _take_over(self, formation: Formation, cause: str) -> None:
-        self._is_writer = self._writes(formation)
+    def _take_over(self, quorum: Quorum, cause: str) -> None:
+        self._is_writer = self._writes(quorum)
         if self._is_writer:
             num_rows = self.ledger.take_over(self.trainer.position)
             if num_rows != self.trainer.step:
                 raise RaylrError(f"the ledger in {self.folder} has {num_rows} rows before step {self.trainer.step}")
-            self.metrics.take_over(self.tally.evaluated_at + 1)
+            self.metrics.take_over(self.totals.evaluated_at + 1)
             self.events.take_over(math.inf)
-            who = {"lost": list(formation.lost), "members": list(formation.members)}
-            self.event(cause, world_size=formation.group.size, **who)
+            who = {"lost": list(quorum.lost), "members": list(quorum.members)}
+            self.event(cause, world_size=quorum.group.size, **who)
 
-    def _finish(self, status: str, formation: Formation) -> dict[str, Any]:
+    def _finish(self, status: str, quorum: Quorum) -> dict[str, Any]:
         """Leave the newest state in a checkpoint, and go only when everybody has come here."""
         reason = {}
         if status == "diverged":
@@ -197,35 +199,35 @@ class Loop:
             assert last is not None
             lines = diagnose(self.trainer, last.position, last.global_batch)
             status, reason = "failed", {"reason": "\n".join([f"diverged {self.trainer.guard.rollbacks} times", *lines])}
-        elif self.tally.checkpointed_at != self.trainer.position:
+        elif self.totals.checkpointed_at != self.trainer.position:
             self._checkpoint()
         self.checkpoints.wait()
-        formation.group.broadcast_bytes(b"end", formation.writer, self.trainer.device)
+        quorum.group.broadcast_bytes(b"end", quorum.writer, self.trainer.device)
         if self._is_writer:
             self.event({"complete": "finish", "stopped": "stop"}.get(status, "failure"))
-        tally = self.tally
+        totals = self.totals
         result = {
             "status": status,
             **reason,
-            "test_accuracy": tally.test_accuracy,
-            "test_loss": tally.test_loss,
+            "test_accuracy": totals.test_accuracy,
+            "test_loss": totals.test_loss,
             "epochs": self.trainer.position / self.plan.num_train,
             "steps": self.trainer.step,
             "position": self.trainer.position,
-            "images_per_s": self.trainer.position / tally.total_train_s if tally.total_train_s else 0.0,
-            "wall_s": tally.wall_s,
+            "images_per_s": self.trainer.position / totals.total_train_s if totals.total_train_s else 0.0,
+            "wall_s": totals.wall_s,
             "weights_sha256": self.trainer.weights_sha256(),
             "optimizer_sha256": self.trainer.optimizer_sha256(),
         }
         if self._is_writer:
-            self.seat.end(result)
+            self.membership.end(result)
         return result
 
     def state(self) -> dict[str, Any]:
-        return {**self.trainer.state(), "tally": vars(self.tally)}
+        return {**self.trainer.state(), "tally": vars(self.totals)}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.tally = Tally(**state["tally"])
+        self.totals = Totals(**state["tally"])
         self.trainer.load(state)
 
     def event(self, kind: str, **fields: Any) -> None:
@@ -247,17 +249,17 @@ class Loop:
             step=self.trainer.step,
             epoch=self.trainer.position / self.plan.num_train,
             lr=update.lr,
-            **self.tally.averages(),
+            **self.totals.averages(),
             world_size=update.world_size,
             global_batch=update.global_batch,
         )
 
     def _publish(self, kind: str, **fields: Any) -> None:
         if self._is_writer:
-            self.seat.publish({"kind": kind, **fields})
+            self.membership.publish({"kind": kind, **fields})
 
-    def _writes(self, formation: Formation) -> bool:
-        return formation.group.place == formation.writer
+    def _writes(self, quorum: Quorum) -> bool:
+        return quorum.group.group_rank == quorum.writer
 
 
 def ledger_row(update: Update, num_train: int) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raylr.config.user_code import call_with, import_object
 from raylr.errors import ConfigError
-from raylr.training.locate import called, locate
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 CROSS_ENTROPY = "cross-entropy"
@@ -31,7 +31,7 @@ def loss_for(name: str, num_classes: int, label_smoothing: float = 0.0) -> Loss:
     if label_smoothing:
         raise ConfigError(f"loss.label_smoothing={label_smoothing} belongs to {CROSS_ENTROPY}; use 0 with {name}")
     with torch.random.fork_rng(devices=[]):
-        loss = locate(name, "loss.name")
+        loss = import_object(name, "loss.name")
         if not callable(loss) or isinstance(loss, type):
             raise ConfigError(f"loss.name={name} is no function; name one that takes logits and labels")
         _check(loss, name, num_classes)
@@ -43,7 +43,7 @@ def _check(loss: Loss, name: str, num_classes: int) -> None:
     logits = torch.linspace(-1.0, 1.0, 2 * num_classes).reshape(2, num_classes).requires_grad_()
     labels = torch.arange(2) % num_classes
     field = f"loss.name={name}"
-    once = called(lambda: loss(logits, labels), {}, f"{field} on two examples")
+    once = call_with(lambda: loss(logits, labels), {}, f"{field} on two examples")
     if not isinstance(once, Tensor) or once.shape != () or not once.requires_grad:
         found = f"a tensor of shape {tuple(once.shape)}" if isinstance(once, Tensor) else f"a {type(once).__name__}"
         raise ConfigError(f"{field} returns {found}, not one number with a gradient; return the mean over the examples")

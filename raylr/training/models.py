@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raylr.config.user_code import accepts, call_with, import_object
 from raylr.errors import ConfigError
-from raylr.training.locate import called, locate, takes
 from raylr.training.vit import ViT, patch_side
 
 ImageShape = tuple[int, int, int]  # height, width, channels
@@ -124,13 +124,13 @@ BUILDERS: dict[str, Callable[[int, ImageShape, float], nn.Module]] = {
 def _own(name: str, num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
     field = f"model.name={name}"
     with torch.random.fork_rng(devices=[]):  # only the first import runs the module, which may draw numbers
-        factory = locate(name, "model.name")
+        factory = import_object(name, "model.name")
     if not callable(factory) or isinstance(factory, nn.Module):
         raise ConfigError(f"{field} is a {type(factory).__name__}; name a function or class that returns a new model")
-    if dropout and not takes(factory, "dropout"):
+    if dropout and not accepts(factory, "dropout"):
         raise ConfigError(f"model.dropout={dropout} but {name} takes no dropout; give it that argument, or use 0")
     offered = {"num_classes": num_classes, "image_shape": image_shape, "dropout": dropout}
-    model = called(factory, offered, field)
+    model = call_with(factory, offered, field)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{field} returned a {type(model).__name__}; return a torch.nn.Module")
     _check_output(model, field, num_classes, image_shape)
@@ -142,7 +142,7 @@ def _check_output(model: nn.Module, field: str, num_classes: int, image_shape: I
     height, width, channels = image_shape
     model.eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        output = called(lambda: model(torch.zeros(2, channels, height, width)), {}, f"{field} on two images")
+        output = call_with(lambda: model(torch.zeros(2, channels, height, width)), {}, f"{field} on two images")
     model.train()
     if not isinstance(output, Tensor) or output.shape != (2, num_classes):
         found = f"{tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from raylr.errors import ConfigError
-from raylr.run_plan import OptimizerPlan
+from raylr.planning.plan import OptimizerPlan
 from raylr.training.muon import FilterMuon
 
 Named = list[tuple[str, nn.Parameter]]

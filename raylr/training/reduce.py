@@ -18,13 +18,13 @@ from raylr.training.group import Group
 Node = tuple[int, int]  # (level, index)
 
 
-def micro_batches_of(place: int, size: int, num_micro: int) -> range:
+def micro_batches_of(group_rank: int, size: int, num_micro: int) -> range:
     """The contiguous micro-batches of one rank.
 
-    >>> [list(micro_batches_of(place, 3, 4)) for place in range(3)]
+    >>> [list(micro_batches_of(group_rank, 3, 4)) for group_rank in range(3)]
     [[0], [1], [2, 3]]
     """
-    return range(place * num_micro // size, (place + 1) * num_micro // size)
+    return range(group_rank * num_micro // size, (group_rank + 1) * num_micro // size)
 
 
 def root(num_micro: int) -> Node:
@@ -72,7 +72,8 @@ def reduce_tree(nodes: list[Tensor], result: Tensor, length: int, num_micro: int
         result[:length].copy_(nodes[0][:length])
         return
     nodes_of = [
-        cover(root(num_micro), micro_batches_of(place, group.size, num_micro), num_micro) for place in range(group.size)
+        cover(root(num_micro), micro_batches_of(group_rank, group.size, num_micro), num_micro)
+        for group_rank in range(group.size)
     ]
     if group.size == 2:
         result[:length].copy_(_sum_of_two([node[:length] for node in nodes], nodes_of, num_micro, group))
@@ -89,7 +90,7 @@ def reduce_tree(nodes: list[Tensor], result: Tensor, length: int, num_micro: int
 
 
 def _sum_of_two(nodes: list[Tensor], nodes_of: list[list[Node]], num_micro: int, group: Group) -> Tensor:
-    own, peer = group.place, 1 - group.place
+    own, peer = group.group_rank, 1 - group.group_rank
     source = nodes[0] if len(nodes) == 1 else torch.cat(nodes)
     received = source.new_empty(len(nodes_of[peer]) * len(nodes[0]))
     sent, got = [0, 0], [0, 0]

@@ -17,15 +17,16 @@ from torch import nn
 
 from raylr.config import Config, DataConfig
 from raylr.errors import ConfigError
-from raylr.run_plan import Plan
+from raylr.planning.facts import DatasetInfo
+from raylr.planning.plan import Plan
 from raylr.storage import Folder, folder_at, run_folder
 from raylr.training import checkpoint, data
+from raylr.training.checkpoint_index import best as best_name
+from raylr.training.checkpoint_index import refuse_other_formats
 from raylr.training.evaluate import test
 from raylr.training.group import Group
 from raylr.training.hashing import weights_sha256
 from raylr.training.models import build
-from raylr.training.notes import best as best_name
-from raylr.training.notes import refuse_other_formats
 
 NORMALISED = "(x / 255 - pixel_mean) / pixel_std, per channel, as float32 [batch, channels, height, width]"
 
@@ -154,7 +155,7 @@ def _data(folder: Folder, plan: Plan, given: Mapping[str, Any]) -> DataConfig:
     return Config(data={**own, **given}).data
 
 
-def _refuse_others(plan: Plan, found: data.DatasetInfo, folder: Folder) -> None:
+def _refuse_others(plan: Plan, found: DatasetInfo, folder: Folder) -> None:
     if found.class_names != plan.class_names:
         names = [
             ", ".join(classes[:4]) + ", ..." * (len(classes) > 4) for classes in (found.class_names, plan.class_names)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raylr.lr import Factors, Override, Policy
 from raylr.lr.scaling import scaled_betas_eps
-from raylr.run_plan import Plan
+from raylr.planning.plan import Plan
 from raylr.training.augment import augment, to_input
 from raylr.training.batchnorm import RunningStatistics
 from raylr.training.data import Dataset
@@ -29,7 +29,7 @@ from raylr.training.optimizers import build_optimizers
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
 from raylr.training.stream import examples_at, micro_batch_seed
 
-EXTRAS = 3  # loss, number of right answers, attention
+EXTRAS = 3  # loss, number of right answers, has_orders
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Update:
     causes: tuple[str, ...]
     loss: float
     num_correct: int
-    attention: bool
+    has_orders: bool
     rolled_back: bool = False
 
     @property
@@ -84,18 +84,18 @@ class Trainer:
         """True while another update of this many workers ends within the run."""
         return self.position + self.plan.batch_at(world_size) <= self.plan.total_examples
 
-    def update(self, group: Group, attention: bool = False) -> Update:
+    def update(self, group: Group, has_orders: bool = False) -> Update:
         """Do one update. Raises GroupBroken, with the state as it was, when a peer is gone."""
         self.keep_first_snapshot()
         batch = self.plan.batch_at(group.size)
         num_micro = batch // self.plan.micro_size
-        own = micro_batches_of(group.place, group.size, num_micro)
+        own = micro_batches_of(group.group_rank, group.size, num_micro)
         self.model.train()
         nodes = [
             tree_sum(node, num_micro, self._leaf, self._free.append) for node in cover(root(num_micro), own, num_micro)
         ]
         if nodes:
-            nodes[0][self.length - 1] += float(attention)
+            nodes[0][self.length - 1] += float(has_orders)
         reduce_tree(nodes, self.result, self.length, num_micro, group)
         self._free.extend(nodes)
         return self._apply(batch, group.size, num_micro)
@@ -110,7 +110,7 @@ class Trainer:
         return self._step(batch, world_size, loss / num_micro, num_correct, wanted, norm)
 
     def _step(
-        self, batch: int, world_size: int, loss: float, num_correct: float, attention: float, norm: float
+        self, batch: int, world_size: int, loss: float, num_correct: float, has_orders: float, norm: float
     ) -> Update:
         """Write the LR, step the optimizers, and move the position on. If the run has diverged, go back instead."""
         factors, causes = self.write_lr(batch), self.policy.causes(self.position)
@@ -124,7 +124,7 @@ class Trainer:
             causes,
             loss,
             int(num_correct),
-            attention > 0,
+            has_orders > 0,
             diverged,
         )
         self.position, self.step = self.position + batch, self.step + 1

@@ -2,7 +2,7 @@
 
 At the first update boundary at or after a multiple of the interval a trial has been tested and kept in a checkpoint. Then
 each of its ranks asks for the decision of that round. An exploit loads the donor's checkpoint of the same round: weights,
-optimizer state, BatchNorm statistics, tally, position, base policy and overrides; then the new factor is set on it.
+optimizer state, BatchNorm statistics, totals, position, base policy and overrides; then the new factor is set on it.
 """
 
 import os
@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 from raylr.errors import RaylrError
 from raylr.lr import Override, Policy
-from raylr.run_plan import Plan
+from raylr.planning.plan import Plan
 from raylr.storage import Folder, run_folder
 from raylr.training import checkpoint
 from raylr.training.data import Dataset
 from raylr.training.ddp import trainer_for
 from raylr.training.loop import Loop, is_due
-from raylr.training.seat import Formation, Seat
+from raylr.training.membership import Membership, Quorum
 
 
 class Asks(Protocol):
@@ -44,33 +44,33 @@ class TrialLoop(Loop):
         changes: Mapping[str, Any],
         policy: Policy,
         dataset: Dataset,
-        seat: Seat,
+        membership: Membership,
         folder: Folder,
         asks: Asks,
         first_round: int = 0,
     ) -> None:
         self.common, self.changes, self.asks = plan, dict(changes), asks
         plan = changed(plan, changes)
-        super().__init__(trainer_for(plan)(plan, policy, dataset), seat, folder)
+        super().__init__(trainer_for(plan)(plan, policy, dataset), membership, folder)
         self.round, self.decided_at = first_round, 0  # the last round that was decided, and where
 
-    def _advance(self, formation: Formation) -> str | None:
+    def _advance(self, quorum: Quorum) -> str | None:
         """As every loop, but at the end of an interval, once all that is due was done there, wait for the decision."""
-        position, tally = self.trainer.position, self.tally
-        ended = not self.trainer.fits(formation.group.size)
-        is_kept = position == tally.evaluated_at == tally.checkpointed_at
+        position, totals = self.trainer.position, self.totals
+        ended = not self.trainer.fits(quorum.group.size)
+        is_kept = position == totals.evaluated_at == totals.checkpointed_at
         if is_kept and is_due(position, self.decided_at, self.plan.eval_every, ended):
-            return self._end_round(formation, ended)
-        return super()._advance(formation)
+            return self._end_round(quorum, ended)
+        return super()._advance(quorum)
 
-    def _update(self, formation: Formation) -> str | None:
+    def _update(self, quorum: Quorum) -> str | None:
         """A trial that diverges time and again is not stopped: it counts as the worst, and may become another's copy."""
-        status = super()._update(formation)
+        status = super()._update(quorum)
         return None if status == "diverged" else status
 
-    def _end_round(self, formation: Formation, ended: bool) -> str | None:
+    def _end_round(self, quorum: Quorum, ended: bool) -> str | None:
         number, position = self.round + 1, self.trainer.position
-        if self._writes(formation):
+        if self._writes(quorum):
             self.checkpoints.wait()
             self.asks.report({"kind": "report", "round": number, "ended": ended, **self._standing()})
         decision = {"do": "train"} if ended else self.asks.decision(number)
@@ -82,17 +82,17 @@ class TrialLoop(Loop):
         return None
 
     def _standing(self) -> dict[str, Any]:
-        tally, trainer = self.tally, self.trainer
+        totals, trainer = self.totals, self.trainer
         lost = trainer.guard.exhausted
         return {
             "position": trainer.position,
-            "test_accuracy": None if lost else tally.test_accuracy,
-            "test_loss": None if lost else tally.test_loss,
-            "lr": tally.lr,
+            "test_accuracy": None if lost else totals.test_accuracy,
+            "test_loss": None if lost else totals.test_loss,
+            "lr": totals.lr,
             "weights_sha256": trainer.weights_sha256(),
             "optimizer_sha256": trainer.optimizer_sha256(),
             "overrides": [vars(entry) for entry in trainer.policy.overrides],
-            "train_s": tally.total_train_s,
+            "train_s": totals.total_train_s,
         }
 
     def _exploit(self, decision: Mapping[str, Any]) -> None:

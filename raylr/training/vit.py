@@ -1,6 +1,6 @@
 """A small vision transformer, after ViT (Dosovitskiy et al. 2021): 6 layers of width 192 with 3 heads, 2.7 M weights.
 
-Norms stand before attention and MLP, positions are learned, and the patches' mean goes to the last layer, as in the
+Norms stand before has_orders and MLP, positions are learned, and the patches' mean goes to the last layer, as in the
 plain baseline of Beyer et al. 2022: no class token.
 """
 

@@ -27,8 +27,9 @@ def expected_long(ranks: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 def plain(ranks: Any, where: Path, *more: str) -> tuple[dict[str, Any], Path]:
-    from raylr.resolve import Hardware, resolve
-    from raylr.settings import load_config
+    from raylr.config.load import load_config
+    from raylr.planning.facts import Hardware
+    from raylr.planning.resolve import resolve
     from raylr.training.data import load, prepare
     from tests.training.runs import train
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raylr.running import cluster, cluster_nodes
-from raylr.running.cluster import LocalCluster
+from raylr.running.local_cluster import commands as cluster
+from raylr.running.local_cluster import nodes as cluster_nodes
+from raylr.running.local_cluster.commands import LocalCluster
 from tests.cluster.commands import SMALL, Command
 
 NOTHING = (

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from raylr.running import cluster
+from raylr.running.local_cluster import commands as cluster
 from tests.cluster.commands import SMALL, Command, assert_same, rows, start, wait_until
 
 pytestmark = pytest.mark.timeout(400)

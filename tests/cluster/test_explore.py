@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from raylr.lr import Policy
-from raylr.lr.lineage import Segment, stitched
-from raylr.running import cluster
+from raylr.running.local_cluster import commands as cluster
+from raylr.running.population.lineage import Segment, stitched
 from tests.cluster.commands import Command, kill, kinds, node_of, rows, wait_until
 
 pytestmark = pytest.mark.timeout(300)

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from raylr.errors import ConfigError, RaylrError
-from raylr.running import cluster, cluster_nodes
-from raylr.running.cluster import LocalCluster
-from raylr.running.cluster_state import read
+from raylr.running.local_cluster import commands as cluster
+from raylr.running.local_cluster import nodes as cluster_nodes
+from raylr.running.local_cluster.commands import LocalCluster
+from raylr.running.local_cluster.state import read
 from tests.cluster.commands import SMALL, Command, said_by
 
 BIN = Path(sys.executable).parent
@@ -168,7 +169,7 @@ def test_two_clusters_live_side_by_side_and_a_crashed_one_is_ended_completely(
 
 
 def test_down_ends_what_a_killed_up_had_started(clusters: Path) -> None:
-    command = f"from raylr.running.cluster import Path, up; up('cut', clusters=Path({str(clusters)!r}))"
+    command = f"from raylr.running.local_cluster.commands import Path, up; up('cut', clusters=Path({str(clusters)!r}))"
     starting = subprocess.Popen([sys.executable, "-c", command])
     wait_until(lambda: (one := read(clusters / "cut")) and len(left_of(one)) > 2)
     with pytest.raises(ConfigError, match="name=cut, another command works on this cluster; wait for its end"):

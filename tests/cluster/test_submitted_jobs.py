@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 CLUSTERS = ".cache/raylr/clusters"  # under HOME
 ONE_PER_NODE = ["--nodes", "3", "--cpus", "1"]
-PATIENCE_S = 480  # a bound for a loaded machine
+TIMEOUT_S = 480  # a bound for a loaded machine
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -45,7 +45,7 @@ class Cluster:
     def run(self, *command: str, **more: str) -> tuple[int, str]:
         """Exit code and output."""
         process = self.start(*command, **more)
-        out, _ = process.communicate(timeout=PATIENCE_S)
+        out, _ = process.communicate(timeout=TIMEOUT_S)
         return process.returncode, out
 
     @property
@@ -141,16 +141,16 @@ def story(cluster: Cluster, where: Path, expected_long: Any) -> Story:
     lost = max(nodes)
     assert cluster.run("raylr", "cluster", "kill-node", str(lost))[0] == 0
     os.kill(nodes[min(nodes)], signal.SIGCONT)
-    wait_until(lambda: "continue" in kinds(where / "killed"), "the second job without its node", PATIENCE_S)
+    wait_until(lambda: "continue" in kinds(where / "killed"), "the second job without its node", TIMEOUT_S)
     address = ["--address", cluster.printed["dashboard"]]
     assert cluster.run("ray", "job", "stop", "--no-wait", *address, "stopped", **cluster.token)[0] == 0
     send(signal.SIGCONT, where, "stopped")
-    stopped_out = stopped.communicate(timeout=PATIENCE_S)[0]
+    stopped_out = stopped.communicate(timeout=TIMEOUT_S)[0]
     steps = updates(where / "stopped")
     status = json.loads((where / "stopped/result.json").read_text())["status"]
-    killed_out = killed.communicate(timeout=PATIENCE_S)[0]
+    killed_out = killed.communicate(timeout=TIMEOUT_S)[0]
     again = cluster.raylr_submit("--", *flags(where, "stopped", 2))
-    again_out = again.communicate(timeout=PATIENCE_S)[0]
+    again_out = again.communicate(timeout=TIMEOUT_S)[0]
     return Story(
         (killed.returncode, killed_out),
         (stopped.returncode, stopped_out),
@@ -169,19 +169,19 @@ def send(number: signal.Signals, where: Path, run: str) -> None:
 
 def hold(where: Path, run: str) -> None:
     """Freeze the workers of a run in its middle, once it has told of its progress."""
-    wait_until(lambda: updates(where / run) > 5, f"updates of {run}", PATIENCE_S)
+    wait_until(lambda: updates(where / run) > 5, f"updates of {run}", TIMEOUT_S)
     send(signal.SIGSTOP, where, run)
     time.sleep(PROGRESS_INTERVAL_S)  # so that the next update is told of, however fast they are
     before = updates(where / run)
     send(signal.SIGCONT, where, run)
-    wait_until(lambda: updates(where / run) > before + 1, f"more updates of {run}", PATIENCE_S)
+    wait_until(lambda: updates(where / run) > before + 1, f"more updates of {run}", TIMEOUT_S)
     send(signal.SIGSTOP, where, run)
 
 
 def gauges(cluster: Cluster, run: str) -> str:
     """The lines on a run."""
     found = wait_until(
-        lambda: [one for one in scraped(cluster) if f'run="{run}"' in one], f"gauges of {run}", PATIENCE_S
+        lambda: [one for one in scraped(cluster) if f'run="{run}"' in one], f"gauges of {run}", TIMEOUT_S
     )
     return "\n".join(found) + "\n"
 

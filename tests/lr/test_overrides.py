@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from raylr.errors import ConfigError
 from raylr.lr import Momentum, Override, Policy
+from raylr.lr.explain import explanation
 from tests.lr.curves import TOTAL, policy
 
 
@@ -145,7 +146,7 @@ def test_refused_overrides(build: object, message: str) -> None:
 def test_explain_prints_the_product_and_who_set_each_factor() -> None:
     run = policy("cosine(floor=0.01)", base_lr=0.1, reference_batch=5, scaling="linear", warmup=40)
     run = run.with_overrides(entry(0, 0.5, cause="pbt", target="sgd"), entry(10, 1.5, ramp=20, cause="resize"))
-    assert run.explain(20, 10).splitlines() == [
+    assert explanation(run, 20, 10).splitlines() == [
         "sgd: update at position 20 of 1000 (epoch 0.2), global batch 10",
         "LR 0.09375 = peak 0.2 x warmup 0.75 x shape 1 x override 0.625",
         "  peak      0.2: base LR 0.1 at batch 5, scaling linear with k = 2",
@@ -172,9 +173,12 @@ def test_explain_prints_the_product_and_who_set_each_factor() -> None:
     ],
 )
 def test_explain_says_where_the_warmup_stands(text: str, warmup: int, position: int, line: str) -> None:
-    assert line in policy(text, warmup).explain(position, 10).splitlines()
+    assert line in explanation(policy(text, warmup), position, 10).splitlines()
 
 
 def test_explain_tells_of_the_momentum_and_not_of_an_override_that_came_back() -> None:
     run = policy("one_cycle(pct=0.5)", 0, momentum=Momentum(0.85, 0.95)).with_overrides(entry(0, 1.0))
-    assert run.explain(500, 10).splitlines()[-2:] == ["  override  1: none", "  momentum  0.85: against the LR's leg"]
+    assert explanation(run, 500, 10).splitlines()[-2:] == [
+        "  override  1: none",
+        "  momentum  0.85: against the LR's leg",
+    ]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from raylr.errors import ConfigError
 from raylr.lr import Factors, Momentum, Override, Policy, Schedule, Warmup
+from raylr.lr.explain import explanation
 from raylr.lr.shapes import Constant, Linear
 from tests.lr.curves import EPOCH, PLAIN, TOTAL, policy, shape, warmup_of
 
@@ -144,7 +145,7 @@ def test_each_optimizer_has_its_own_lr() -> None:
     assert (two.lr(500, 10, "muon"), two.lr(500, 10, "adam")) == (0.02, 0.0005)
 
 
-@pytest.mark.parametrize("ask", [Policy.lr, Policy.factors, Policy.momentum, Policy.explain])
+@pytest.mark.parametrize("ask", [Policy.lr, Policy.factors, Policy.momentum, explanation])
 def test_with_several_optimizers_one_must_be_named(ask: object) -> None:
     with pytest.raises(ConfigError, match=r"optimizer=None, the policy has several; use one of muon, adam"):
         ask(two_optimizers(), 0, 10)  # type: ignore[operator]

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from raylr.config.load import load_config
 from raylr.errors import ConfigError
+from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.resolve import resolve
 from raylr.reporting.plots import Curve, curves, save_png, text_plot
-from raylr.resolve import Hardware, resolve
-from raylr.settings import load_config
-from raylr.training.data import DatasetInfo
 
 DATA = DatasetInfo("cifar10", 5_120, 1_000, ("a", "b"), (32, 32, 3), "", "")
 RAMP = Curve("sgd", "up", (0.0, 1.0, 2.0, 3.0, 4.0), (0.0, 1.0, 2.0, 3.0, 4.0))

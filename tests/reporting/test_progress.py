@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 
 from raylr.config import Config
+from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.resolve import resolve
 from raylr.reporting.progress import Display
-from raylr.resolve import Hardware, resolve
-from raylr.training.data import DatasetInfo
 
 DATA = DatasetInfo("synthetic", 10_000, 1_000, ("a", "b"), (32, 32, 3), "", "images [made] up :x:")
 PROGRESS = {

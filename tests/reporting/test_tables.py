@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 from raylr.config import Config
-from raylr.fields import settings
+from raylr.config.fields import settings
+from raylr.config.load import load_config
+from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.resolve import resolve
 from raylr.reporting import tables
-from raylr.resolve import Hardware, resolve
-from raylr.settings import load_config
-from raylr.training.data import DatasetInfo
 
 DATA = DatasetInfo("cifar10", 50_000, 10_000, tuple("abcdefghij"), (32, 32, 3), "", "")
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from raylr.config import TRACKERS
+from raylr.config.load import load_config
 from raylr.errors import ConfigError
+from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.resolve import resolve
 from raylr.reporting.tensorboard import EventFile
 from raylr.reporting.trackers import SINKS, Tracker, Trackers
-from raylr.resolve import Hardware, resolve
-from raylr.settings import load_config
-from raylr.training.data import DatasetInfo
 from tests.reporting.run_folders import event, report, result
 
 DATA = DatasetInfo("synthetic", 1_000, 500, ("a", "b"), (32, 32, 3), "", "")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from raylr.config.load import load_config
 from raylr.errors import ConfigError, RaylrError
+from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.resolve import resolve
 from raylr.reporting.watch import watch
-from raylr.resolve import Hardware, resolve
-from raylr.settings import load_config
-from raylr.training.data import DatasetInfo
 from tests.reporting.run_folders import event, lines, make_run, report, result, update
 
 DATA = DatasetInfo("synthetic", 1_000, 500, ("a", "b"), (32, 32, 3), "", "")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from raylr.lr import Clock, Policy, Schedule, Warmup, parse_shape
-from raylr.run_plan import GuardPlan, OptimizerPlan, Plan
+from raylr.planning.plan import GuardPlan, OptimizerPlan, Plan
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def train(place: int, size: int, port: int, of: Plan, lr: Policy, data: Images, 
     from raylr.training.ddp import trainer_for
     from raylr.training.group import connect, form_group, listen
     from raylr.training.loop import Loop
-    from raylr.training.seat import Plain
+    from raylr.training.membership import Plain
 
     default = of.reduce == "ddp" and size > 1
     store = listen("127.0.0.1", port) if place == 0 else connect("127.0.0.1", port)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from raylr.storage import Folder
-from raylr.training import checkpoint, notes
+from raylr.training import checkpoint
+from raylr.training import checkpoint_index as notes
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from raylr.lr import Override
-from raylr.run_plan import GuardPlan
+from raylr.planning.plan import GuardPlan
 from raylr.training.guard import AVERAGED_UPDATES, Guard
 from tests.training.runs import GUARD, images, plan, policy, train
 

@@ -5,8 +5,9 @@ import resource
 
 def page_faults(place: int, size: int, port: int, updates: int, cache_dir: str) -> int:
     """Of so many updates of the small CNN, after some that got the memory."""
-    from raylr.resolve import Hardware, resolve
-    from raylr.settings import load_config
+    from raylr.config.load import load_config
+    from raylr.planning.facts import Hardware
+    from raylr.planning.resolve import resolve
     from raylr.training.data import load, prepare
     from raylr.training.group import Group
     from raylr.training.trainer import Trainer

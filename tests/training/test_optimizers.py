@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from raylr.errors import ConfigError
-from raylr.run_plan import OptimizerPlan
+from raylr.planning.plan import OptimizerPlan
 from raylr.training.models import build
 from raylr.training.muon import FilterMuon
 from raylr.training.optimizers import build_optimizers

@@ -13,23 +13,25 @@ class ChunkExchange:
     def __init__(self, size: int) -> None:
         self.size, self.sent, self.gathered = size, {}, {}
 
-    def at(self, place: int, playing: bool) -> "Seat":
-        return Seat(self, place, playing)
+    def at(self, group_rank: int, playing: bool) -> "Membership":
+        return Membership(self, group_rank, playing)
 
 
-class Seat:
-    def __init__(self, exchange: ChunkExchange, place: int, playing: bool) -> None:
-        self.exchange, self.place, self.size, self.playing = exchange, place, exchange.size, playing
+class Membership:
+    def __init__(self, exchange: ChunkExchange, group_rank: int, playing: bool) -> None:
+        self.exchange, self.group_rank, self.size, self.playing = exchange, group_rank, exchange.size, playing
 
     def all_to_all(self, output, source, output_splits, source_splits):
-        self.exchange.sent[self.place] = source.clone().split(source_splits)
+        self.exchange.sent[self.group_rank] = source.clone().split(source_splits)
         if self.playing:
-            output.copy_(torch.cat([self.exchange.sent[place][self.place] for place in range(self.size)]))
+            output.copy_(
+                torch.cat([self.exchange.sent[group_rank][self.group_rank] for group_rank in range(self.size)])
+            )
 
     def all_gather(self, output, source):
-        self.exchange.gathered[self.place] = source.clone()
+        self.exchange.gathered[self.group_rank] = source.clone()
         if len(self.exchange.gathered) == self.size and self.playing:
-            output.copy_(torch.cat([self.exchange.gathered[place] for place in range(self.size)]))
+            output.copy_(torch.cat([self.exchange.gathered[group_rank] for group_rank in range(self.size)]))
 
 
 def reduce_over(leaves: list[torch.Tensor], size: int) -> torch.Tensor:
@@ -38,13 +40,13 @@ def reduce_over(leaves: list[torch.Tensor], size: int) -> torch.Tensor:
     padded = [torch.cat([leaf, torch.zeros(num_micro)]) for leaf in leaves]
     result = torch.zeros(length + num_micro)
     for playing in (False, True, True):  # what is sent first, then the chunks' sums, then the gathered whole
-        for place in range(size):
-            own = micro_batches_of(place, size, num_micro)
+        for group_rank in range(size):
+            own = micro_batches_of(group_rank, size, num_micro)
             known = lambda node: padded[node[1]].clone() if node[0] == 0 else None  # noqa: E731
             nodes = [
                 tree_sum(node, num_micro, known, lambda _: None) for node in cover(root(num_micro), own, num_micro)
             ]
-            reduce_tree(nodes, result, length, num_micro, exchange.at(place, playing))
+            reduce_tree(nodes, result, length, num_micro, exchange.at(group_rank, playing))
     return result[:length]
 
 
@@ -81,7 +83,7 @@ def test_a_sum_in_another_order_has_other_bits():
 @given(st.integers(1, 40), st.data())
 def test_ranks_cover_every_micro_batch_once(num_micro, data):
     size = data.draw(st.integers(1, num_micro))
-    ranges = [micro_batches_of(place, size, num_micro) for place in range(size)]
+    ranges = [micro_batches_of(group_rank, size, num_micro) for group_rank in range(size)]
     assert [index for one in ranges for index in one] == list(range(num_micro))
     leaves = [
         index
@@ -93,4 +95,4 @@ def test_ranks_cover_every_micro_batch_once(num_micro, data):
 
 
 def test_powers_of_two_send_one_node_per_rank():
-    assert all(len(cover(root(8), micro_batches_of(place, 4, 8), 8)) == 1 for place in range(4))
+    assert all(len(cover(root(8), micro_batches_of(group_rank, 4, 8), 8)) == 1 for group_rank in range(4))

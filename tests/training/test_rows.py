@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raylr.storage import Folder, LocalAppender
+from raylr.storage import Folder
+from raylr.storage.folder import LocalAppender
 from raylr.training.rows import Rows
 
 

@@ -11,7 +11,7 @@ import pytest
 from raylr.lr import Policy
 from raylr.storage import Folder
 from raylr.training import checkpoint
-from raylr.training.notes import names
+from raylr.training.checkpoint_index import names
 from tests.ranks import Ranks
 from tests.training.runs import images, plan, policy, train
 

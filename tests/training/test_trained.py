@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 import raylr
 from raylr.cli import main
+from raylr.config.load import load_config
 from raylr.errors import ConfigError
-from raylr.resolve import Hardware, resolve
-from raylr.settings import load_config
+from raylr.planning.facts import Hardware
+from raylr.planning.resolve import resolve
 from raylr.training import data
 from raylr.training.hashing import sha256_of
 from raylr.training.models import build

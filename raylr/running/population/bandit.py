@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from raylr.lr.lineage import Bounds, draw
+from raylr.lr.bounds import Bounds
+from raylr.running.population.lineage import draw
 from raylr.running.population.space import BASE, LR, Settings, Space
 
 KNOWN, MOST = 2, 100  # rises from which something can be learned, and the newest ones that are learned from

@@ -10,27 +10,27 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from raylr.config import Config
+from raylr.config.population import FIXED, PopulationConfig
 from raylr.errors import ConfigError
-from raylr.lr.lineage import trial_ids
-from raylr.population_config import FIXED, PopulationConfig
-from raylr.resolve import Hardware, local_hardware
-from raylr.run_plan import Plan
+from raylr.planning.facts import DatasetInfo, Hardware, local_hardware
+from raylr.planning.plan import Plan
+from raylr.running.capacity import Demand, resources, wait_for_capacity
 from raylr.running.control import NAMESPACE, write_address
-from raylr.running.driver import (
+from raylr.running.job import (
     RAY_FOLDER,
     Listener,
     data_for_workers,
     identity,
     look_at_own_parts,
     refuse_throw_away_storage,
-    stop_on_signals,
 )
-from raylr.running.local import named_cluster, own_cluster
 from raylr.running.nodes import beside_the_driver, cluster_hardware, refuse_storage_that_some_hosts_do_not_see
+from raylr.running.population.lineage import trial_ids
 from raylr.running.population.space import Settings, Space, plain
-from raylr.running.room import Demand, resources, wait_for_room
+from raylr.running.session import named_cluster, own_cluster
+from raylr.running.signals import stop_on_signals
 from raylr.storage import Folder, run_folder
-from raylr.training.data import DatasetInfo, describe, prepare
+from raylr.training.data import describe, prepare
 
 Turn = tuple[Mapping[str, Settings], int]  # what trials start with, and after which round
 
@@ -74,7 +74,7 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
             return PopulationResult(run_dir=str(folder), **earlier)
         stack.enter_context(folder.held())
         if address:
-            wait_for_room(demand(space), tell)
+            wait_for_capacity(demand(space), tell)
         else:
             stack.enter_context(own_cluster(num_ranks(space) * space.plan.cpus_per_worker))
         _write_settings(wanted, folder, space)
@@ -143,7 +143,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     hub_name = f"hubs of {folder}"
     options: dict[str, Any] = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 10_000}
     hubs = ray.remote(**beside_the_driver(), **options)(Hubs).remote(list(names))
-    from raylr.running.ray_train import Fit  # takes a second, in which the hubs start
+    from raylr.running.fit import TrainRun
 
     def begin(settings: Mapping[str, Settings], number: int) -> None:
         hubs.open.remote([_trial(space, folder, name, own, number) for name, own in settings.items()])
@@ -163,7 +163,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
         "hubs": hubs,
     }
     size = space.config.num_at_once, space.config.gpus_per_worker
-    fit = Fit(train_rank, settings, space.plan, folder, *size)
+    fit = TrainRun(train_rank, settings, space.plan, folder, *size)
     results = Results(population, folder, identity(space.plan, space.policy, info))
     write_address(folder, hub_name)
 

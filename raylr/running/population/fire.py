@@ -14,8 +14,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from raylr.lr.lineage import draw
 from raylr.running.population.curves import compare
+from raylr.running.population.lineage import draw
 from raylr.running.population.space import BASE, LR, Settings, Space
 
 SURE = 0.01  # the chance that counts as none

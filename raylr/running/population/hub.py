@@ -14,7 +14,7 @@ class Hubs:
 
     def __init__(self, trials: list[str]) -> None:
         self.hubs = {trial: Hub() for trial in trials}
-        self.turns: list[list[dict[str, Any]]] = []  # the trials of each, by seat; of none: all have had their turn
+        self.turns: list[list[dict[str, Any]]] = []  # the trials of each, by slot; of none: all have had their turn
         self.decisions: dict[tuple[str, int], dict[str, Any]] = {}
         self.stopping = False
         self.news: list[dict[str, Any]] = []
@@ -42,12 +42,12 @@ class Hubs:
         self.turns.append(trials)
         await self._notify()
 
-    async def turn(self, seat: int, number: int) -> dict[str, Any] | None:
-        """The trial that the ranks of a seat train in turn `number`, once that has begun; None when there is none."""
+    async def turn(self, slot: int, number: int) -> dict[str, Any] | None:
+        """The trial that the ranks of a slot train in turn `number`, once that has begun; None when there is none."""
         async with self.changed:
             await self.changed.wait_for(lambda: len(self.turns) > number or self.stopping)
-        open_ = number < len(self.turns) and seat < len(self.turns[number])
-        return self.turns[number][seat] if open_ else None
+        open_ = number < len(self.turns) and slot < len(self.turns[number])
+        return self.turns[number][slot] if open_ else None
 
     async def decide(self, decisions: list[tuple[str, int, dict[str, Any]]]) -> None:
         """Let trials go on after a round. What was decided once stays."""

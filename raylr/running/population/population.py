@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from raylr.lr import Override, Policy
-from raylr.lr.lineage import Exploit, ancestry, trial_ids
 from raylr.running.population.journal import Journal
+from raylr.running.population.lineage import Exploit, ancestry, trial_ids
 from raylr.running.population.schedulers import Decision, Judge
 from raylr.running.population.space import LR, Settings, Space
 

@@ -16,10 +16,11 @@ from ray.train._internal.session import _TrainingResult
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 
-from raylr.lr.lineage import draw
 from raylr.running.population.bandit import Bandit
 from raylr.running.population.fire import WORST, FirePBT
+from raylr.running.population.lineage import draw
 from raylr.running.population.space import Settings, Space
+from raylr.running.ray_internals.tune import Trials
 
 TIME, SCORE = "round", "score"
 logging.getLogger("ray.tune").setLevel(
@@ -34,27 +35,6 @@ class Decision:
     do: str
     settings: Settings
     donor: str | None = None
-
-
-class Trials:
-    """What Tune's schedulers see of the controller: who there is and who lives."""
-
-    search_alg = None
-
-    def __init__(self) -> None:
-        self.trials: dict[str, Trial] = {}
-
-    def add(self, name: str, settings: Settings) -> Trial:
-        """A proxy of a trial that runs elsewhere."""
-        trial = Trial("raylr", config=dict(settings), trial_id=name, stub=True, _setup_default_resource=False)
-        self.trials[name] = trial
-        return trial
-
-    def get_trials(self) -> list[Trial]:
-        return list(self.trials.values())
-
-    def get_live_trials(self) -> list[Trial]:
-        return [trial for trial in self.trials.values() if not trial.is_finished()]
 
 
 class InPlacePBT(PopulationBasedTraining):

@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raylr.config import Config
+from raylr.config.fields import settings as fields_of
+from raylr.config.population import FIXED, PopulationConfig
 from raylr.errors import ConfigError
-from raylr.fields import settings as fields_of
 from raylr.lr import Clock, Policy, examples
+from raylr.lr.bounds import Bounds
 from raylr.lr.fields import nearest
-from raylr.lr.lineage import Bounds, draw
-from raylr.population_config import FIXED, PopulationConfig
-from raylr.resolve import Hardware, resolve
-from raylr.run_plan import Plan
-from raylr.training.data import DatasetInfo
+from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.plan import Plan
+from raylr.planning.resolve import resolve
+from raylr.running.population.lineage import draw
 
 Settings = dict[str, float]
 LR, BASE = "lr", "base"

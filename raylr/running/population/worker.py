@@ -1,4 +1,4 @@
-"""What runs in a Ray Train worker of a population: a seat in the group of its trial, and the trial's loop."""
+"""What runs in a Ray Train worker of a population: its membership in the group of its trial, and the trial's loop."""
 
 import json
 import warnings
@@ -9,17 +9,17 @@ import ray.train
 
 from raylr.config import DataConfig
 from raylr.lr import Policy
-from raylr.run_plan import Plan
-from raylr.running.local import to_the_fore
+from raylr.planning.plan import Plan
 from raylr.running.population.hub import HubOf
-from raylr.running.worker import RaySeat
+from raylr.running.priority import restore_priority
+from raylr.running.worker import RayMembership
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
 from raylr.training.trial import TrialLoop
 
 
-class TrialSeat(RaySeat):
-    """A rank's place in its trial: ranks are dealt to the trials in order, as many to each."""
+class TrialMembership(RayMembership):
+    """A rank's membership of its trial: ranks are dealt to the trials in order, as many to each."""
 
     def __init__(self, hubs: Any, trial: str, plan: Plan) -> None:
         super().__init__(HubOf(hubs, trial), plan)
@@ -37,19 +37,21 @@ class TrialSeat(RaySeat):
 
 def work(config: dict[str, Any]) -> dict[str, Any]:
     """Train this rank's share of one trial after the other. `config` holds plain data and the hubs' handle."""
-    to_the_fore()
+    restore_priority()
     plan, hubs = Plan.model_validate(config["plan"]), config["hubs"]
     seat_number = ray.train.get_context().get_world_rank() // plan.workers[1]
     data = DataConfig.model_validate(config["data"])
     prepare(data)
     dataset, turn, result = load(data), 0, dict[str, Any]()
     while (trial := ray.get(hubs.turn.remote(seat_number, turn))) is not None:
-        seat = TrialSeat(hubs, trial["name"], plan)
-        warnings.showwarning = lambda message, *_, seat=seat, **__: seat.publish(
-            {"kind": "warning", "text": str(message), "rank": seat.rank}
+        membership = TrialMembership(hubs, trial["name"], plan)
+        warnings.showwarning = lambda message, *_, membership=membership, **__: membership.publish(
+            {"kind": "warning", "text": str(message), "rank": membership.rank}
         )
         policy = Policy.from_json(json.dumps(trial["policy"]))
         folder = run_folder(config["storage"], trial["name"])
-        result = TrialLoop(plan, trial["changes"], policy, dataset, seat, folder, seat, trial["round"]).run()
+        result = TrialLoop(
+            plan, trial["changes"], policy, dataset, membership, folder, membership, trial["round"]
+        ).run()
         turn += 1
     return result

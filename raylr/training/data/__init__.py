@@ -4,6 +4,6 @@
 """
 
 from raylr.training.data.access import describe, load, prepare, verify
-from raylr.training.data.dataset import Dataset, DatasetInfo
+from raylr.training.data.dataset import Dataset
 
-__all__ = ["Dataset", "DatasetInfo", "describe", "load", "prepare", "verify"]
+__all__ = ["Dataset", "describe", "load", "prepare", "verify"]

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from raylr.config import DataConfig
 from raylr.errors import ConfigError
+from raylr.planning.facts import DatasetInfo
 from raylr.training.data import cache
 from raylr.training.data.cifar import Cifar10, UnavailableError
-from raylr.training.data.dataset import Dataset, DatasetInfo, Report, Source
+from raylr.training.data.dataset import Dataset, Report, Source
 from raylr.training.data.pictures import Pictures
 from raylr.training.data.synthetic import Synthetic
 

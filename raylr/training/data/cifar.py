@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from raylr.errors import ConfigError
-from raylr.training.data.dataset import SPLITS, Contents, DatasetInfo, Piece
+from raylr.planning.facts import DatasetInfo
+from raylr.training.data.dataset import SPLITS, Contents, Piece
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"

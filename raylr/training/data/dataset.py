@@ -7,29 +7,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from raylr.planning.facts import DatasetInfo
+
 Images = npt.NDArray[np.uint8]  # [N, H, W, C]
 Indices = npt.NDArray[np.int64]
 Report = Callable[[int, int], None]  # images done, of how many
 SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """A data set in a few words. The counts are what is used of it: after train_examples and test_examples."""
-
-    source: str  # cifar10, synthetic, or the path as given: what `auto` was resolved to
-    num_train: int
-    num_test: int
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]  # H, W, C
-    data_sha256: str = ""  # over the images and labels that are used; empty until prepared
-    note: str = ""  # what the user must not overlook, such as why the images are synthetic
-    mean: tuple[float, ...] = ()  # per channel, in 0..1; empty until prepared
-    std: tuple[float, ...] = ()
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from raylr.errors import ConfigError
-from raylr.training.data.dataset import SPLITS, Contents, DatasetInfo, Images, Indices, Piece
+from raylr.planning.facts import DatasetInfo
+from raylr.training.data.dataset import SPLITS, Contents, Images, Indices, Piece
 from raylr.training.data.members import ARCHIVES, LARGEST_FILE, Member, Packing, opened
 
 Listed = list[tuple[str, str, Member]]  # split, class, member; a folder that is a class too

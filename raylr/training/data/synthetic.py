@@ -11,7 +11,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from raylr.training.data.dataset import SPLITS, Contents, DatasetInfo, Images, Indices, Piece
+from raylr.planning.facts import DatasetInfo
+from raylr.training.data.dataset import SPLITS, Contents, Images, Indices, Piece
 from raylr.training.splitmix import below, splitmix64, start_state
 
 VERSION = 1  # to be raised with every change of the images

@@ -1,0 +1,1 @@
+"""What `import raylr` offers, in plain calls: plan, train, retrain."""

@@ -1,0 +1,111 @@
+"""The verbs `raylr explore` and `raylr distill`: search an LR schedule, and say it simply."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from raylr.config import Config
+from raylr.config.load import load_config
+from raylr.config.population import PopulationConfig
+from raylr.storage import Folder
+
+if TYPE_CHECKING:
+    from raylr.api.retrain import Source
+    from raylr.running.driver import RunResult
+
+EXIT_CODES = {"complete": 0, "stopped": 143}
+
+
+def explore(config: Config) -> int:
+    """Search an LR schedule with a population of trials that train at the same time.
+
+    Every trial is data-parallel training of its own. With --search pbt, a trial that is among the worst after an interval
+    becomes a copy of one of the best, in place, and goes on with another factor on its LR. best_policy.json is the LR that the
+    best weights lived through: `raylr train --policy` trains it from scratch. ancestry.png shows who copied whom. The same
+    name again goes on.
+
+    \b
+    raylr explore --trials 8 --interval 1ep --epochs 8
+    raylr explore --trials 4 --workers 2 --lr.shape constant --mutate "optimizer.momentum=0.8:0.97"
+    """
+    from raylr.reporting.ancestry import save_ancestry
+    from raylr.reporting.population import PopulationDisplay
+    from raylr.running.population.driver import explore
+
+    assert isinstance(config, PopulationConfig)
+    with PopulationDisplay() as display:
+        result = explore(config, display)
+    if "://" not in result.run_dir and result.best is not None:
+        save_ancestry(Folder(Path(result.run_dir)), Path(result.run_dir, "ancestry.png"))
+    return EXIT_CODES.get(result.status, 1)
+
+
+@click.command()
+@click.argument("policy", metavar="POLICY|RUN")
+@click.option("--tolerance", type=click.FloatRange(min=0), default=0.1, show_default=True, help="RMS error of log LR")
+@click.option("--knots", type=click.IntRange(min=2), default=8, show_default=True, help="points that a curve may have")
+@click.option("--out", type=click.Path(path_type=Path), help="the file to write [POLICY with .simple before .json]")
+@click.option("--retrain", type=click.IntRange(min=1), metavar="K", help="also train the schedules, K seeds each")
+@click.option("--peaks", type=click.IntRange(min=1), default=5, show_default=True, help="peak LRs tried for the cosine")
+@click.option("--config", type=click.Path(path_type=Path), help="of the retrained runs [that of the population or run]")
+@click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
+def distill(
+    policy: str,
+    tolerance: float,
+    knots: int,
+    out: Path | None,
+    retrain: int | None,
+    peaks: int,
+    config: Path | None,
+    storage: str,
+) -> int:
+    """Fit every closed-form shape to the LR of a policy, print them ranked, and write the simplest within a tolerance.
+
+    POLICY|RUN is a policy's file, or a population or a run by its folder or name. The fit is by least squares on the
+    logarithm of the LR, with a warmup where it helps. A curve that no shape comes near is written as straight lines in the
+    logarithm between a few points.
+
+    --retrain K trains the policy as found, the simple one, and a cosine, from scratch, at equal examples, with the K seeds
+    after that of the config, and prints their test accuracies. The cosine is tuned first: one run with the config's own seed
+    for each of --peaks base LRs, each twice the one before, around the config's own. The table says what tuning and search
+    cost. The same command goes on where it was stopped, and trains nothing twice.
+    """
+    from raylr.api.plan import save_policy
+    from raylr.api.retrain import source_of
+    from raylr.lr.distill import distill
+    from raylr.planning.lr import policy_of_file
+    from raylr.reporting.population import fit_table
+    from raylr.reporting.tables import console
+
+    source = source_of(policy, storage)
+    found = distill(policy_of_file(str(source.path)).policy, tolerance=tolerance, num_knots=knots)
+    screen = console()
+    screen.print(fit_table(found))
+    path = save_policy(found.chosen.policy, out or source.path.with_suffix(".simple.json"))
+    screen.print(f"policy for --policy: {path}", soft_wrap=True)
+    if retrain is not None:
+        _retrain(source, load_config(config) if config else source.config(), path, retrain, peaks)
+    return 0
+
+
+def _retrain(source: Source, config: Config, distilled: Path, num_seeds: int, num_peaks: int) -> None:
+    from raylr.api.retrain import retrain
+    from raylr.api.train import train
+    from raylr.reporting.population import standing_table
+    from raylr.reporting.progress import Display
+    from raylr.reporting.tables import console
+
+    screen = console()
+
+    def run(one: Config) -> RunResult:
+        screen.print(f"training {one.name}", soft_wrap=True)
+        with Display(screen) as display:
+            return train(one, lambda event: display(event) if event["kind"] not in ("plan", "finished") else None)
+
+    rows = [standing.row() for standing in retrain(source, config, distilled, num_seeds, num_peaks, run)]
+    screen.print(standing_table(rows))
+    print(json.dumps({"policy": str(source.path), "seeds": num_seeds, "standings": rows}), flush=True)

@@ -1,0 +1,48 @@
+"""The verbs about a run's weights: `raylr evaluate` and `raylr export`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from raylr.cli.options import ConfigCommand
+from raylr.config import Config
+
+STORAGE = click.Option(["--storage"], default="runs", help="where RUN is, if it is a name [runs]")
+BEST = click.Option(["--best"], is_flag=True, help="the weights of best test accuracy among the checkpoints")
+
+
+def _evaluate(config: Config, run: str, storage: str, best: bool) -> int:
+    """Test the newest weights of RUN (a folder or a name), on its own test images or on others.
+
+    On its own the numbers are those of its result.json. Other data must have the same classes and size of images. Prints
+    one line of JSON.
+
+    \b
+    raylr evaluate one
+    raylr evaluate one --data.source other.tar.xz
+    """
+    from raylr.training.trained import evaluate
+
+    given = config.data.model_dump(include=config.data.model_fields_set)
+    click.echo(json.dumps(asdict(evaluate(run, given, storage, best))))
+    return 0
+
+
+@click.command()
+@click.argument("run")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="the weights [NAME.safetensors]")
+@click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
+@click.option("--best", is_flag=True, help="the weights of best test accuracy among the checkpoints")
+def export(run: str, out: Path | None, storage: str, best: bool) -> int:
+    """Write the newest weights of RUN as safetensors, with all that belongs to them as JSON in a file beside."""
+    from raylr.training.trained import export
+
+    click.echo(export(run, out, storage, best))
+    return 0
+
+
+def evaluate_command(arguments: Sequence[str]) -> click.Command:
+    return ConfigCommand("evaluate", _evaluate, arguments, ["data"], [click.Argument(["run"]), BEST, STORAGE])

@@ -1,0 +1,239 @@
+"""The verbs of `raylr`. No logic: each reads its arguments, calls the library and shows what comes back."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from raylr.cli.cluster import cluster
+from raylr.cli.control import ctl
+from raylr.cli.explore import distill, explore
+from raylr.cli.model import evaluate_command, export
+from raylr.cli.options import ConfigCommand
+from raylr.cli.submit import submit
+from raylr.config import Config
+from raylr.config.population import PopulationConfig
+from raylr.errors import ConfigError, RaylrError
+
+EXIT_CODES = {"complete": 0, "stopped": 143}
+
+
+def train(config: Config) -> int:
+    """Train a model on data-parallel workers.
+
+    Without arguments: a small CNN on CIFAR-10, on two local CPU workers, in a few minutes. Flags go before CONFIG.yaml,
+    and that before the defaults, which stand in brackets. The same name again continues that run.
+
+    \b
+    raylr train
+    raylr train config.yaml --epochs 16 --workers 4
+    raylr train --lr.base 0.2 --lr.shape "step(every=4ep, gamma=0.5)" --name steps
+    """
+    from raylr.api.train import train
+    from raylr.reporting.progress import Display
+
+    with Display() as display:
+        result = train(config, display)
+    return EXIT_CODES.get(result.status, 1)
+
+
+def plan(
+    config: Config,
+    world_sizes: str,
+    png: str | None,
+    scheduler: str | None,
+    step_unit: Literal["epoch", "update"] | None,
+    save: str | None,
+) -> int:
+    """Tell what a run would do and its learning rate, and start nothing.
+
+    Prints the plan as a numbered story, the numbers at several world sizes, the LR curve and what is doubtful about it.
+    Takes the config and flags of `raylr train`. Exit code 1 when the curve has an error, 2 when the config is refused.
+
+    \b
+    raylr plan --batch.global-size 2048
+    raylr plan --lr.shape "sequence(constant for 5ep, cosine)" --epochs 15 --png lr.png
+    raylr plan --import my_schedule.py:make_scheduler --epochs 30 --save policy.json
+    """
+    from raylr.api.plan import plan, plan_imported, save_policy
+    from raylr.lr.lint import lint
+    from raylr.reporting.plots import curves, save_png, text_plot
+    from raylr.reporting.tables import console, numbers, story
+
+    sizes = _world_sizes(world_sizes)
+    if step_unit is not None and scheduler is None:
+        raise ConfigError(f"step-unit={step_unit} is that of an imported scheduler; give one with --import")
+    made, policy = plan(config) if scheduler is None else plan_imported(config, scheduler, step_unit)
+    sizes = sizes or [size for size in sorted({1, 2, 4, 8, *made.workers}) if size <= made.num_micro_batches(size)]
+    out = console()
+    out.print(story(made))
+    out.print(numbers(made, policy, sizes))
+    drawn = curves(made, policy, sizes)
+    out.print(text_plot(drawn))
+    for warning in made.warnings:
+        out.print(f"warning: {warning}", soft_wrap=True)
+    if png is not None:
+        out.print(f"LR curve: {save_png(drawn, Path(png))}", soft_wrap=True)
+    if save is not None:
+        out.print(f"policy for --policy: {save_policy(policy, Path(save))}", soft_wrap=True)
+    batches = {made.batch_at(size) for size in made.workers}
+    return int(any(finding.severity == "error" for batch in batches for finding in lint(policy, batch)))
+
+
+def _world_sizes(text: str) -> list[int]:
+    sizes = text.replace(" ", "").split(",") if text else []
+    if any(not size.isdigit() or int(size) < 1 for size in sizes):
+        raise ConfigError(f"world-sizes={text} must be whole numbers from 1, such as 1,2,4,8")
+    return sorted({int(size) for size in sizes})
+
+
+def describe_data(config: Config) -> int:
+    """Tell what a data source holds, without decoding or downloading it."""
+    from raylr.reporting.tables import console, dataset
+    from raylr.training.data import describe
+
+    console().print(dataset(describe(config.data)), soft_wrap=True)
+    return 0
+
+
+def prepare_data(config: Config) -> int:
+    """Download and decode the data into this node's cache, as a first run would."""
+    from raylr.reporting.progress import counting
+    from raylr.reporting.tables import console, dataset
+    from raylr.training.data import prepare
+
+    with counting("decoding images") as report:
+        info = prepare(config.data, report)
+    console().print(dataset(info), soft_wrap=True)
+    return 0
+
+
+def verify_data(config: Config) -> int:
+    """Read the whole cache again and compare its checksums."""
+    from raylr.training.data import verify
+
+    verify(config.data)
+    click.echo("the cache is as it was written")
+    return 0
+
+
+@click.command()
+def fields() -> int:
+    """List every field of the config: its type, default, unit and meaning."""
+    from raylr.config.fields import settings
+    from raylr.reporting.tables import console, setting_table
+
+    console().print(setting_table(settings(Config)))
+    return 0
+
+
+@click.command()
+@click.option("--storage", default="runs", show_default=True, help="where run folders are")
+def runs(storage: str) -> int:
+    """List the runs under --storage: status, accuracy, length and time."""
+    from raylr.reporting.runs import results_under
+    from raylr.reporting.tables import console, run_table
+
+    console().print(run_table(results_under(storage)))
+    return 0
+
+
+@click.command()
+@click.argument("run")
+@click.option("--step", type=click.IntRange(min=0), required=True, help="the update to explain; the first is 0")
+@click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
+def explain(run: str, step: int, storage: str) -> int:
+    """Tell why the LR of one update of RUN (a folder or a name) was what it was: each factor and who set it."""
+    from raylr.reporting.runs import explain_step, open_run
+
+    click.echo(explain_step(open_run(run, storage), step))
+    return 0
+
+
+@click.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True, help="the page")
+@click.option("--png-dir", type=click.Path(path_type=Path), help="also draw each section into this folder")
+@click.option("--storage", default="runs", show_default=True, help="where runs named by name are")
+def report(names: tuple[str, ...], out: Path, png_dir: Path | None, storage: str) -> int:
+    """Lay runs over each other in one self-contained HTML page."""
+    from raylr.reporting.report import write_report
+    from raylr.reporting.runs import open_run
+
+    with contextlib.ExitStack() as copies:
+        run_dirs = [copies.enter_context(open_run(name, storage).local_copy()) for name in names]
+        click.echo(write_report(run_dirs, out, png_dir))
+    return 0
+
+
+@click.command()
+@click.argument("run")
+@click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
+def watch(run: str, storage: str) -> int:
+    """Show a run that goes on elsewhere, from its files alone, until it ends."""
+    from raylr.reporting.runs import open_run
+    from raylr.reporting.watch import watch as follow
+
+    folder = open_run(run, storage)
+    if "://" in str(folder):
+        raise ConfigError(
+            f"run={folder} is on an object store, where rows come with checkpoints; use `raylr ctl RUN status`"
+        )
+    return EXIT_CODES.get(follow(folder.path), 1)
+
+
+def program(arguments: Sequence[str]) -> click.Group:
+    """The command `raylr` for these arguments: flags of named optimizers are found in them."""
+    purpose = "Training on Ray whose learning rate and result depend on the policy, never on the cluster."
+    raylr = click.Group("raylr", help=purpose)
+    shown = [
+        click.Option(["--world-sizes"], default="", metavar="N,N,...", help="numbers of workers to show [1,2,4,8]"),
+        click.Option(["--png"], metavar="FILE", help="also draw the LR curve into this file"),
+        click.Option(["--import", "scheduler"], metavar="FILE:OBJECT", help="LR of a torch scheduler or what makes it"),
+        click.Option(["--step-unit"], type=click.Choice(["epoch", "update"]), help="when it is stepped [by its class]"),
+        click.Option(["--save"], metavar="FILE", help="write the LR policy there, for --policy"),
+    ]
+    raylr.add_command(ConfigCommand("train", train, arguments))
+    raylr.add_command(ConfigCommand("plan", plan, arguments, own=shown))
+    raylr.add_command(ConfigCommand("explore", explore, arguments, model=PopulationConfig))
+    raylr.add_command(distill)
+    raylr.add_command(explain)
+    data = click.Group("data", help="Look at the data, or prepare it before a run.")
+    for name, action in (("describe", describe_data), ("prepare", prepare_data), ("verify", verify_data)):
+        data.add_command(ConfigCommand(name, action, arguments, sections=["data"]))
+    for command in (evaluate_command(arguments), export, data, fields, runs, report, watch, ctl, submit, cluster):
+        raylr.add_command(command)
+    return raylr
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `raylr` with these arguments (those of the process by default) and return its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = program(arguments).main(arguments, prog_name="raylr", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except ConfigError as error:
+        return _say(str(error), 2)
+    except click.UsageError as error:
+        return _say(error.format_message(), 2)
+    except RaylrError as error:
+        return _say(str(error), 1)
+    except KeyboardInterrupt:
+        return _say("stopped", EXIT_CODES["stopped"])
+    except BrokenPipeError:  # the reader has gone, as in `raylr fields | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _say(message: str, code: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What `raylr explore` takes beside the fields of a run: the population, how it is searched, and what it may change."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from raylr.config.run import Config, Duration
+from raylr.lr.bounds import Bounds
+
+Search = Literal["pbt", "pb2", "fire", "asha", "grid", "random", "optuna"]
+FIXED = ("grid", "random", "optuna")  # searches in which a trial trains to its end, whatever the others do
+Multiples = Annotated[str, "LOW:HIGH"]
+
+
+class PopulationConfig(Config):
+    trials: int = Field(4, ge=1, le=10_000, description="members of the population")
+    at_once: int | None = Field(
+        None,
+        ge=1,
+        description="as many trials train at the same time; grid, random and optuna take turns [all; of optuna 1/4]",
+    )
+    gpus_per_worker: float = Field(1.0, gt=0, le=1, description="below 1, trials of one worker share GPUs")
+    interval: Duration = Field("1ep", description="trials are tested, kept and compared at each multiple")
+    search: Search = Field("pbt", description="pbt, pb2 and fire change LRs on the way; others choose a base LR")
+    synch: bool = Field(True, description="all trials wait for each other at each interval, so that a search repeats")
+    score: Literal["test_accuracy", "test_loss"] = Field("test_accuracy", description="what trials are compared by")
+    base_range: Multiples = Field("0.25:4", description="base LRs at the start: the config's own times one of these")
+    factor_bounds: Multiples = Field("0.01:10", description="of the factor that pbt sets on the LR")
+    lr_bounds: Multiples | None = Field(None, description="of the peak LR times that factor [off]")
+    mutate: str | None = Field(None, description="other fields to change: FIELD=LOW:HIGH, separated by commas [none]")
+    quantile_fraction: float = Field(0.25, gt=0, le=0.5, description="share of the trials that copies, and is copied")
+    perturbation_factors: str = Field("0.8:1.25", description="what copied settings are multiplied with, down or up")
+    resample_probability: float = Field(0.0, ge=0, le=1, description="of drawing a setting anew instead")
+    subpopulations: int = Field(2, ge=2, description="of fire: each is judged by what becomes of it in the one before")
+    evaluators: int | None = Field(None, ge=1, description="of fire: trials that judge the members [a quarter]")
+    eval_rounds: int = Field(10, ge=1, description="of fire: intervals after which an evaluator without success stops")
+    reduction_factor: float = Field(3.0, gt=1, description="of asha: one in so many trials goes on past each rung")
+    burn_in: Duration = Field("0ep", description="nothing is copied before")
+
+    @field_validator("synch")
+    @classmethod
+    def _is_synchronous(cls, synch: bool) -> bool:
+        if not synch:
+            raise ValueError(
+                "is not offered: trials that do not wait for each other copy states of other positions, which leaves updates "
+                "out of a ledger or in it twice, and no seed repeats it; use synch=yes"
+            )
+        return synch
+
+    @property
+    def num_at_once(self) -> int:
+        """Trials that train at the same time; TPE suggests each turn from the scores of those before."""
+        whole = max(1, self.trials // 4) if self.search == "optuna" else self.trials
+        return min(self.at_once or whole, self.trials)
+
+    @property
+    def num_evaluators(self) -> int:
+        return self.evaluators or max(1, self.trials // 4)
+
+    @property
+    def initial(self) -> Bounds:
+        """Multiples of the config's base LR that trials start with."""
+        return Bounds.parse(self.base_range, "base_range")
+
+    @property
+    def factor(self) -> Bounds:
+        return Bounds.parse(self.factor_bounds, "factor_bounds")
+
+    @property
+    def perturbations(self) -> Bounds:
+        """The factors down and up by which a copied setting is perturbed."""
+        return Bounds.parse(self.perturbation_factors, "perturbation_factors")

@@ -1,0 +1,231 @@
+"""The one config tree: what a user may set, as frozen typed data.
+
+Flags, YAML keys and `raylr fields` all come from here: the field `batch.global_size` is `--batch.global-size` as a flag
+and `batch: {global_size: ...}` in YAML. Nothing is chosen here: that is `resolve.py`. Knows neither torch nor ray.
+"""
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from raylr.config.fields import refusal
+
+# The text of an annotation is the field's unit in --help and `raylr fields`.
+Duration = Annotated[str, "duration"]  # 5ep, 0.3dur, 20000ex or 400st
+Examples = Annotated[int, "examples"]
+Pixels = Annotated[int, "pixels"]
+Seconds = Annotated[float, "s"]
+Epochs = Annotated[float, "epochs"]
+FailureMode = Literal["continue", "restart"]
+Scaling = Literal["none", "linear", "sqrt", "legw", "sde"]
+OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "lars", "muon"]
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+MODELS = ("cnn-small", "cnn-medium", "cnn-large", "resnet18", "vit-small")
+
+
+class Section(BaseModel):
+    """A frozen part of the tree in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
+
+
+class DataConfig(Section):
+    source: str = Field("auto", description="auto, cifar10, synthetic, or a folder or archive of train/*/*, test/*/*")
+    root: str = Field("data", description="where CIFAR-10 is, or is downloaded to")
+    cache_dir: str = Field("~/.cache/raylr/data", description="where the decoded images are kept, once per node")
+    train_examples: Examples | None = Field(None, ge=1, description="train on so many of them, classes balanced [all]")
+    test_examples: Examples | None = Field(None, ge=1, description="test on so many of them, classes balanced [all]")
+    flip: Literal["random", "alternate", "none"] = Field("random", description="mirror images by chance or in turn")
+    crop_padding: Pixels = Field(2, ge=0, le=16, description="reflected border before a random crop; 0 is off")
+    cutout: Pixels = Field(0, ge=0, le=32, description="side of a random square set to the mean; 0 is off")
+
+
+class ModelConfig(Section):
+    name: str = Field("cnn-small", description=f"{', '.join(MODELS)}, or one's own as package.module:factory")
+    dropout: float = Field(0.0, ge=0, lt=1, description="probability before the last layer")
+
+    @field_validator("name")
+    @classmethod
+    def _is_known_or_a_path(cls, name: str) -> str:
+        if name in MODELS or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+            return name
+        nearest = difflib.get_close_matches(name, MODELS, n=1)
+        advice = f"did you mean {nearest[0]}?" if nearest else "one's own is package.module:factory"
+        raise ValueError(f"is not one of {', '.join(MODELS)}; {advice}")
+
+
+class BatchConfig(Section):
+    global_size: Examples | None = Field(None, ge=1, description="per update, over all workers [512]")
+    micro_size: Examples = Field(128, ge=1, description="through the model at once; BatchNorm sees these together")
+    per_worker_size: Examples | None = Field(None, ge=1, description="or this: batch and LR follow the workers [off]")
+    reduce: Literal["tree", "ddp"] = Field("tree", description="same bits at any world size, or plain DDP")
+
+
+class OptimizerConfig(Section):
+    name: OptimizerName = Field("sgd", description="the algorithm")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, lars, rmsprop and muon")
+    nesterov: bool = Field(True, description="of sgd, lars and muon")
+    beta1: float = Field(0.9, ge=0, lt=1, description="of adam and adamw")
+    beta2: float = Field(0.999, ge=0, lt=1, description="of adam and adamw; the smoothing constant of rmsprop")
+    eps: float = Field(1e-8, gt=0, description="of adam, adamw and rmsprop")
+    amsgrad: bool = Field(False, description="of adam and adamw")
+    weight_decay: float | None = Field(None, ge=0, description="per update, on weights [by the optimizer]")
+    decay_norms_and_biases: bool = Field(False, description="weight decay on parameters of one dimension too")
+
+
+class LRConfig(Section):
+    base: float | None = Field(None, gt=0, description="LR as tuned at the reference batch [by the optimizer]")
+    reference_batch: Examples | None = Field(None, ge=1, description="batch at which it was tuned [by the optimizer]")
+    scaling: Scaling | None = Field(
+        None, description="how it follows the batch [linear for sgd and lars, sqrt for others]"
+    )
+    warmup: Duration | None = Field(None, description="the rise to the peak; 0ep is none [longer for a larger batch]")
+    warmup_from: Literal["zero", "base"] = Field("zero", description="where the rise starts")
+    warmup_rise: Literal["linear", "exponential", "cosine", "constant"] = Field("linear", description="how it rises")
+    shape: str | None = Field(None, description="the curve after the warmup, such as cosine(floor=0.01) [linear]")
+    momentum_low: float | None = Field(None, ge=0, lt=1, description="of one_cycle and cyclic, at the top LR [off]")
+    momentum_high: float | None = Field(None, ge=0, lt=1, description="of one_cycle and cyclic, at the low LR [off]")
+    rewarm: Duration = Field("1ep", description="rise to the new peak after the batch grew, with batch.per_worker_size")
+
+
+class GroupConfig(Section):
+    """One of several optimizers, each with a policy of its own, on one clock."""
+
+    match: str = Field(description="names of its parameters: patterns with * and ?, separated by commas")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    lr: LRConfig = LRConfig()
+
+
+class LossConfig(Section):
+    name: str = Field("cross-entropy", description="or one's own as package.module:function of (logits, labels)")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient of an update [off]")
+
+
+class EvalConfig(Section):
+    every: Duration = Field("1ep", description="test at the first update at or after each multiple")
+    micro_size: Examples = Field(500, ge=1, description="test examples that pass through the model at once")
+    mirror: bool = Field(False, description="average the outputs for a test image and its mirror image")
+
+
+class CheckpointConfig(Section):
+    every: Duration = Field("1ep", description="write one at the first update at or after each multiple")
+    keep: int = Field(3, ge=1, description="newest checkpoints kept")
+
+
+class FailureConfig(Section):
+    max_failures: int = Field(3, ge=0, description="lost workers and restarts that a run survives")
+    mode: FailureMode | None = Field(None, description="on a lost worker [continue; restart with MIN:MAX]")
+    stall_s: Seconds = Field(120.0, gt=0, description="a collective that takes longer counts as a lost worker")
+
+
+class GuardConfig(Section):
+    enabled: bool = Field(True, description="go back and cut the LR when a run diverges")
+    factor: float | None = Field(
+        None, gt=1, description="a loss above this times its average is suspicious [off]; a non-finite one has diverged"
+    )
+    patience: int = Field(3, ge=1, description="suspicious updates in a row that count as divergence")
+    cut: float = Field(0.1, gt=0, lt=1, description="LR factor after a rollback; squared after a second one, and so on")
+    hold: Duration = Field("0.25ep", description="how long the cut holds")
+    ramp: Duration = Field("0.25ep", description="how long the factor then takes back to 1")
+    snapshot_every: Duration = Field("100st", description="how often weights are kept in memory to go back to")
+    max_rollbacks: int = Field(3, ge=0, description="rollbacks after which the run stops with a diagnosis")
+
+
+class Config(Section):
+    name: str | None = Field(None, description="name of the run and of its folder [model-optimizer-seed]")
+    storage: str = Field(
+        "runs",
+        description="where run folders are: a path that all nodes of the run share, or a URI such as s3://bucket/runs",
+    )
+    seed: int = Field(0, ge=0, description="of the initialisation, the order of the data, augmentation and dropout")
+    epochs: Epochs | None = Field(None, gt=0, description="length of the run [8, or the policy's]")
+    workers: str = Field("2", description="data-parallel workers: N, or MIN:MAX")
+    cpus_per_worker: int = Field(1, ge=1, description="CPUs that Ray reserves for a worker")
+    num_threads: int = Field(1, ge=1, description="threads of a worker's tensor operations; changes the bits")
+    gpu: Literal["auto", "yes", "no"] = Field("auto", description="one GPU per worker; auto: if the cluster has enough")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where every node has it")
+    policy: str | None = Field(None, description="a policy.json that sets the LR and the length [off]")
+    stretch: bool = Field(False, description="scale the whole policy to --epochs")
+    fresh: bool = Field(False, description="start over: an old run of this name is removed")
+    address: str | None = Field(None, description="address of a Ray cluster [RAY_ADDRESS, else a local one of its own]")
+    trackers: str | None = Field(
+        None, description="of tensorboard, mlflow, wandb, by commas; or none [tensorboard, where the storage is a path]"
+    )
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    batch: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    lr: LRConfig = LRConfig()
+    optimizers: dict[str, GroupConfig] = Field({}, description="several optimizers, by name")
+    loss: LossConfig = LossConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    guard: GuardConfig = GuardConfig()
+    failure: FailureConfig = FailureConfig()
+
+    if not TYPE_CHECKING:  # type checkers see the fields
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise refusal(error, type(self)) from None
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str | None) -> str | None:
+        if name is not None and (not name.strip() or name.startswith(".") or any(mark in name for mark in "/\\\0")):
+            raise ValueError("is one folder's name: no path separators, no leading dot")
+        return name
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _may_be_a_list(cls, trackers: Any) -> Any:
+        return ",".join(map(str, trackers)) or "none" if isinstance(trackers, list) else trackers
+
+    @field_validator("trackers")
+    @classmethod
+    def _are_known(cls, trackers: str | None) -> str | None:
+        names = [] if trackers in (None, "none") else [name.strip() for name in str(trackers).split(",")]
+        if any(name not in TRACKERS for name in names):
+            raise ValueError(f"must be names of {', '.join(TRACKERS)}, separated by commas, or none")
+        return trackers
+
+    @field_validator("optimizers")
+    @classmethod
+    def _have_plain_names(cls, optimizers: dict[str, GroupConfig]) -> dict[str, GroupConfig]:
+        for name in optimizers:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"has the name {name!r}: use letters, digits, - and _")
+        return optimizers
+
+    @field_validator("workers")
+    @classmethod
+    def _is_a_range(cls, workers: str) -> str:
+        low, _, high = workers.partition(":")
+        if not (low.isdigit() and (high or low).isdigit() and 1 <= int(low) <= int(high or low)):
+            raise ValueError("must be N or MIN:MAX with 1 <= MIN <= MAX, such as 2 or 1:4")
+        return workers
+
+    @property
+    def tracker_names(self) -> tuple[str, ...]:
+        """The trackers that hear of the run; by default TensorBoard, which appends to files of the run's folder."""
+        if self.trackers is None:
+            return () if "://" in self.storage else ("tensorboard",)
+        return () if self.trackers == "none" else tuple(name.strip() for name in self.trackers.split(","))
+
+    @property
+    def num_workers(self) -> tuple[int, int]:
+        """Smallest and largest number of workers."""
+        low, _, high = self.workers.partition(":")
+        return int(low), int(high or low)

@@ -1,0 +1,161 @@
+"""From a config to a plan of plain numbers and a policy: all choices of a run, and all refusals, on the driver.
+
+The only place that decides; workers only carry out. Knows neither torch nor ray.
+"""
+
+import importlib.util
+
+from raylr.config import Config
+from raylr.errors import ConfigError
+from raylr.lr import Clock, Policy, examples, lint
+from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
+from raylr.planning.defaults import EPOCHS, TUNED
+from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.lr import GivenPolicy, Part, parts_of, policy_as_given, policy_of_config, policy_of_file, run_length
+from raylr.planning.plan import GuardPlan, OptimizerPlan, Plan
+from raylr.planning.story import story
+
+
+def resolve(
+    config: Config, dataset: DatasetInfo, hardware: Hardware, imported: GivenPolicy | None = None
+) -> tuple[Plan, Policy]:
+    """The plan and the LR policy of a run. They differ between numbers of workers only where that must show.
+
+    `imported` is a policy that takes the place of the config's own. Raises ConfigError, one line that names the field,
+    for everything that could not be carried out.
+    """
+    parts = parts_of(config)
+    batches = possible_batches(config, dataset)
+    given = imported or (policy_of_file(config.policy) if config.policy is not None else None)
+    if given is not None:
+        policy, lr_story = policy_as_given(config, parts, given, dataset.num_train)
+        check_length(given.origin, policy.total_examples, batches[-1], dataset.num_train)
+        why_length = "the policy's"
+    else:
+        if config.stretch:
+            raise ConfigError("stretch=yes scales a policy file; give one with --policy, or drop --stretch")
+        total = run_length(config.epochs or EPOCHS, dataset.num_train)
+        check_length(f"epochs={config.epochs or EPOCHS:g}", total, batches[-1], dataset.num_train)
+        policy, lr_story = policy_of_config(parts, Clock(dataset.num_train, total, batches[-1]))
+        why_length = "given" if config.epochs else "enough for a first good result"
+    for batch in batches:
+        for part in parts:
+            policy.factors(0, batch, part.name)  # refuses what does not fit this batch
+    plan = _plan(config, dataset, hardware, parts, Clock(dataset.num_train, policy.total_examples, batches[-1]))
+    told = {
+        "story": tuple(story(config, dataset, parts, plan, why_length, lr_story, hardware.num_gpus)),
+        "warnings": tuple(_warnings(plan, dataset, hardware, policy, batches)),
+    }
+    return plan.model_copy(update=told), policy
+
+
+def _plan(config: Config, dataset: DatasetInfo, hardware: Hardware, parts: list[Part], clock: Clock) -> Plan:
+    device = _device(config, hardware)
+    has_bf16 = hardware.bf16 or device == "cuda"
+    low, high = config.num_workers
+    return Plan(
+        seed=config.seed,
+        device=device,
+        precision=("bf16" if has_bf16 else "fp32") if config.precision == "auto" else config.precision,
+        num_threads=config.num_threads,
+        workers=(low, high),
+        cpus_per_worker=config.cpus_per_worker,
+        model=config.model.name,
+        dropout=config.model.dropout,
+        num_classes=len(dataset.class_names),
+        image_shape=dataset.image_shape,
+        data_source=dataset.source,
+        data_sha256=dataset.data_sha256,
+        pixel_mean=dataset.mean,
+        pixel_std=dataset.std,
+        class_names=dataset.class_names,
+        num_train=dataset.num_train,
+        num_test=dataset.num_test,
+        total_examples=clock.total_examples,
+        global_batch=fixed_global_batch(config),
+        per_worker_size=config.batch.per_worker_size,
+        micro_size=config.batch.micro_size,
+        reduce=config.batch.reduce,
+        eval_every=_interval(config.eval.every, clock, "eval.every"),
+        eval_micro_size=config.eval.micro_size,
+        eval_mirror=config.eval.mirror,
+        checkpoint_every=_interval(config.checkpoint.every, clock, "checkpoint.every"),
+        checkpoint_keep=config.checkpoint.keep,
+        rewarm=examples(config.lr.rewarm, clock, "lr.rewarm"),
+        loss=config.loss.name,
+        label_smoothing=config.loss.label_smoothing,
+        clip_norm=config.loss.clip_norm,
+        flip=config.data.flip,
+        crop_padding=_crop_padding(config, min(dataset.image_shape[:2])),
+        cutout=config.data.cutout,
+        optimizers={part.name: _optimizer_plan(part) for part in parts},
+        guard=_guard(config, clock),
+        max_failures=config.failure.max_failures,
+        failure_mode=_failure_mode(config),
+        stall_s=config.failure.stall_s,
+    )
+
+
+def _guard(config: Config, clock: Clock) -> GuardPlan:
+    guard = config.guard
+    return GuardPlan(
+        enabled=guard.enabled,
+        factor=guard.factor,
+        patience=guard.patience,
+        cut=guard.cut,
+        hold=examples(guard.hold, clock, "guard.hold"),
+        ramp=examples(guard.ramp, clock, "guard.ramp"),
+        snapshot_every=_interval(guard.snapshot_every, clock, "guard.snapshot_every"),
+        max_rollbacks=guard.max_rollbacks,
+    )
+
+
+def _failure_mode(config: Config) -> str:
+    """Continue without the dead where that can be: a fixed number of workers and a reduction that forms groups anew."""
+    low, high = config.num_workers
+    reason = "batch.reduce=ddp" if config.batch.reduce == "ddp" else f"workers={config.workers}" if low < high else None
+    if config.failure.mode == "continue" and reason:
+        raise ConfigError(f"failure.mode=continue does not go with {reason}; use failure.mode=restart")
+    return config.failure.mode or ("restart" if reason else "continue")
+
+
+def _optimizer_plan(part: Part) -> OptimizerPlan:
+    chosen = part.optimizer
+    if chosen.name == "lars" and importlib.util.find_spec("timm") is None:
+        raise ConfigError(
+            f'{part.prefix}optimizer.name=lars needs a package that is not installed; pip install "raylr[lars]", or use sgd'
+        )
+    decay = chosen.weight_decay if chosen.weight_decay is not None else TUNED[chosen.name].weight_decay
+    others = chosen.model_dump(exclude={"name", "weight_decay"})
+    return OptimizerPlan(kind=chosen.name, match=part.match, weight_decay=decay, **others)
+
+
+def _crop_padding(config: Config, side: int) -> int:
+    padding = config.data.crop_padding
+    if padding >= side:
+        raise ConfigError(f"data.crop_padding={padding} must be less than the images' {side} pixels; use {side - 1}")
+    return padding
+
+
+def _interval(text: str, clock: Clock, field: str) -> int:
+    count = examples(text, clock, field)
+    if count < 1:
+        raise ConfigError(f"{field}={text} is no interval; use 1st for every update, or 1ep")
+    return count
+
+
+def _device(config: Config, hardware: Hardware) -> str:
+    needed = config.num_workers[1]
+    if config.gpu == "yes" and hardware.num_gpus < needed:
+        there = f"there are {hardware.num_gpus}"
+        raise ConfigError(f"gpu=yes needs {needed} GPUs, one per worker, but {there}; use gpu=no or fewer workers")
+    return "cpu" if config.gpu == "no" or hardware.num_gpus < needed else "cuda"
+
+
+def _warnings(plan: Plan, dataset: DatasetInfo, hardware: Hardware, policy: Policy, batches: list[int]) -> list[str]:
+    found = [dataset.note] if dataset.note else []
+    if plan.precision == "bf16" and plan.device == "cpu" and not hardware.bf16:
+        found.append("precision=bf16 is slow on this processor, which has no instructions for it; use fp32 for speed")
+    for batch in batches:
+        found += [f"{finding.name}: {finding.message}" for finding in lint(policy, batch)]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,94 @@
+"""A Ray Train run from its start to its end, for one run or for all trials of a population."""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+from raylr.planning.plan import Plan
+from raylr.running.capacity import resources
+from raylr.running.job import RAY_FOLDER
+from raylr.running.ray_internals.train import LeanTrainer, OwnGroupConfig
+from raylr.storage import Folder
+
+SHUTDOWN_TIMEOUT_S = 15.0  # for Ray Train to end after the run has
+NEWS_S = 2.0  # every look takes time from the workers' cores
+
+
+class TrainRun:
+    """`rank(settings)` on the plan's workers, or on those of so many trials, each with a share of a GPU.
+
+    Ray Train runs in a thread of its own. `outcome` holds its `result` or `error` once it has ended.
+    """
+
+    def __init__(
+        self,
+        rank: Callable[[dict[str, Any]], Any],
+        settings: dict[str, Any],
+        plan: Plan,
+        folder: Folder,
+        trials: int = 1,
+        gpus: float = 1.0,
+    ) -> None:
+        low, high = plan.workers
+        if low != high:  # how long Train waits for nodes that have gone; 60 s by default
+            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+        self.trainer = LeanTrainer(
+            rank,
+            train_loop_config=settings,
+            backend_config=OwnGroupConfig(plan.failure_mode == "continue"),
+            scaling_config=ScalingConfig(
+                num_workers=trials * high if low == high else (low, high),
+                use_gpu=plan.device == "cuda",
+                resources_per_worker=resources(plan, gpus),
+                elastic_resize_monitor_interval_s=2.0,
+            ),
+            run_config=RunConfig(
+                name=RAY_FOLDER,
+                storage_path=str(folder),
+                failure_config=FailureConfig(plan.max_failures, controller_failure_limit=plan.max_failures),
+            ),
+        )
+        self.outcome: dict[str, Any] = {}
+        self.thread = threading.Thread(target=self._run, daemon=True, name="fit")
+
+    def follow(self, news: Any, take: Callable[[dict[str, Any]], None], look: Callable[[], None] | None = None) -> Any:
+        """Start, and pass on what the actor's method `news` gives: events, and what is true at the end, which is returned.
+
+        Ray Train is waited for only so long: it would wait for ever for the replacement of a worker that no node has room
+        for. A lost actor ends it too.
+        """
+        self.thread.start()
+        ended, count, deadline = None, 0, math.inf
+        while True:
+            alive = self.thread.is_alive() and time.monotonic() < deadline
+            try:
+                found, ended = ray.get(news.remote(count, NEWS_S if alive and not ended else 0.0))
+                count += len(found)
+                for event in found:
+                    take(event)
+                if look:
+                    look()
+            except ray.exceptions.RayError:
+                self.thread.join()
+                break
+            if not alive:
+                break
+            if ended:
+                deadline = min(deadline, time.monotonic() + SHUTDOWN_TIMEOUT_S)
+                self.thread.join(0.5)
+        if self.thread.is_alive():  # it must not wait on Ray while Ray is shut down: that ends the process
+            self.trainer.controller.abort()
+            self.thread.join(SHUTDOWN_TIMEOUT_S)
+        return ended
+
+    def _run(self) -> None:
+        try:
+            self.outcome["result"] = self.trainer.fit().return_value
+        except Exception as error:
+            self.outcome["error"] = error

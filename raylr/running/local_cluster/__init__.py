@@ -1,0 +1,1 @@
+"""A cluster of real Ray nodes on this machine: `raylr cluster`."""

@@ -1,0 +1,92 @@
+"""Who inherited from whom in a population, and how settings are perturbed: bounds, draws, exploits, ancestry.
+
+Draws count instead of remembering: each follows from a seed and the names of what it is for, so a population that is
+replayed, or goes on elsewhere, draws the same. Knows neither trials that run nor what trains them.
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+
+def draw(seed: int, *what: object) -> random.Random:
+    """Random numbers for one purpose: the same for the same seed and words, whatever was drawn before."""
+    words = "/".join(str(word) for word in (seed, *what))
+    return random.Random(int.from_bytes(sha256(words.encode()).digest()[:8], "big"))
+
+
+def trial_ids(seed: int, count: int) -> tuple[str, ...]:
+    """Names of the trials of a population: their number, and four digits that follow from the seed.
+
+    >>> trial_ids(0, 2) == trial_ids(0, 3)[:2]
+    True
+    """
+    return tuple(f"t{index:02d}-{draw(seed, 'trial', index).getrandbits(16):04x}" for index in range(count))
+
+
+@dataclass(frozen=True)
+class Exploit:
+    """A row of lineage.jsonl: at `position` the receiver went on from the donor's state under settings of its own.
+
+    `factors_before` and `factors_after` are the receiver's mutable settings by name (`lr` is the override's factor).
+    """
+
+    time: float
+    round: int
+    position: int
+    donor: str
+    receiver: str
+    factors_before: Mapping[str, float]
+    factors_after: Mapping[str, float]
+    donor_weights_sha256: str
+    receiver_weights_sha256: str
+    donor_optimizer_sha256: str
+    receiver_optimizer_sha256: str
+    latency_s: (
+        float | None
+    )  # from the decision until all ranks had the donor's state; None where a restart came between
+
+    def row(self) -> dict[str, Any]:
+        """The exploit as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a life: from `start` up to `end` (None: to its end) the weights were those of `trial`."""
+
+    trial: str
+    start: int
+    end: int | None
+
+
+def ancestry(trial: str, exploits: Iterable[Exploit | Mapping[str, Any]]) -> list[Segment]:
+    """The life of a trial's present weights, oldest stretch first.
+
+    Going back from the end, the newest exploit that the trial received before the stretch ends leads to its donor. One at
+    the very position at which a stretch ends came after what was inherited there, so it is not part of it.
+    """
+    rows = sorted((row.row() if isinstance(row, Exploit) else row for row in exploits), key=lambda row: row["position"])
+    segments: list[Segment] = []
+    end: int | None = None
+    while True:
+        received = [row for row in rows if row["receiver"] == trial and (end is None or row["position"] < end)]
+        start = received[-1]["position"] if received else 0
+        segments.insert(0, Segment(trial, start, end))
+        if not received:
+            return segments
+        trial, end = received[-1]["donor"], start
+
+
+def stitched(
+    segments: Sequence[Segment], ledgers: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[Mapping[str, Any]]:
+    """The rows of the ledgers (by trial) that the weights of these segments lived through."""
+    return [
+        row
+        for segment in segments
+        for row in ledgers[segment.trial]
+        if segment.start <= row["position"] and (segment.end is None or row["position"] < segment.end)
+    ]

@@ -1,0 +1,43 @@
+"""How Ray is started with less than it starts by itself."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from raylr.running.ray_internals import quiet_agent
+
+
+@contextlib.contextmanager
+def without_colours_in_a_file() -> Iterator[None]:
+    """Strip the colours of what Ray itself says, of a lost node for one, where the output is no terminal."""
+    from ray._private.worker import colorama  # the copy that Ray brings along
+
+    colorama.init()
+    try:
+        yield
+    finally:
+        colorama.deinit()
+
+
+@contextlib.contextmanager
+def only_what_a_run_needs() -> Iterator[None]:
+    """Let Ray start without three processes that serve a dashboard, an autoscaler and the forwarding of logs.
+
+    A fourth, the dashboard's agent, must be there: a quiet one. Ray has no settings for them. Touches private names of Ray
+    2.60.
+    """
+    from ray._private import services
+    from ray._private.node import Node
+
+    agent, start = str(Path(services.RAY_PATH, "dashboard", "agent.py")), services.start_ray_process
+
+    def start_with_a_quiet_agent(command: list[str], *arguments: Any, **named: Any) -> Any:
+        return start([part.replace(agent, quiet_agent.__file__) for part in command], *arguments, **named)
+
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(patch.object(services, "start_ray_process", start_with_a_quiet_agent))
+        for name in ("start_api_server", "start_monitor", "start_log_monitor"):
+            patches.enter_context(patch.object(Node, name, lambda node, **_: None))
+        yield

@@ -1,0 +1,65 @@
+"""What a run has counted: sums since the last evaluation, times, what was done where. Part of the state."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from raylr.training.trainer import Update
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts at a position. Each method gives the totals after something was done."""
+
+    evaluated_at: int = 0
+    checkpointed_at: int = 0
+    loss: float = 0.0  # sums over the examples since the last evaluation
+    num_correct: int = 0
+    num_examples: int = 0
+    train_s: float = 0.0
+    total_train_s: float = 0.0
+    wall_s: float = 0.0
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    last_order: int = 0  # number of the youngest order that was carried out
+    world_size: int = 0  # of the last group
+    lr: dict[str, float] = field(default_factory=dict)  # of the last update, by optimizer
+
+    def updated(self, update: Update, seconds: float) -> Self:
+        """After an update; one that the guard took back counts its time alone."""
+        timed = replace(
+            self,
+            train_s=self.train_s + seconds,
+            total_train_s=self.total_train_s + seconds,
+            wall_s=self.wall_s + seconds,
+            lr=update.lr,
+        )
+        if update.rolled_back:
+            return timed
+        return replace(
+            timed,
+            loss=self.loss + update.loss * update.global_batch,
+            num_correct=self.num_correct + update.num_correct,
+            num_examples=self.num_examples + update.global_batch,
+        )
+
+    def evaluated(self, position: int, loss: float, accuracy: float, seconds: float) -> Self:
+        return replace(
+            self,
+            evaluated_at=position,
+            loss=0.0,
+            num_correct=0,
+            num_examples=0,
+            train_s=0.0,
+            wall_s=self.wall_s + seconds,
+            test_loss=loss,
+            test_accuracy=accuracy,
+        )
+
+    def averages(self) -> dict[str, Any]:
+        """Training loss, accuracy and images/s since the last evaluation."""
+        count = max(1, self.num_examples)
+        return {
+            "train_loss": self.loss / count,
+            "train_accuracy": self.num_correct / count,
+            "images_per_s": self.num_examples / self.train_s if self.train_s else 0.0,
+        }

@@ -1,0 +1,106 @@
+"""`raylr plan --import` and `--save`: the curve of a torch scheduler, shown, refused in one line, and kept as a policy."""
+
+from pathlib import Path
+
+import pytest
+
+import raylr
+from raylr.cli import main
+from raylr.config import Config
+
+SYNTHETIC = ["plan", "--data.source", "synthetic", "--epochs", "4"]
+SCHEDULES = """
+from torch import zeros
+from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import LambdaLR, StepLR
+
+number = 3
+def halving():
+    return StepLR(SGD([zeros(1)], lr=0.8), 1, 0.5)
+def of_adam():
+    return StepLR(Adam([zeros(1)], lr=0.01), 2)
+def of_groups():
+    return StepLR(SGD([{"params": [zeros(1)], "lr": 1.0}, {"params": [zeros(1)], "lr": 2.0}]), 1)
+def by_hand():
+    return LambdaLR(SGD([zeros(1)], lr=0.1), lambda epoch: 0.5)
+def of_nothing():
+    return 3
+def broken():
+    raise ValueError("no")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_with_schedules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(SCHEDULES)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main([*SYNTHETIC, *arguments])
+    return (code, *capsys.readouterr())
+
+
+def test_the_curve_of_a_scheduler_is_the_plans(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, error = run(capsys, "--import", "own.py:halving")
+    assert (code, error) == (0, "")
+    assert "lr.shape      step(every=1ep, gamma=0.5)  (import=own.py:halving)" in out
+    rows = [line.split() for line in out.splitlines() if line.startswith("2 ")]
+    assert rows == [["2", "2", "512", "78", "1", "0.8", "0.8", "0"]]  # peak and first LR
+
+
+def test_a_saved_policy_is_trained_as_it_was_planned(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    _, out, _ = run(capsys, "--import", "own.py:halving", "--save", "halving.json")
+    assert out.splitlines()[-1] == "policy for --policy: halving.json"
+    plan, policy = raylr.plan(Config(data={"source": "synthetic"}, policy="halving.json"))
+    assert plan.total_examples == 40_000
+    # by hand: 10,000 examples an epoch; update 19 starts at 9,728, update 20 at 10,240
+    assert [policy.lr(512 * update, 512) for update in (0, 19, 20, 77)] == [0.8, 0.8, 0.4, 0.1]
+    assert policy.to_json() == (tmp_path / "halving.json").read_text()
+
+
+def test_the_step_unit_can_be_said(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--import", "own.py:halving", "--step-unit", "update")
+    assert "step(every=512ex, gamma=0.5)" in out
+
+
+def test_a_policy_of_the_flags_is_saved_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--lr.shape", "cosine", "--save", "cosine.json")[0] == 0
+    _, from_flags = raylr.plan(Config(data={"source": "synthetic"}, epochs=4, lr={"shape": "cosine"}))
+    assert raylr.plan(Config(data={"source": "synthetic"}, policy="cosine.json"))[1] == from_flags
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--import", "none.py:x"], "import=none.py:x, "),
+        (["--import", "own.py"], "import=own.py names no object; write package.module:name or FILE.py:name"),
+        (["--import", "own.py:halvin"], "import=own.py:halvin, own.py has no halvin; did you mean halving?"),
+        (["--import", "own.py:number"], "import=own.py:number is a int; name a scheduler or what returns one"),
+        (["--import", "own.py:of_nothing"], "import=own.py:of_nothing returned a int; return one of torch's LR"),
+        (["--import", "own.py:broken"], "import=own.py:broken failed: ValueError: no (own.py, line 18)"),
+        (["--import", "own.py:by_hand"], "import=own.py:by_hand, LambdaLR"),
+        (["--import", "own.py:of_adam"], "import=own.py:of_adam sets the LR of adam but the run has sgd; give the opt"),
+        (["--import", "own.py:of_groups"], "import=own.py:of_groups sets the LR of group0, group1 but the run has sgd"),
+        (["--import", "own.py:halving", "--lr.base", "1"], "lr.base beside import=own.py:halving, which sets the LR"),
+        (["--import", "own.py:halving", "--policy", "p.json"], "policy beside import=own.py:halving, which makes a"),
+        (["--import", "own.py:halving", "--stretch"], "stretch beside import=own.py:halving, which makes a policy"),
+        (["--import", "own.py:halving", "--step-unit", "day"], "Invalid value for '--step-unit': 'day' is not one of"),
+        (["--step-unit", "update"], "step-unit=update is that of an imported scheduler; give one with --import"),
+        (["--save", "no/such/folder.json"], "save=no/such/folder.json cannot be written (No such file or directory)"),
+    ],
+)
+def test_what_is_no_scheduler_or_does_not_fit_is_refused_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, error = run(capsys, *arguments)
+    assert code == 2
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+
+
+def test_the_example_that_ships_is_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    example = Path(__file__).parents[2] / "jobs" / "examples" / "torch_schedule.py"
+    code, out, _ = run(capsys, "--import", f"{example}:warmup_then_cosine", "--epochs", "30")
+    assert code == 0
+    assert "paced(sequence(knots(0ep:0.1, 5ep:1) for 5ep, cosine), every=1ep)" in out

@@ -1,0 +1,397 @@
+"""The driver's side of a population against a stand-in for training: who copies whom, bounds, repeats, all searches."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raylr.config.population import PopulationConfig
+from raylr.lr import Policy
+from raylr.planning.facts import Hardware
+from raylr.running.population.space import BASE, LR, Settings, Space
+from raylr.running.session import set_up
+from raylr.storage import Folder
+from raylr.training.data import describe
+
+set_up()  # what Ray reads of the environment, before anything imports it
+
+from raylr.running.population.bandit import Bandit, best_point  # noqa: E402
+from raylr.running.population.curves import aligned, compare, smoothed  # noqa: E402
+from raylr.running.population.fire import FirePBT, roles  # noqa: E402
+from raylr.running.population.journal import Journal  # noqa: E402
+from raylr.running.population.population import Population  # noqa: E402
+from raylr.running.population.result import Results  # noqa: E402
+
+Score = Callable[[float, float], float]
+
+
+def space(**fields: object) -> Space:
+    config = PopulationConfig(**{"data": {"source": "synthetic"}, "epochs": 12, "workers": "1", **fields})
+    return Space.of(config, describe(config.data), Hardware(bf16=False, num_gpus=0))
+
+
+class World:
+    """Trials whose quality is a number: each round it moves by what `gain` says of it and the LR."""
+
+    def __init__(self, folder: Path, gain: Score, **fields: object) -> None:
+        self.space, self.gain = space(**fields), gain
+        self.orders: list[dict[str, Any]] = []
+        folder.mkdir(exist_ok=True)
+        self.quality: dict[str, float] = {}
+        self.lr: dict[str, float] = {}
+        self.turns: list[tuple[str, ...]] = []
+        self.stopped: set[str] = set()
+        self.population = Population(self.space, Journal(Folder(folder)), self._obey, begin=self._begin)
+        self.results = Results(self.population, Folder(folder), {})
+
+    def _begin(self, settings: Mapping[str, Settings], number: int) -> None:
+        self.turns.append(tuple(settings))
+        self.quality |= dict.fromkeys(settings, 0.0)
+        self.lr |= {name: own[BASE] for name, own in settings.items()}
+
+    def _obey(self, orders: list[tuple[str, int, dict[str, Any]]]) -> None:
+        before = dict(self.quality)
+        for name, number, order in orders:
+            self.orders.append({"trial": name, **order})
+            if order["do"] == "stop":
+                self.stopped.add(name)
+            if order["do"] == "exploit":
+                self.quality[name] = before[order["donor"]]
+                settings = self.population.judge.settings(name)
+                self.lr[name] = settings[BASE] * order["factor"]
+                done = {"at": 0.0, "pid": 1, "position": number, "trial": name}
+                self.results.take({"kind": "exploited", **order, **done})
+
+    def round(self, number: int, ended: bool = False) -> None:
+        for name in reversed(self.turns[-1]):
+            if name in self.stopped:
+                continue
+            self.quality[name] += self.gain(self.quality[name], self.lr[name])
+            state = f"{name}-{number}"
+            report = {
+                "kind": "report", "trial": name, "round": number, "ended": ended, "position": number,
+                "test_accuracy": self.quality[name], "test_loss": 0.0, "lr": {"sgd": self.lr[name]},
+                "weights_sha256": f"weights {state}", "optimizer_sha256": f"optimizer {state}", "overrides": [], "train_s": 1.0,
+            }  # fmt: skip
+            self.results.take(report)
+
+    def run(self, rounds: int) -> "World":
+        """Train all trials to their end, turn by turn; each has so many rounds."""
+        while self.turns[-1]:
+            first = self.population.round
+            for number in range(1, rounds + 1):
+                self.round(first + number, ended=number == rounds)
+        return self
+
+
+def rises_best_at(wanted: float) -> Score:
+    return lambda quality, lr: 1.0 - abs(math.log(lr / wanted))
+
+
+def test_the_worst_copies_one_of_the_best_and_its_factor_is_perturbed(tmp_path):
+    world = World(tmp_path, rises_best_at(1.0), trials=8)
+    world.round(1)
+    exploits = [order for order in world.orders if order["do"] == "exploit"]
+    by_score = sorted(world.lr, key=lambda name: abs(math.log(world.population.initial[name][BASE])))
+    assert {order["trial"] for order in exploits} == set(by_score[-2:])
+    assert {order["donor"] for order in exploits} <= set(by_score[:2])
+    assert all(order["weights_sha256"] == f"weights {order['donor']}-1" for order in exploits)
+    assert {order["factor"] for order in exploits} <= {0.8, 1.25}
+
+
+def test_a_population_finds_the_lr_that_rises_best_and_keeps_factors_inside_their_bounds(tmp_path):
+    world = World(tmp_path, rises_best_at(0.5), trials=8, base_range="1:2", factor_bounds="0.4:4").run(12)
+    factors = [row["factors_after"][LR] for row in world.population.journal.exploits()]
+    assert min(factors) >= 0.4
+    best = world.population.best()
+    assert best["settings"][BASE] * best["settings"][LR] == pytest.approx(0.5, rel=0.3)
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf, None])
+def test_a_score_that_is_not_finite_is_the_worst_and_never_copied(lost, tmp_path):
+    world = World(tmp_path, rises_best_at(1.0), trials=4)
+    victim = world.population.names[2]
+    world.gain = lambda quality, lr: 1.0
+    world.quality[victim] = math.nan if lost is None else lost
+    world.round(1)
+    exploits = [order for order in world.orders if order["do"] == "exploit"]
+    assert [order["trial"] for order in exploits] == [victim]
+    assert exploits[0]["donor"] != victim
+    assert json.loads((tmp_path / "explore.json").read_text())["trials"][-1]["score"] is None
+
+
+def test_where_all_scores_are_lost_nobody_copies(tmp_path):
+    world = World(tmp_path, lambda quality, lr: math.nan, trials=4)
+    world.round(1)
+    assert {order["do"] for order in world.orders} == {"train"}
+
+
+def test_the_same_seed_decides_the_same_and_another_one_does_not(tmp_path):
+    found = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        world = World(tmp_path / name, rises_best_at(0.5), trials=6, seed=seed, resample_probability=0.3).run(8)
+        found.append(world.orders)
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("search", ["pbt", "pb2", "fire", "asha"])
+def test_a_population_that_starts_again_decides_the_same(search, tmp_path):
+    whole = World(tmp_path / "whole", rises_best_at(0.5), trials=6, search=search)
+    whole.run(8)
+    first = World(tmp_path / "cut", rises_best_at(0.5), trials=6, search=search)
+    for number in range(1, 5):
+        first.round(number)
+    again = World(tmp_path / "cut", rises_best_at(0.5), trials=6, search=search)
+    again.population.go_on(lambda name: [])
+    assert again.orders == first.orders
+    assert again.population.round == 4
+    again.quality, again.lr, again.stopped = first.quality, first.lr, first.stopped
+    for number in range(5, 9):
+        again.round(number, ended=number == 8)
+    assert again.orders == whole.orders
+    assert again.population.best()["trial"] == whole.population.best()["trial"]
+
+
+def test_burn_in_lets_nobody_copy_before(tmp_path):
+    world = World(tmp_path, rises_best_at(1.0), trials=4, burn_in="3ep")
+    for number in (1, 2):
+        world.round(number)
+    assert {order["do"] for order in world.orders} == {"train"}
+    world.round(3)
+    assert "exploit" in {order["do"] for order in world.orders}
+
+
+@pytest.mark.parametrize("search", ["grid", "random"])
+def test_a_search_of_fixed_lrs_lets_every_trial_train_on_and_names_the_best(search, tmp_path):
+    world = World(tmp_path, rises_best_at(1.0), trials=5, search=search).run(4)
+    assert {order["do"] for order in world.orders} == {"train"}
+    best = min(world.lr, key=lambda name: abs(math.log(world.lr[name])))
+    assert json.loads((tmp_path / "explore.json").read_text())["best"] == best
+    policy = Policy.from_json((tmp_path / "best_policy.json").read_text())
+    assert policy.schedule().base_lr == pytest.approx(0.4 * world.lr[best])
+
+
+def test_asha_stops_trials_but_never_the_best(tmp_path):
+    world = World(tmp_path, rises_best_at(1.0), trials=9, search="asha", reduction_factor=3)
+    for number in (1, 2, 3, 4):
+        world.round(number, ended=number == 4)
+    best = min(world.lr, key=lambda name: abs(math.log(world.lr[name])))
+    assert world.population.round == 4
+    assert 3 <= len(world.stopped) <= 8
+    assert best not in world.stopped
+    assert world.population.best()["trial"] == best
+
+
+def test_the_policy_of_the_best_is_its_base_with_the_overrides_that_it_reported(tmp_path):
+    world = World(tmp_path, rises_best_at(1.0), trials=4)
+    world.round(1)
+    best = world.population.best()
+    best_row = world.population.journal.round(1)[best["trial"]]
+    best_row["overrides"] = [{"position": 64, "factor": 0.8, "ramp_examples": 0, "target": "*", "cause": "pbt"}]
+    policy = world.population.best_policy()
+    assert [entry.factor for entry in policy.overrides] == [0.8]
+    assert policy.schedule().base_lr == pytest.approx(0.4 * best["settings"][BASE])
+
+
+def test_the_journal_is_sorted_at_the_end_and_read_back(tmp_path):
+    world = World(tmp_path, rises_best_at(0.5), trials=4).run(3)
+    before = world.population.journal.exploits()
+    world.population.journal.close()
+    assert Journal(Folder(tmp_path)).exploits() == before
+    keys = [(row["round"], row["trial"]) for row in Folder(tmp_path).read_rows("reports.jsonl")]
+    assert keys == sorted(keys)
+
+
+# turns, and Optuna
+
+
+@pytest.mark.parametrize("search", ["grid", "random"])
+def test_trials_of_fixed_lrs_take_turns_and_the_best_of_all_is_named(search, tmp_path):
+    world = World(tmp_path, rises_best_at(1.0), trials=5, at_once=2, search=search).run(3)
+    names = world.population.names
+    assert world.turns == [names[:2], names[2:4], names[4:], ()]
+    assert world.population.round == 9
+    best = min(world.lr, key=lambda name: abs(math.log(world.lr[name])))
+    result = json.loads((tmp_path / "explore.json").read_text())
+    assert result["best"] == best
+    assert {row["trial"] for row in result["trials"]} == set(names)
+    every_lr = World(tmp_path / "all", rises_best_at(1.0), trials=5, search=search).lr
+    assert world.lr == every_lr
+
+
+def test_what_ended_in_a_turn_that_is_over_is_complete_and_what_never_began_is_not(tmp_path):
+    world = World(tmp_path, rises_best_at(1.0), trials=4, at_once=2, search="random")
+    for number in (1, 2):
+        world.round(number, ended=number == 2)
+    for name in world.turns[1]:
+        world.results.ended[name] = "complete"
+    assert world.results.end(None)["status"] == "complete"
+    early = World(tmp_path / "early", rises_best_at(1.0), trials=4, at_once=2, search="random")
+    early.results.ended |= dict.fromkeys(early.turns[0], "complete")
+    assert early.results.end(None)["status"] == "stopped"
+
+
+def test_turns_go_on_where_they_were(tmp_path):
+    whole = World(tmp_path / "whole", rises_best_at(1.0), trials=6, at_once=2, search="optuna").run(2)
+    first = World(tmp_path / "cut", rises_best_at(1.0), trials=6, at_once=2, search="optuna")
+    for number in (1, 2, 3):
+        first.round(number, ended=number == 2)
+    again = World(tmp_path / "cut", rises_best_at(1.0), trials=6, at_once=2, search="optuna")
+    again.population.go_on(lambda name: [])
+    assert again.turns == first.turns == whole.turns[:2]
+    again.quality = first.quality
+    again.round(4, ended=True)
+    again.run(2)
+    assert again.lr == whole.lr
+
+
+def test_optuna_comes_nearer_to_the_best_lr_than_a_random_search(tmp_path):
+    def distance(search: str, seed: int) -> float:
+        fields = {"trials": 16, "at_once": 4, "search": search, "base_range": "0.01:100", "seed": seed}
+        world = World(tmp_path / f"{search}{seed}", rises_best_at(3.0), **fields).run(1)
+        last = world.turns[-2]
+        return sum(abs(math.log(world.lr[name] / 3.0)) for name in last) / len(last)
+
+    seeds = range(4)
+    assert sum(distance("optuna", seed) for seed in seeds) < 0.7 * sum(distance("random", seed) for seed in seeds)
+
+
+def test_optuna_suggests_inside_the_bounds_of_the_lr_and_of_fields(tmp_path):
+    fields = {"mutate": "optimizer.momentum=0.5:0.9", "lr_bounds": "0.2:0.8", "base_range": "0.01:100"}
+    world = World(tmp_path, rises_best_at(9.0), trials=8, at_once=2, search="optuna", **fields).run(1)
+    assert all(0.2 * 0.999 <= 0.4 * lr <= 0.8 * 1.001 for lr in world.lr.values())
+    momenta = [settings["optimizer.momentum"] for settings in world.population.initial.values()]
+    assert len(set(momenta)) == 8
+    assert all(0.5 <= momentum <= 0.9 for momentum in momenta)
+
+
+# PB2
+
+
+def test_the_bandit_goes_where_rises_were_greatest_and_not_where_another_trial_tries_it():
+    draws = np.random.default_rng(0)
+    places = draws.uniform(-2, 2, size=(40, 1))
+    gains = -np.abs(places[:, 0] - 0.5)
+    known = np.hstack([np.full((40, 1), 3.0), np.zeros((40, 1)), places])
+    now, box = np.array([[3.0, 0.0, 0.0]]), np.array([[-2.0, 2.0]])
+    first = best_point(known, gains, now, box, draws)
+    assert first == pytest.approx(0.5, abs=0.25)
+    few = slice(0, 3)
+    here = best_point(known[few], gains[few], now, box, np.random.default_rng(1))
+    tried = np.vstack([now, [[3.0, 0.0, here[0]]]])
+    assert abs(best_point(known[few], gains[few], tried, box, np.random.default_rng(1)) - here) > 0.1
+
+
+def test_pb2_finds_the_lr_that_rises_best_and_keeps_factors_inside_their_bounds(tmp_path):
+    fields = {"base_range": "1:8", "factor_bounds": "0.02:4", "epochs": 8}
+    world = World(tmp_path, rises_best_at(0.5), trials=6, search="pb2", **fields).run(8)
+    settings = [row["factors_after"] for row in world.population.journal.exploits()]
+    assert all(0.02 <= one[LR] <= 4 for one in settings)
+    assert len({one[LR] for one in settings[2:]}) > 5  # PBT's two factors are tried in the first round only
+    best = world.population.best()
+    assert best["settings"][BASE] * best["settings"][LR] == pytest.approx(0.5, rel=0.3)
+
+
+def test_pb2_chooses_the_same_again_and_leaves_others_random_numbers_alone(tmp_path):
+    found = []
+    for name in ("a", "b"):
+        np.random.seed(len(found))
+        expected = np.random.RandomState(len(found)).random()
+        world = World(tmp_path / name, rises_best_at(0.5), trials=4, search="pb2", mutate="optimizer.momentum=0.5:0.9")
+        found.append(world.run(4).orders)
+        assert np.random.random() == expected
+    assert found[0] == found[1]
+
+
+def test_pb2_perturbs_as_pbt_does_while_it_knows_nothing_and_a_lost_score_is_a_bad_rise():
+    bandit = Bandit(space(search="pb2", trials=4))
+    settings = {BASE: 1.0, LR: 1.0}
+    for trial in "abc":
+        bandit.note(trial, 1, settings, 0.5)
+    assert bandit.choose("a", "b", settings, 1) is None
+    for trial, lr, score in (("a", 0.1, 0.7), ("b", 1.0, 0.6), ("c", 9.0, None)):
+        bandit.note(trial, 2, {BASE: 1.0, LR: lr}, score)
+    assert [rise for *_, rise in bandit.rises] == [pytest.approx(0.2), pytest.approx(0.1), -math.inf]
+    chosen = bandit.choose("c", "a", {BASE: 1.0, LR: 0.1}, 2)
+    assert chosen is not None
+    assert chosen[LR] < 3
+    bandit.note("c", 3, chosen, 0.8)
+    assert bandit.rises[-1][1:] == (0.7, chosen, pytest.approx(0.1))
+
+
+# FIRE PBT
+
+
+def test_a_curve_is_compared_from_where_it_reaches_the_start_of_the_other():
+    assert aligned([0.1, 0.3, 0.5], [0.3, 0.4]) == (1, 0)
+    assert aligned([0.3, 0.4], [0.1, 0.3, 0.5]) == (0, 1)
+    assert aligned([0.1, 0.2], [0.3, 0.4]) is None
+
+
+def test_the_curve_that_goes_on_faster_from_the_same_score_is_ahead():
+    slow, fast = [0.5 + 0.01 * k for k in range(12)], [0.5 + 0.03 * k for k in range(12)]
+    found = compare(fast, slow)
+    assert found.difference > 0.1
+    assert found.p is not None
+    assert found.p < 0.01
+    assert compare(slow, fast).difference < 0
+    assert compare([0.1, 0.2], [0.5, 0.6]).p is None
+
+
+def test_smoothing_takes_noise_off_a_line_and_keeps_the_line():
+    noisy = [k + (0.5 if k % 2 else -0.5) for k in range(20)]
+    errors = [abs(value - k) for k, value in enumerate(smoothed(noisy))]
+    assert max(errors[2:-2]) < 0.3
+
+
+def test_members_are_dealt_to_the_sub_populations_in_turn():
+    assert roles(list("abcdefg"), 2, 2) == ([["a", "c", "e"], ["b", "d"]], ["f", "g"])
+
+
+def test_an_evaluator_trains_the_parents_weights_at_the_childs_lr(tmp_path):
+    world = World(tmp_path, rises_best_at(0.5), search="fire", epochs=40, trials=9, evaluators=3)
+    world.round(1)
+    scheduler = world.population.judge.scheduler
+    assert isinstance(scheduler, FirePBT)
+    evaluation = scheduler.evaluations[scheduler.evaluators[0]]
+    assert evaluation.parent in scheduler.groups[1]
+    assert evaluation.child in scheduler.groups[0]
+
+
+def test_an_evaluator_has_the_lr_of_the_child_on_the_donors_base(tmp_path):
+    world = World(tmp_path, rises_best_at(0.5), search="fire", epochs=40, trials=9, evaluators=3)
+    world.round(1)
+    scheduler = world.population.judge.scheduler
+    for evaluator, evaluation in scheduler.evaluations.items():
+        settings = {
+            name: world.population.judge.settings(name) for name in (evaluator, evaluation.parent, evaluation.child)
+        }
+        assert settings[evaluator][BASE] == settings[evaluation.parent][BASE]
+        child = settings[evaluation.child]
+        assert settings[evaluator][BASE] * settings[evaluator][LR] == pytest.approx(child[BASE] * child[LR])
+
+
+def test_a_child_that_is_overtaken_takes_the_evaluators_weights_and_keeps_its_lr(tmp_path):
+    """P1 stands still at 1. P2 is lower, and what an evaluator makes of it rises past that: seven points above are sure."""
+    fields = {"search": "fire", "epochs": 60, "trials": 5, "evaluators": 1, "eval_rounds": 30}
+    world = World(tmp_path, lambda quality, lr: 0.0, **fields)
+    scheduler = world.population.judge.scheduler
+    (first, second), (evaluator,) = scheduler.groups, scheduler.evaluators
+    world.quality |= dict.fromkeys(first, 1.0) | dict.fromkeys(second, 0.5) | {evaluator: 0.1}
+    lr = {name: world.population.initial[name][BASE] for name in first}
+    for number in range(1, 26):
+        world.quality[evaluator] += 0.1
+        world.round(number)
+    taken = next(row for row in world.population.journal.exploits() if row["donor"] == evaluator)
+    assert taken["receiver"] in first
+    assert taken["factors_after"][BASE] * taken["factors_after"][LR] == pytest.approx(lr[taken["receiver"]])
+    assert 12 <= taken["round"] <= 20
+
+
+def test_fire_needs_two_members_in_each_sub_population_and_an_evaluator():
+    with pytest.raises(ValueError, match=r"trials=4 are too few for fire.*use --trials 5"):
+        space(search="fire", trials=4)
