@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import common
 from benchmarks.common import Row, Store
 from raylr.config.load import load_config
+from raylr.events import Joined, Metrics, News, Progress
 from raylr.lr import Clock, Policy, Schedule, Warmup, parse_shape
 from raylr.storage import run_folder
 
@@ -113,10 +114,10 @@ def memory(data: str, epochs: float, out: Path) -> Row:
     pids: list[int] = []
     highest: Row = {}
 
-    def watch(event: dict[str, Any]) -> None:
-        if event["kind"] == "event" and event["row"]["kind"] == "start":
-            pids.extend(member["pid"] for member in event["row"]["members"])
-        if event["kind"] in ("progress", "metrics"):
+    def watch(news: News) -> None:
+        if isinstance(news, Joined) and news.kind == "start":
+            pids.extend(member.pid for member in news.members or ())
+        if isinstance(news, Progress | Metrics):
             for pid in pids:
                 for name, value in megabytes(Path(f"/proc/{pid}")).items():
                     highest[name] = max(value, highest.get(name, 0.0))

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks import common
+from raylr.events import OfTrial, TrialReport
 
 SIZES, ROUNDS = (4, 16, 64, 256), 20
 
@@ -49,13 +50,13 @@ def measure(trials: int, rounds: int) -> dict[str, float]:
     }
 
 
-def _report(name: str, number: int, score: float) -> dict[str, object]:
+def _report(name: str, number: int, score: float) -> OfTrial:
     state = f"{name}-{number}"
-    return {
-        "kind": "report", "trial": name, "round": number, "ended": False, "position": number, "test_accuracy": score,
-        "test_loss": 0.0, "lr": {"sgd": 0.1}, "weights_sha256": state, "optimizer_sha256": state, "overrides": [],
-        "train_s": 1.0,
-    }  # fmt: skip
+    report = TrialReport(
+        round=number, ended=False, position=number, test_accuracy=score, test_loss=0.0, lr={"sgd": 0.1},
+        weights_sha256=state, optimizer_sha256=state, overrides=(), train_s=1.0,
+    )  # fmt: skip
+    return OfTrial(name, report)
 
 
 def main() -> None:

@@ -5,30 +5,38 @@ Prints `stamps` (seconds from the command to its landmarks) and `run_dir`.
 
 import json
 import sys
-from typing import Any
 
 from benchmarks.common import mark, since_start
 from raylr.cli import main as raylr
+from raylr.events import Finished, Joined, News, Planned, Progress, Starting
 from raylr.reporting import progress
 
 stamps: dict[str, float] = {}
-told: dict[str, Any] = {}
+told: dict[str, str] = {}
 
 
 class Watched(progress.Display):
     """The display of `raylr train`, which also notes when what came."""
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, news: News) -> None:
         now = since_start()
-        if event["kind"] == "progress":
-            mark(event["position"])
-        landmark = {"plan": "driver", "starting": "cluster", "progress": "update", "finished": "end"}.get(event["kind"])
-        if event["kind"] == "event" and event["row"]["kind"] == "start":
-            landmark = "workers"
+        landmark = ""
+        match news:
+            case Planned(run_dir):
+                landmark = "driver"
+                told["run_dir"] = run_dir
+            case Starting():
+                landmark = "cluster"
+            case Joined(kind="start"):
+                landmark = "workers"
+            case Progress(position):
+                landmark = "update"
+                mark(position)
+            case Finished():
+                landmark = "end"
         if landmark:
             stamps.setdefault(landmark, now)
-        told.update(run_dir=event.get("run_dir", told.get("run_dir")))
-        super().__call__(event)
+        super().__call__(news)
 
 
 def main() -> int:

@@ -11,12 +11,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
 from benchmarks.common import mark
 from raylr.config.load import load_config
+from raylr.events import News, Progress
 from raylr.planning.facts import local_hardware
 from raylr.planning.resolve import resolve
 from raylr.storage import run_folder
@@ -28,16 +28,16 @@ from raylr.training.membership import Plain
 
 
 class Stopwatch(Plain):
-    """A place in torchrun's group that notes when the loop tells of its progress."""
+    """Membership of torchrun's group that notes when the loop tells of its progress."""
 
     def __init__(self, group: Group) -> None:
         super().__init__(group)
         self.sent: list[tuple[int, int]] = []  # position, bytes so far
 
-    def publish(self, event: dict[str, Any]) -> None:
-        if event["kind"] == "progress":
-            mark(event["position"])
-            self.sent.append((event["position"], loopback_bytes()))
+    def publish(self, news: News) -> None:
+        if isinstance(news, Progress):
+            mark(news.position)
+            self.sent.append((news.position, loopback_bytes()))
 
 
 def loopback_bytes() -> int:

@@ -1,10 +1,13 @@
 """The verb `raylr ctl`: hands on a running job."""
 
 import json
+from typing import Literal
 
 import click
 
 from raylr.errors import ConfigError
+
+Action = Literal["status", "lr", "checkpoint", "stop"]
 
 
 @click.command()
@@ -13,7 +16,13 @@ from raylr.errors import ConfigError
 @click.option("--factor", type=click.FloatRange(min=0), help="for lr: multiplies all LRs from the next update on")
 @click.option("--for", "duration", help="for lr: how long, such as 2ep or 400st; then back to 1 [to the end]")
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
-def ctl(run: str, action: str, factor: float | None, duration: str | None, storage: str) -> int:
+def ctl(
+    run: str,
+    action: Literal["status", "lr", "checkpoint", "stop"],
+    factor: float | None,
+    duration: str | None,
+    storage: str,
+) -> int:
     """Look at a running job, or change it, from any terminal that reaches its cluster and its storage.
 
     status prints how far RUN is; lr sets a factor on its learning rate, recorded as an override with the cause `user`;

@@ -95,6 +95,7 @@ def distill(
 def _retrain(source: Source, config: Config, distilled: Path, num_seeds: int, num_peaks: int) -> None:
     from raylr.api.retrain import retrain
     from raylr.api.train import train
+    from raylr.events import Finished, Planned
     from raylr.reporting.population import standing_table
     from raylr.reporting.progress import Display
     from raylr.reporting.tables import console
@@ -104,7 +105,7 @@ def _retrain(source: Source, config: Config, distilled: Path, num_seeds: int, nu
     def run(one: Config) -> RunResult:
         screen.print(f"training {one.name}", soft_wrap=True)
         with Display(screen) as display:
-            return train(one, lambda event: display(event) if event["kind"] not in ("plan", "finished") else None)
+            return train(one, lambda news: None if isinstance(news, Planned | Finished) else display(news))
 
     rows = [standing.row() for standing in retrain(source, config, distilled, num_seeds, num_peaks, run)]
     screen.print(standing_table(rows))

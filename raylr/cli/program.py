@@ -70,7 +70,7 @@ def plan(
     made, policy = plan(config) if scheduler is None else plan_imported(config, scheduler, step_unit)
     sizes = sizes or [size for size in sorted({1, 2, 4, 8, *made.workers}) if size <= made.num_micro_batches(size)]
     out = console()
-    out.print(story(made))
+    out.print(story(made.story))
     out.print(numbers(made, policy, sizes))
     drawn = curves(made, policy, sizes)
     out.print(text_plot(drawn))

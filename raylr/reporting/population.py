@@ -4,12 +4,29 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeGuard, assert_never
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from raylr.events import (
+    Exploit,
+    Explored,
+    News,
+    OfTrial,
+    PopulationNews,
+    PopulationPlanned,
+    Preparing,
+    Progress,
+    RoundDecided,
+    Starting,
+    TrialEnded,
+    TrialReport,
+    Waiting,
+    Warned,
+)
 from raylr.lr import duration_text
 from raylr.lr.distill import Distilled
 from raylr.reporting.tables import console, plain_table, rates
@@ -17,13 +34,25 @@ from raylr.reporting.tables import console, plain_table, rates
 LOG_INTERVAL_S = 10.0
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What is known of a trial: a row of the table."""
+
+    position: int = 0
+    score: float | None = None
+    lr: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
+    generation: int = 0
+    parent: str = ""
+
+
 class PopulationDisplay:
-    """Shows the events of a population; it is called with each of them."""
+    """Shows the events of a population; call it with each of them."""
 
     def __init__(self, out: Console | None = None, log_interval_s: float = LOG_INTERVAL_S) -> None:
         self.out = out or console()
         self.log_interval_s = log_interval_s
-        self._trials: dict[str, dict[str, Any]] = {}
+        self._trials: dict[str, Trial] = {}
         self._count, self._total, self._started, self._logged_at = 1, 1, time.monotonic(), -log_interval_s
         self._live: Live | None = None
 
@@ -33,57 +62,75 @@ class PopulationDisplay:
     def __exit__(self, *_: object) -> None:
         self._end_live()
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Show one event; a kind that is not known here is passed over."""
-        show = getattr(self, f"_on_{event['kind']}", None)
-        if show is not None:
-            show(event)
+    def __call__(self, news: PopulationNews) -> None:
+        """Show one piece of news."""
+        match news:
+            case Preparing(done, total):
+                self._show_preparing(done, total)
+            case PopulationPlanned():
+                self._show_plan(news)
+            case Waiting(text):
+                self._print(text)
+            case Starting(workers):
+                self._print(f"starting {workers} workers")
+            case OfTrial(trial, told):
+                self._show_trial(trial, told)
+            case RoundDecided(_, standings):
+                for one in standings:
+                    self._note(one.trial, position=one.position, score=one.score, lr=one.lr, settings=one.settings)
+                self._show(now=True)
+            case Exploit():
+                self._show_exploit(news)
+            case Explored():
+                self._show_result(news)
+            case _:
+                assert_never(news)
 
-    def _on_population(self, event: dict[str, Any]) -> None:
-        plan, config = event["space"].plan, event["space"].config
-        self._count, self._total = config.trials, plan.total_examples
+    def _show_preparing(self, done: int, total: int) -> None:
+        if time.monotonic() - self._logged_at >= self.log_interval_s:
+            self._logged_at = time.monotonic()
+            self._print(f"{done / total:4.0%}  decoding images")
+
+    def _show_plan(self, plan: PopulationPlanned) -> None:
+        self._count, self._total = plan.trials, plan.total_examples
         self._print(
-            f"{config.trials} trials of {plan.workers[1]} workers, {config.num_at_once} at once, compared every "
-            f"{config.interval} ({config.search})"
+            f"{plan.trials} trials of {plan.workers} workers, {plan.at_once} at once, compared every "
+            f"{plan.interval} ({plan.search})"
         )
-        self._print(f"{plan.model}, {self._total:,} examples each, global batch {plan.batch_at(plan.workers[1])}")
-        self._print(f"population folder: {event['run_dir']}")
+        self._print(f"{plan.model}, {self._total:,} examples each, global batch {plan.global_batch}")
+        self._print(f"population folder: {plan.run_dir}")
 
-    def _on_progress(self, event: dict[str, Any]) -> None:
-        self._trials.setdefault(event["trial"], {"generation": 0}).update(event)
-        self._show()
+    def _show_trial(self, trial: str, news: News | TrialReport | TrialEnded) -> None:
+        """A trial's own progress and warnings; what else it reports shows in the table after its round."""
+        match news:
+            case Progress(position=position, lr=lr):
+                self._note(trial, position=position, lr=lr)
+                self._show()
+            case Warned(text):
+                self._print(f"warning: {text}")
 
-    def _on_round(self, event: dict[str, Any]) -> None:
-        for rank, row in enumerate(event["rows"], start=1):
-            known = self._trials.setdefault(row["trial"], {"generation": 0})
-            known.update(row, rank=rank, epoch=known.get("epoch", 0.0))
-        self._show(now=True)
+    def _show_exploit(self, exploit: Exploit) -> None:
+        generation = self._trials.get(exploit.receiver, Trial()).generation + 1
+        self._note(exploit.receiver, parent=exploit.donor, generation=generation, settings=exploit.factors_after)
+        change = f"lr factor {exploit.factors_before['lr']:.4g} -> {exploit.factors_after['lr']:.4g}"
+        took = "" if exploit.latency_s is None else f", in {exploit.latency_s:.2f} s"
+        self._print(f"round {exploit.round}: {exploit.receiver} copies {exploit.donor}, {change}{took}")
 
-    def _on_exploit(self, event: dict[str, Any]) -> None:
-        receiver = self._trials.setdefault(event["receiver"], {"generation": 0})
-        receiver.update(parent=event["donor"], generation=receiver["generation"] + 1, settings=event["factors_after"])
-        change = f"lr factor {event['factors_before']['lr']:.4g} -> {event['factors_after']['lr']:.4g}"
-        took = "" if event["latency_s"] is None else f", in {event['latency_s']:.2f} s"
-        self._print(f"round {event['round']}: {event['receiver']} copies {event['donor']}, {change}{took}")
-
-    def _on_warning(self, event: dict[str, Any]) -> None:
-        self._print(f"warning: {event['text']}")
-
-    def _on_waiting(self, event: dict[str, Any]) -> None:
-        self._print(event["text"])
-
-    def _on_explored(self, event: dict[str, Any]) -> None:
+    def _show_result(self, explored: Explored) -> None:
         self._end_live()
-        result = event["result"]
+        result = explored.result
         for row in result["trials"]:
-            self._trials.setdefault(row["trial"], {"generation": 0}).update(row)
+            self._note(row["trial"], **{name: row[name] for name in ("position", "score", "lr", "settings")})
         self._print(population_table(self._trials))
-        if event.get("again"):
+        if explored.again:
             self._print("complete: use --fresh to start over, or another --name")
         if result["best"] is not None:
             self._print(f"best: {result['best']}, {result['score']} {abs(result['best_score'] or 0):.4f}")
-            self._print(f"its LR: {event['run_dir']}/best_policy.json")
+            self._print(f"its LR: {explored.run_dir}/best_policy.json")
         print(json.dumps(result), flush=True)
+
+    def _note(self, trial: str, **fields: Any) -> None:
+        self._trials[trial] = replace(self._trials.get(trial, Trial()), **fields)
 
     def _show(self, now: bool = False) -> None:
         if self.out.is_terminal:
@@ -101,11 +148,11 @@ class PopulationDisplay:
         return table
 
     def _line(self) -> str:
-        positions = [one.get("position", 0) for one in self._trials.values()]
+        positions = [one.position for one in self._trials.values()]
         done = sum(positions) / (self._count * self._total)
         elapsed = time.monotonic() - self._started
         left = f"{elapsed * (1 - done) / done:.0f} s left" if done else "starting"
-        scores = [one["score"] for one in self._trials.values() if _is_known(one.get("score"))]
+        scores = [one.score for one in self._trials.values() if _is_known(one.score)]
         best = f", best score {max(scores):.4f}" if scores else ""
         return f"{done:.0%} of {self._count} trials{best}, {elapsed:.0f} s, {left}"
 
@@ -118,19 +165,18 @@ class PopulationDisplay:
             self._live = None
 
 
-def population_table(trials: Mapping[str, Mapping[str, Any]]) -> Table:
+def population_table(trials: Mapping[str, Trial]) -> Table:
     """The trials, best first."""
     table = plain_table("trial", "lr", "factor", "score", "examples", "generation", "parent")
-    for name, one in sorted(trials.items(), key=lambda item: -_sortable(item[1].get("score"))):
-        settings = one.get("settings", {})
+    for name, one in sorted(trials.items(), key=lambda item: -_sortable(item[1].score)):
         table.add_row(
             name,
-            rates(one["lr"]) if one.get("lr") else "",
-            f"{settings['lr']:.4g}" if settings else "",
-            f"{one['score']:.4f}" if _is_known(one.get("score")) else "",
-            f"{one.get('position', 0):,}",
-            str(one.get("generation", 0)),
-            str(one.get("parent", "")),
+            rates(one.lr) if one.lr else "",
+            f"{one.settings['lr']:.4g}" if one.settings else "",
+            f"{one.score:.4f}" if _is_known(one.score) else "",
+            f"{one.position:,}",
+            str(one.generation),
+            one.parent,
         )
     return table
 
@@ -167,7 +213,7 @@ def standing_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _is_known(score: float | None) -> bool:
+def _is_known(score: float | None) -> TypeGuard[float]:
     return score is not None and math.isfinite(score)
 
 

@@ -4,26 +4,47 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Self, assert_never
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from raylr.events import (
+    ROUTINE,
+    Checkpointed,
+    Copied,
+    Ended,
+    Finished,
+    Joined,
+    Metrics,
+    News,
+    Overridden,
+    Planned,
+    Preparing,
+    Resized,
+    RolledBack,
+    RunEvent,
+    Starting,
+    Unknown,
+    Waiting,
+    Warned,
+    details,
+)
+from raylr.events import Progress as Position
 from raylr.reporting.tables import console, rates, results, story
 from raylr.storage import folder_at
 
 LOG_INTERVAL_S = 10.0
-QUIET = {"start", "checkpoint", "finish"}  # events that every run has
 
 
 class Display:
-    """Shows the events of one run; it is called with each of them."""
+    """Shows the events of one run; call it with each of them."""
 
     def __init__(self, out: Console | None = None, log_interval_s: float = LOG_INTERVAL_S) -> None:
         self.out = out or console()
         self.log_interval_s = log_interval_s
-        self._rows: list[dict[str, Any]] = []
+        self._tests: list[Metrics] = []
         self._logged_at = -log_interval_s
         self._bar: Progress | None = None  # only in a terminal, while something moves
 
@@ -33,66 +54,73 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._end_bar()
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Show one event; a kind that is not known here is passed over."""
-        show = getattr(self, f"_on_{event['kind']}", None)
-        if show is not None:
-            show(event)
+    def __call__(self, news: News) -> None:
+        """Show one piece of news."""
+        match news:
+            case Preparing(done, total):
+                self._move("decoding images", done, total)
+            case Planned():
+                self._show_plan(news)
+            case Waiting(text):
+                self._line(text)
+            case Starting(workers):
+                self._line(f"starting {workers} workers")
+            case Warned(text):
+                self._line(f"warning: {text}")
+            case Position():
+                self._show_progress(news)
+            case Metrics():
+                self._show_test(news)
+            case Joined() | Resized() | RolledBack() | Overridden() | Copied() | Checkpointed() | Ended() | Unknown():
+                if news.kind not in ROUTINE:
+                    self._show_event(news)
+            case Finished():
+                self._show_result(news)
+            case _:
+                assert_never(news)
 
-    def _on_prepare(self, event: dict[str, Any]) -> None:
-        self._move("decoding images", event["done"], event["total"])
-
-    def _on_plan(self, event: dict[str, Any]) -> None:
+    def _show_plan(self, planned: Planned) -> None:
         self._end_bar()
-        self._line(story(event["plan"]))
-        for warning in event["plan"].warnings:
+        self._line(story(planned.story))
+        for warning in planned.warnings:
             self._line(f"warning: {warning}")
-        self._line(f"run folder: {event['run_dir']}")
+        self._line(f"run folder: {planned.run_dir}")
 
-    def _on_waiting(self, event: dict[str, Any]) -> None:
-        self._line(event["text"])
+    def _show_progress(self, progress: Position) -> None:
+        text = f"epoch {progress.epoch:.2f}  lr {rates(progress.lr)}"
+        if progress.train_loss is not None:
+            text += f"  loss {progress.train_loss:.4f}"
+        if self._tests:
+            text += f"  test accuracy {self._tests[-1].test_accuracy:.2%}"
+        if progress.images_per_s is not None:
+            text += f"  {progress.images_per_s:,.0f} images/s"
+        text += f"  {progress.world_size} workers"
+        self._move(text, progress.position, progress.total)
 
-    def _on_started(self, event: dict[str, Any]) -> None:
-        self._line("training has started")
-
-    def _on_progress(self, event: dict[str, Any]) -> None:
-        text = f"epoch {event['epoch']:.2f}  lr {rates(event['lr'])}"
-        if event["train_loss"] is not None:  # not known to who only sees the files
-            text += f"  loss {event['train_loss']:.4f}"
-        if self._rows:
-            text += f"  test accuracy {self._rows[-1]['test_accuracy']:.2%}"
-        if event["images_per_s"] is not None:
-            text += f"  {event['images_per_s']:,.0f} images/s"
-        text += f"  {event['world_size']} workers"
-        self._move(text, event["position"], event["total"])
-
-    def _on_metrics(self, event: dict[str, Any]) -> None:
-        row = event["row"]
-        self._rows.append(row)
+    def _show_test(self, metrics: Metrics) -> None:
+        self._tests.append(metrics)
         self._line(
-            f"epoch {row['epoch']:6.2f}  lr {rates(row['lr'])}  train loss {row['train_loss']:.4f}  test loss "
-            f"{row['test_loss']:.4f}  test accuracy {row['test_accuracy']:.2%}  {row['images_per_s']:,.0f} images/s"
+            f"epoch {metrics.epoch:6.2f}  lr {rates(metrics.lr)}  train loss {metrics.train_loss:.4f}  test loss "
+            f"{metrics.test_loss:.4f}  test accuracy {metrics.test_accuracy:.2%}  {metrics.images_per_s:,.0f} images/s"
         )
 
-    def _on_event(self, event: dict[str, Any]) -> None:
-        row = event["row"]
-        if row["kind"] not in QUIET:
-            details = "  ".join(f"{key}={value}" for key, value in row.items() if key not in ("time", "kind"))
-            self._line(f"{row['kind']}: {details}")
+    def _show_event(self, event: RunEvent) -> None:
+        fields = {"position": event.position, **details(event)}
+        self._line(f"{event.kind}: {'  '.join(f'{key}={value}' for key, value in fields.items())}")
 
-    def _on_finished(self, event: dict[str, Any]) -> None:
+    def _show_result(self, finished: Finished) -> None:
         self._end_bar()
-        folder = folder_at(event["run_dir"])
-        rows = folder.read_rows("metrics.jsonl") or self._rows
+        folder = folder_at(finished.run_dir)
+        rows = folder.read_rows("metrics.jsonl") or [metrics.row() for metrics in self._tests]
         if rows:
             self.out.print(results(rows))
-        if event["result"]["status"] == "failed" and folder.exists("failure.txt"):
+        if finished.result["status"] == "failed" and folder.exists("failure.txt"):
             *_, reason = folder.read_bytes("failure.txt").decode().strip().splitlines()
             self._line(f"failed: {reason} (failure.txt has all of it)")
-        if event.get("again"):
+        if finished.again:
             self._line("this run is complete; --fresh starts it over")
-        self._line(f"run folder: {event['run_dir']}")
-        self._line(json.dumps(event["result"]))
+        self._line(f"run folder: {finished.run_dir}")
+        self._line(json.dumps(finished.result))
 
     def _move(self, text: str, done: int, total: int) -> None:
         if self.out.is_terminal:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from raylr.errors import ConfigError
-from raylr.reporting.progress import QUIET
+from raylr.events import ROUTINE
 from raylr.storage import Folder
 
 FACTORS = ("peak", "warmup", "shape", "override")
@@ -187,7 +187,7 @@ def _take_event(run: RecordedRun, row: dict[str, Any], starts: list[float]) -> N
     kind, time = str(row["kind"]), _finite(row["time"])
     epoch = _finite(row["position"]) / float(run.policy["examples_per_epoch"])
     starts.append(time)
-    if kind not in QUIET:
+    if kind not in ROUTINE:
         details = ", ".join(f"{key} {value}" for key, value in row.items() if key not in ("time", "position", "kind"))
         run.happenings.append(Happening(kind, epoch, time - starts[0], details))
 

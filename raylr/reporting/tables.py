@@ -9,7 +9,7 @@ from rich.table import Table
 
 from raylr.config.fields import Setting
 from raylr.lr import Policy
-from raylr.planning.plan import Plan
+from raylr.planning.plan import Plan, Reason
 
 LOG_WIDTH = 200  # of a table that goes into a file or a pipe
 
@@ -41,12 +41,12 @@ def console() -> Console:
     return out
 
 
-def story(plan: Plan) -> str:
+def story(reasons: Sequence[Reason]) -> str:
     """The plan as numbered lines: what was set, to what, and why."""
-    width = max((len(reason.what) for reason in plan.story), default=0)
+    width = max((len(reason.what) for reason in reasons), default=0)
     return "\n".join(
         f"{number:2}. {reason.what:<{width}}  {reason.value}  ({reason.why})"
-        for number, reason in enumerate(plan.story, start=1)
+        for number, reason in enumerate(reasons, start=1)
     )
 
 

@@ -12,9 +12,29 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from raylr.errors import ConfigError
+from raylr.events import (
+    Checkpointed,
+    Copied,
+    Ended,
+    Finished,
+    Joined,
+    Metrics,
+    News,
+    Overridden,
+    Planned,
+    Preparing,
+    Progress,
+    Resized,
+    RolledBack,
+    Starting,
+    Unknown,
+    Waiting,
+    Warned,
+    details,
+)
 from raylr.reporting.recorded import METRICS, leaves
 from raylr.reporting.tensorboard import TensorBoard
 from raylr.storage import Folder
@@ -43,48 +63,54 @@ class Tracker:
         self._is_open, self._has_failed = False, False
         self._step, self._told_at = 0, -interval_s
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Tell one event; a kind that is not known here is passed over."""
-        tell = getattr(self, f"_on_{event['kind']}", None)
-        if tell is None or self._has_failed:
+    def __call__(self, news: News) -> None:
+        """Pass on one piece of news; a tracker that fails gets no more."""
+        if self._has_failed:
             return
         try:
-            tell(event)
+            self._take(news)
         except Exception as error:
             self._has_failed = True
             warnings.warn(f"the tracker {self.name} has failed and hears no more of this run: {error}", stacklevel=2)
 
-    def _on_plan(self, event: dict[str, Any]) -> None:
-        plan = event["plan"].model_dump(mode="json", exclude={"story", "warnings"})
-        self._settings = {**leaves(plan), "policy_sha256": event["policy"].sha256}
+    def _take(self, news: News) -> None:
+        match news:
+            case Planned(plan=plan, policy=policy):
+                assert plan is not None
+                assert policy is not None
+                settings = plan.model_dump(mode="json", exclude={"story", "warnings"})
+                self._settings = {**leaves(settings), "policy_sha256": policy.sha256}
+            case Progress():
+                if time.monotonic() - self._told_at >= self.interval_s:
+                    self._told_at = time.monotonic()
+                    values = {"train_loss_so_far": news.train_loss, "images_per_s": news.images_per_s}
+                    self._log(news, values)
+            case Metrics():
+                self._log(news, {name: getattr(news, name) for name in METRICS})
+            case Warned(text):
+                self._open()
+                self.sink.note(self._step, f"warning: {text}")
+            case Joined() | Resized() | RolledBack() | Overridden() | Copied() | Ended() | Unknown():
+                self._open()
+                fields = {"position": news.position, **details(news)}
+                self.sink.note(
+                    self._step, f"{news.kind}: {', '.join(f'{key} {value}' for key, value in fields.items())}"
+                )
+            case Finished(result):
+                if self._is_open:
+                    self.sink.close(result)
+            case Preparing() | Waiting() | Starting() | Checkpointed():
+                pass  # before the run, or too often
+            case _:
+                assert_never(news)
 
-    def _on_progress(self, event: dict[str, Any]) -> None:
-        if time.monotonic() - self._told_at >= self.interval_s:
-            self._told_at = time.monotonic()
-            values = {"train_loss_so_far": event["train_loss"], "images_per_s": event["images_per_s"]}
-            self._tell(event, values)
-
-    def _on_metrics(self, event: dict[str, Any]) -> None:
-        self._tell(event["row"], {name: event["row"][name] for name in METRICS})
-
-    def _tell(self, row: Mapping[str, Any], values: Mapping[str, float]) -> None:
+    def _log(self, news: Progress | Metrics, values: Mapping[str, float | None]) -> None:
         self._open()
-        self._step = row["step"]
-        several = len(row["lr"]) > 1
-        rates = {f"lr/{name}" if several else "lr": lr for name, lr in row["lr"].items()}
-        values = {"epoch": row["epoch"], "world_size": row["world_size"], **rates, **values}
+        self._step = news.step
+        several = len(news.lr) > 1
+        rates = {f"lr/{name}" if several else "lr": lr for name, lr in news.lr.items()}
+        values = {"epoch": news.epoch, "world_size": news.world_size, **rates, **values}
         self.sink.scalars(self._step, {name: float(value) for name, value in values.items() if value is not None})
-
-    def _on_event(self, event: dict[str, Any]) -> None:
-        row = event["row"]
-        if row["kind"] != "checkpoint":
-            self._open()
-            details = ", ".join(f"{key} {value}" for key, value in row.items() if key not in ("time", "kind"))
-            self.sink.note(self._step, f"{row['kind']}: {details}")
-
-    def _on_finished(self, event: dict[str, Any]) -> None:
-        if self._is_open:
-            self.sink.close(event["result"])
 
     def _open(self) -> None:
         if not self._is_open:
@@ -180,12 +206,12 @@ class Trackers:
         self.names = tuple(dict.fromkeys(names))
         self._told: list[Tracker] = []
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        if event["kind"] == "plan":
-            run_dir = Path(event["run_dir"])
+    def __call__(self, news: News) -> None:
+        if isinstance(news, Planned):
+            run_dir = Path(news.run_dir)
             self._told = [Tracker(name, SINKS[name][0](), run_dir, SINKS[name][1]) for name in self.names]
         for tracker in self._told:
-            tracker(event)
+            tracker(news)
 
 
 def _is_installed(package: str) -> bool:

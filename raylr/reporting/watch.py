@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from raylr.errors import ConfigError, RaylrError
+from raylr.events import Finished, Metrics, News, Planned, Progress, RunEvent, event_of_row
 from raylr.planning.plan import Reason
 from raylr.reporting.progress import Display
 from raylr.reporting.recorded import DAMAGE, METRICS
@@ -79,11 +80,14 @@ class _Watcher:
         self._read_plan()
         if (self.run_dir / "result.json").exists():
             return self._finish()
-        news = [("event", row) for row in self.events.news() if "kind" in row and _has(row, {"position"})]
-        news += [("metrics", row) for row in self.metrics.news() if "lr" in row and _has(row, REPORT)]
-        for kind, row in sorted(news, key=lambda item: float(item[1]["position"])):
-            self._show({"kind": kind, "row": row})
-            self.train_loss = row.get("train_loss", self.train_loss)
+        news: list[RunEvent | Metrics] = [
+            event_of_row(row) for row in self.events.news() if "kind" in row and _has(row, {"position"})
+        ]
+        news += [Metrics.of_row(row) for row in self.metrics.news() if "lr" in row and _has(row, REPORT)]
+        for one in sorted(news, key=lambda one: one.position):
+            self._show(one)
+            if isinstance(one, Metrics):
+                self.train_loss = one.train_loss
         if self._progress() or news:
             self.changed_at = self.clock()
         elif self.clock() - self.changed_at >= SILENCE_S:
@@ -102,7 +106,7 @@ class _Watcher:
         except ValidationError as error:
             what = error.errors()[0]["msg"]
             raise ConfigError(f"run={self.run_dir}: its plan.json is damaged ({what})") from None
-        self._show({"kind": "plan", "plan": self.plan, "run_dir": str(self.run_dir)})
+        self._show(Planned(str(self.run_dir), self.plan.story, self.plan.warnings))
 
     def _progress(self) -> bool:
         """Show how far the ledger is; True when that is another position than before."""
@@ -117,9 +121,19 @@ class _Watcher:
         self.updates.append((self.clock(), position))
         while self.updates[-1][0] - self.updates[0][0] > RATE_WINDOW_S and len(self.updates) > 2:
             self.updates.popleft()
-        event = {"kind": "progress", "position": position, "total": self.plan.total_examples, "step": row["step"] + 1}
-        event |= {"epoch": position / self.plan.num_train, "lr": row["lr"], "world_size": row["world_size"]}
-        self._show({**event, "train_loss": self.train_loss, "images_per_s": self._rate()})
+        progress = Progress(
+            position=position,
+            total=self.plan.total_examples,
+            step=row["step"] + 1,
+            epoch=position / self.plan.num_train,
+            lr=row["lr"],
+            train_loss=self.train_loss,
+            train_accuracy=None,
+            images_per_s=self._rate(),
+            world_size=row["world_size"],
+            global_batch=row["global_batch"],
+        )
+        self._show(progress)
         return True
 
     def _rate(self) -> float | None:
@@ -128,13 +142,13 @@ class _Watcher:
 
     def _finish(self) -> str:
         result = json.loads((self.run_dir / "result.json").read_bytes())
-        self._show({"kind": "finished", "result": result, "run_dir": str(self.run_dir)})
+        self._show(Finished(result, str(self.run_dir)))
         return str(result.get("status", "failed"))
 
-    def _show(self, event: dict[str, Any]) -> None:
-        """Show an event, or say what keeps it from being shown."""
+    def _show(self, news: News) -> None:
+        """Show one piece of news, or say what keeps it from being shown."""
         try:
-            self.display(event)
+            self.display(news)
         except DAMAGE as error:
             self.display.out.print(f"a damaged row cannot be shown ({type(error).__name__}: {error})", soft_wrap=True)
 

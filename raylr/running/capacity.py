@@ -6,7 +6,6 @@ Reads private state of Ray 2.60 to tell whether an autoscaler is at work.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from raylr.errors import ConfigError
 from raylr.planning.plan import Plan
@@ -71,10 +70,10 @@ def resources(plan: Plan, gpus: float = 1.0) -> dict[str, float]:
     return {"CPU": float(plan.cpus_per_worker), **({"GPU": gpus} if plan.device == "cuda" else {})}
 
 
-def wait_for_capacity(demand: Demand, tell: Callable[[dict[str, Any]], None]) -> None:
+def wait_for_capacity(demand: Demand, say: Callable[[str], None]) -> None:
     """Return once there is a place for each worker at the same time.
 
-    Places that other jobs hold are waited for, and so are nodes that an autoscaler starts; `tell` hears for what. Raises
+    Places that other jobs hold are waited for, and so are nodes that an autoscaler starts; `say` gets a line about it. Raises
     ConfigError with the numbers where neither can help.
     """
     from ray.util.placement_group import placement_group, remove_placement_group
@@ -91,14 +90,14 @@ def wait_for_capacity(demand: Demand, tell: Callable[[dict[str, Any]], None]) ->
         while not group.wait(pause):
             pause = SAY_EVERY_S
             if not lacks():
-                tell({"kind": "waiting", "text": f"waiting for {demand.places}, which other jobs hold"})
+                say(f"waiting for {demand.places}, which other jobs hold")
                 continue
             nodes, coming = living_nodes(), coming or autoscaler()[1]
             if not coming and time.monotonic() - since > TIMEOUT_S:
                 raise ConfigError(
                     f"{demand.shortage(nodes)}, and its autoscaler starts no more; {demand.advice(nodes)}"
                 )
-            tell({"kind": "waiting", "text": f"waiting for nodes: {demand.shortage(nodes)}"})
+            say(f"waiting for nodes: {demand.shortage(nodes)}")
     finally:
         remove_placement_group(group)
 

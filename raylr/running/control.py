@@ -7,15 +7,28 @@ who is not let into the cluster cannot give any. A population is a job too; it k
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from raylr.errors import ConfigError, RaylrError, first_line
+from raylr.events import (
+    CheckpointOrder,
+    LROrder,
+    Order,
+    PopulationStatus,
+    PopulationStopped,
+    RunEvent,
+    Status,
+    StopOrder,
+    row,
+)
 from raylr.lr import Clock, examples
 from raylr.planning.plan import Plan
 from raylr.running.session import check_reachable, set_up
 from raylr.storage import Folder, run_folder
 
+OrderKind = Literal["lr", "checkpoint", "stop"]
 NAMESPACE = "raylr"
 TIMEOUT_S = 120.0
 
@@ -35,28 +48,37 @@ def status(run: str, storage: str) -> dict[str, Any]:
     with _hub(_folder(run, storage)) as hub:
         import ray
 
-        found: dict[str, Any] = ray.get(hub.status.remote())
-        return found
+        found: Status | PopulationStatus = ray.get(hub.status.remote())
+        return found.row()
 
 
 def order(
-    run: str, storage: str, kind: str, factor: float | None = None, duration: str | None = None
+    run: str, storage: str, kind: OrderKind, factor: float | None = None, duration: str | None = None
 ) -> dict[str, Any]:
     """Give an order (`lr`, `checkpoint`, `stop`) and return the event with which the run answered it."""
     folder = _folder(run, storage)
     if kind != "stop" and folder.exists("space.json"):
         raise ConfigError(f"run={run} is a population, which knows status and stop; {kind} is an order to one run")
-    wish: dict[str, Any] = {"kind": kind}
-    if kind == "lr":
-        wish |= {"factor": factor, "for_examples": _examples(folder, duration)}
+    wish = _order(kind, factor, _examples(folder, duration))
     with _hub(folder) as hub:
         import ray
 
-        number = ray.get(hub.order.remote(wish))
-        answer: dict[str, Any] | None = ray.get(hub.answer.remote(number, kind, TIMEOUT_S))
-        if answer is None:
-            raise RaylrError(f"run={run} did not carry out {kind!r} within {TIMEOUT_S:g} s; it still will when it can")
-        return answer
+        queued = replace(wish, number=ray.get(hub.order.remote(wish)))
+        answer: RunEvent | PopulationStopped | None = ray.get(hub.answer.remote(queued, TIMEOUT_S))
+    if answer is None:
+        raise RaylrError(f"run={run} did not carry out {kind!r} within {TIMEOUT_S:g} s; it still will when it can")
+    return answer.row() if isinstance(answer, PopulationStopped) else row(answer)
+
+
+def _order(kind: OrderKind, factor: float | None, for_examples: int | None) -> Order:
+    match kind:
+        case "lr":
+            assert factor is not None
+            return LROrder(factor, for_examples)
+        case "checkpoint":
+            return CheckpointOrder()
+        case "stop":
+            return StopOrder()
 
 
 def _folder(run: str, storage: str) -> Folder:

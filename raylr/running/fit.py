@@ -57,8 +57,8 @@ class TrainRun:
         self.outcome: dict[str, Any] = {}
         self.thread = threading.Thread(target=self._run, daemon=True, name="fit")
 
-    def follow(self, news: Any, take: Callable[[dict[str, Any]], None], look: Callable[[], None] | None = None) -> Any:
-        """Start, and pass on what the actor's method `news` gives: events, and what is true at the end, which is returned.
+    def follow(self, news: Any, take: Callable[[Any], None], look: Callable[[], None] | None = None) -> Any:
+        """Start, and pass on what the actor's method `news` gives, and what is true at the end, which is returned.
 
         Ray Train is waited for only so long: it would wait for ever for the replacement of a worker that no node has room
         for. A lost actor ends it too.

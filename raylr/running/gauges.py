@@ -4,7 +4,7 @@ They live in the run's hub, which stays while workers come and go: set by the wo
 place to another would stand still beside the new ones for as long as it lives. jobs/grafana.json shows them.
 """
 
-from typing import Any
+from raylr.events import Metrics, News, Progress
 
 MEANINGS = {
     "raylr_train_loss": "mean training loss since the last evaluation",
@@ -29,12 +29,14 @@ class Gauges:
         self.gauges = {name: Gauge(name, description=text, tag_keys=("run",)) for name, text in MEANINGS.items()}
         self.lr = Gauge(LR, description="learning rate of the last update", tag_keys=("run", "optimizer"))
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Set the gauges that this event knows of; other events are passed over."""
-        values = event["row"] if event["kind"] == "metrics" else event if event["kind"] == "progress" else {}
+    def __call__(self, news: News) -> None:
+        """Set the gauges that this news has values for."""
+        if not isinstance(news, Progress | Metrics):
+            return
+        values = vars(news)
         for name, gauge in self.gauges.items():
             value = values.get(name.removeprefix("raylr_"))
             if value is not None:
                 gauge.set(value, {"run": self.run})
-        for optimizer, value in values.get("lr", {}).items():
+        for optimizer, value in news.lr.items():
             self.lr.set(value, {"run": self.run, "optimizer": optimizer})

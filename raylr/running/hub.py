@@ -9,11 +9,24 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
+from raylr.events import (
+    Checkpointed,
+    Ended,
+    Member,
+    News,
+    Order,
+    Overridden,
+    Progress,
+    RejoinOrder,
+    RunEvent,
+    Status,
+    StopOrder,
+)
 from raylr.running.gauges import Gauges
 
 LIVENESS_TIMEOUT_S = 10.0
@@ -44,8 +57,8 @@ class Hub:
         self.waiting: dict[int, Joiner] = {}
         self.lost: set[int] = set()
         self.result: dict[str, Any] | None = None
-        self.orders: list[dict[str, Any]] = []
-        self.events: list[dict[str, Any]] = []
+        self.orders: list[Order] = []
+        self.news: list[News] = []
         self.changed = asyncio.Condition()
         self._settling: asyncio.Task[None] | None = None
 
@@ -123,7 +136,7 @@ class Hub:
             "all_equal": best is not None and all(mark == best for mark in marks),
             "cause": cause,
             "lost": sorted(self.lost),
-            "members": [{"rank": joiner.rank, "pid": joiner.pid, "host": joiner.host} for joiner in joiners],
+            "members": [Member(joiner.rank, joiner.pid, joiner.host) for joiner in joiners],
         }
         self.active = {joiner.rank: joiner.actor for joiner in joiners}
         self.waiting, self.lost = {}, set()
@@ -135,18 +148,18 @@ class Hub:
         """Return once there is an order younger than `since`, or a newcomer waits."""
         await self._wait_until(lambda: bool(self._orders_after(since)))
 
-    async def orders_after(self, since: int) -> list[dict[str, Any]]:
+    async def orders_after(self, since: int) -> list[Order]:
         """The orders younger than the one numbered `since`, and `rejoin` when a newcomer waits."""
         return self._orders_after(since)
 
-    def _orders_after(self, since: int) -> list[dict[str, Any]]:
+    def _orders_after(self, since: int) -> list[Order]:
         newcomer = self.active and any(rank not in self.active for rank in self.waiting)
-        return [order for order in self.orders if order["number"] > since] + ([{"kind": "rejoin"}] if newcomer else [])
+        return [order for order in self.orders if order.number > since] + ([RejoinOrder()] if newcomer else [])
 
-    async def order(self, order: dict[str, Any]) -> int:
+    async def order(self, order: Order) -> int:
         """Queue an order for all ranks; returns its number."""
         number = time.time_ns()
-        self.orders.append({**order, "number": number})
+        self.orders.append(replace(order, number=number))
         await self._notify()
         return number
 
@@ -158,34 +171,39 @@ class Hub:
         self.waiting = {}
         await self._notify()
 
-    async def publish(self, event: dict[str, Any]) -> None:
-        self.events.append(event)
+    async def publish(self, news: News) -> None:
+        self.news.append(news)
         if self.gauges is not None:
-            self.gauges(event)
+            self.gauges(news)
         await self._notify()
 
-    async def status(self) -> dict[str, Any]:
-        """The newest progress, the members, and how many orders came."""
-        progress: dict[str, Any] = next((event for event in reversed(self.events) if event["kind"] == "progress"), {})
-        return {**progress, "kind": "status", "ranks": sorted(self.active), "generation": self.generation}
+    async def status(self) -> Status:
+        """The newest progress, the members, and how many groups there were."""
+        progress = next((news for news in reversed(self.news) if isinstance(news, Progress)), None)
+        return Status(progress, tuple(sorted(self.active)), self.generation)
 
-    async def answer(self, number: int, kind: str, timeout_s: float) -> dict[str, Any] | None:
-        """The run's event for the order `number`; None when none came in time."""
+    async def answer(self, order: Order, timeout_s: float) -> RunEvent | None:
+        """The run's event for this order; None when none came in time."""
 
-        def found() -> dict[str, Any] | None:
-            rows = [event["row"] for event in self.events if event["kind"] == "event"]
-            return next((row for row in rows if row.get("number") == number or row["kind"] == kind == "stop"), None)
+        def found() -> RunEvent | None:
+            for news in self.news:
+                match news:
+                    case Overridden(number=order.number) | Checkpointed(number=order.number):
+                        return news
+                    case Ended(kind="stop") if isinstance(order, StopOrder):
+                        return news
+            return None
 
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wait_until(lambda: found() is not None), timeout_s)
         return found()
 
-    async def news_after(self, count: int, timeout_s: float) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-        """Events from index `count` on, and the run's result, once it has one; waits for either, at most `timeout_s`."""
-        is_news = self._wait_until(lambda: len(self.events) > count or self.result is not None)
+    async def news_after(self, count: int, timeout_s: float) -> tuple[list[News], dict[str, Any] | None]:
+        """News from index `count` on, and the run's result, once it has one; waits for either, at most `timeout_s`."""
+        is_news = self._wait_until(lambda: len(self.news) > count or self.result is not None)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(is_news, timeout_s)
-        return self.events[count:], self.result
+        return self.news[count:], self.result
 
     async def _wait_until(self, holds: Callable[[], bool]) -> None:
         async with self.changed:

@@ -3,18 +3,128 @@
 import os
 import platform
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 from raylr.config import Config
 from raylr.errors import ConfigError
+from raylr.events import Explored, Finished, Planned, PopulationPlanned, Preparing, Starting, Waiting
 from raylr.lr import Policy
-from raylr.planning.facts import DatasetInfo
+from raylr.planning.facts import DatasetInfo, Hardware, local_hardware
 from raylr.planning.plan import Plan
+from raylr.running.capacity import Demand, wait_for_capacity
+from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see
+from raylr.running.session import named_cluster, own_cluster
+from raylr.storage import Folder, run_folder
+from raylr.training.data import describe, prepare
 
 RAY_FOLDER = ".ray"  # what Ray Train wants to have on the storage; empty of ours, and removed at the end
-Listener = Callable[[dict[str, Any]], None]
+Tell = Callable[[Any], None]  # takes the news of the job
+
+
+class Job(Protocol):
+    """A run or a population whose numbers are resolved: what the prologue that they share asks of each."""
+
+    @property
+    def name(self) -> str:
+        """Of the job and its folder."""
+
+    @property
+    def plan(self) -> Plan: ...
+
+    @property
+    def demand(self) -> Demand:
+        """The places that it needs on a named cluster before it starts."""
+
+    @property
+    def num_ranks(self) -> int:
+        """How many workers train at once, at most."""
+
+    @property
+    def result_file(self) -> str:
+        """The file of its folder that holds the result, with its status."""
+
+    def agreed(self, folder: Folder) -> Self:
+        """The job as it goes on in `folder`. Raises ConfigError where another one is there."""
+
+    def planned(self, folder: Folder) -> Planned | PopulationPlanned: ...
+
+    def ended(self, folder: Folder, result: dict[str, Any], again: bool) -> Finished | Explored: ...
+
+    def write_plan(self, folder: Folder) -> None:
+        """Write what it was resolved to, beside config.json."""
+
+    def run(self, folder: Folder, info: DatasetInfo, tell: Tell, nodes_may_go: bool) -> dict[str, Any]:
+        """Train to the end on the Ray that is connected, and leave the result in `folder`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job before its data and its cluster are known.
+
+    `enough` is what a named cluster is taken to have until it is asked; `num_gpus` are wanted of it.
+    """
+
+    config: Config
+    enough: Hardware
+    num_gpus: int
+    resolve: Callable[[DatasetInfo, Hardware], Job]
+
+
+def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
+    """Prepare, start and follow a job to its end, or go on with it; returns its folder and its result.
+
+    Raises ConfigError for a request that is refused before anything starts.
+    """
+    config, resolve = request.config, request.resolve
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    refuse_throw_away_storage(config)
+    resolve(describe(config.data), request.enough if address else local_hardware())  # before a download or decoding
+    info = prepare(config.data, lambda done, total: tell(Preparing(done, total)))
+    with ExitStack() as stack:
+        hardware = local_hardware()
+        if address:
+            stack.enter_context(named_cluster(address))
+            hardware = cluster_hardware(request.num_gpus)
+        job = resolve(info, hardware)
+        folder = run_folder(config.storage, job.name)
+        look_at_own_parts(job.plan)
+        job = job.agreed(folder)
+        tell(job.planned(folder))
+        if (earlier := _finished(config, folder, job.result_file)) is not None:
+            tell(job.ended(folder, earlier, again=True))
+            return str(folder), earlier
+        stack.enter_context(folder.held())
+        if address:
+            wait_for_capacity(job.demand, lambda text: tell(Waiting(text)))
+        else:
+            stack.enter_context(own_cluster(job.num_ranks * job.plan.cpus_per_worker))
+        tell(Starting(job.num_ranks))
+        _write_settings(config, folder, job)
+        if address:
+            refuse_storage_that_some_hosts_do_not_see(folder)
+        result = job.run(folder, info, tell, bool(address))
+    tell(job.ended(folder, result, again=False))
+    return str(folder), result
+
+
+def _finished(config: Config, folder: Folder, result_file: str) -> dict[str, Any] | None:
+    if config.fresh or not folder.exists(result_file):
+        return None
+    result: dict[str, Any] = folder.read_json(result_file)
+    return result if result["status"] == "complete" else None
+
+
+def _write_settings(config: Config, folder: Folder, job: Job) -> None:
+    if config.fresh:
+        folder.remove()
+    folder.create()
+    folder.remove(RAY_FOLDER)
+    folder.write_json("config.json", config.model_dump(mode="json"))
+    job.write_plan(folder)
 
 
 def data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:

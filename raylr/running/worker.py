@@ -10,6 +10,7 @@ import ray
 import ray.train
 
 from raylr.config import DataConfig
+from raylr.events import News, Order, Warned
 from raylr.lr import Policy
 from raylr.planning.plan import Plan
 from raylr.running.priority import restore_priority
@@ -58,17 +59,21 @@ class RayMembership:
     def has_orders(self) -> bool:
         return self._wanted.is_set()
 
-    def orders(self, since: int) -> list[dict[str, Any]]:
-        orders: list[dict[str, Any]] = ray.get(self.hub.orders_after.remote(since))
-        self._since = max([since, *(order["number"] for order in orders if "number" in order)])
+    def orders(self, since: int) -> list[Order]:
+        orders: list[Order] = ray.get(self.hub.orders_after.remote(since))
+        self._since = max([since, *(order.number for order in orders)])
         self._wanted.clear()
         return orders
 
     def end(self, result: dict[str, Any]) -> None:
         ray.get(self.hub.end.remote(result))
 
-    def publish(self, event: dict[str, Any]) -> None:
-        self.hub.publish.remote(event)
+    def publish(self, news: News) -> None:
+        self.hub.publish.remote(news)
+
+    def publish_warnings(self) -> None:
+        """Publish every warning of this process from here on, in place of printing it where nobody reads."""
+        warnings.showwarning = lambda message, *_, **__: self.publish(Warned(str(message), self.rank))
 
     def _watch(self) -> None:
         """Raise the flag whenever an order waits."""
@@ -87,9 +92,7 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     restore_priority()
     plan, policy = Plan.model_validate(config["plan"]), Policy.from_json(json.dumps(config["policy"]))
     membership = RayMembership(config["hub"], plan)
-    warnings.showwarning = lambda message, *_, **__: membership.publish(
-        {"kind": "warning", "text": str(message), "rank": membership.rank}
-    )
+    membership.publish_warnings()
     data = DataConfig.model_validate(config["data"])
     prepare(data)
     trainer = trainer_for(plan)(plan, policy, load(data))

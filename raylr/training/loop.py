@@ -1,16 +1,36 @@
 """The loop of one rank: update, evaluate, checkpoint, until the run's end or an order to stop.
 
 What is due follows from positions alone, so all ranks do the same thing at the same update. When a collective breaks, the
-group is formed anew, everybody takes the state of who is furthest, and what was interrupted is done again.
+group is formed again, the ranks adopt the most advanced rank's state, and the interrupted step is done again.
 """
 
-import json
 import math
 import time
 from dataclasses import replace
 from typing import Any
 
 from raylr.errors import RaylrError
+from raylr.events import (
+    Checkpointed,
+    CheckpointOrder,
+    Ended,
+    EndKind,
+    Joined,
+    JoinKind,
+    LROrder,
+    Metrics,
+    News,
+    Overridden,
+    Progress,
+    RejoinOrder,
+    Resized,
+    RolledBack,
+    RunEvent,
+    StopOrder,
+    orders_of_json,
+    orders_to_json,
+    row,
+)
 from raylr.lr import Override
 from raylr.storage import Folder
 from raylr.training import checkpoint
@@ -23,6 +43,7 @@ from raylr.training.totals import Totals
 from raylr.training.trainer import Trainer, Update
 
 PROGRESS_INTERVAL_S = 2.0
+_END_KINDS: dict[str, EndKind] = {"complete": "finish", "stopped": "stop"}
 
 
 class Loop:
@@ -38,6 +59,7 @@ class Loop:
         self.checkpoints = checkpoint.Writer(folder, self.plan.checkpoint_keep, before)
         self.last: Update | None = None
         self._has_state = False
+        self._is_writer = False  # until a group has formed
         self._told_at = 0.0
 
     def run(self) -> dict[str, Any]:
@@ -88,22 +110,25 @@ class Loop:
     def _note_rollback(self, update: Update) -> None:
         guard = self.trainer.guard
         loss = update.loss if math.isfinite(update.loss) else str(update.loss)
-        self.event("rollback", bad_position=update.position, loss=loss, to=guard.snapshot_at, number=guard.rollbacks)
+        self._note(RolledBack(*self._now(), update.position, loss, guard.snapshot_at, guard.rollbacks))
 
     def _obey(self, quorum: Quorum) -> str | None:
-        """Carry out what waits, agreed by all ranks: the writer's list holds. The strongest wish decides what follows."""
+        """Carry out the orders that wait, as the writer lists them, on all ranks. `stop` takes precedence over `rejoin`."""
         own = self.membership.orders(self.totals.last_order) if self._writes(quorum) else []
-        agreed = quorum.group.broadcast_bytes(json.dumps(own).encode(), quorum.writer, self.trainer.device)
-        orders = json.loads(agreed)
-        for order in orders:
-            if "number" in order:
-                self.totals = replace(self.totals, last_order=order["number"])
-            if order["kind"] == "lr":
-                self._override("user", order["factor"], order["for_examples"], order["number"])
-            elif order["kind"] == "checkpoint":
-                self._checkpoint(**{name: order[name] for name in ("number", "cause") if name in order})
-        kinds = {order["kind"] for order in orders}
-        return "stopped" if "stop" in kinds else "rejoin" if "rejoin" in kinds else None
+        agreed = quorum.group.broadcast_bytes(orders_to_json(own), quorum.writer, self.trainer.device)
+        following: str | None = None
+        for order in orders_of_json(agreed):
+            match order:
+                case LROrder(factor, for_examples, number):
+                    self._override("user", factor, for_examples, number)
+                case CheckpointOrder(cause, number):
+                    self._checkpoint(number, cause)
+                case StopOrder():
+                    following = "stopped"
+                case RejoinOrder():
+                    following = following or "rejoin"
+            self.totals = replace(self.totals, last_order=order.number or self.totals.last_order)
+        return following
 
     def _override(self, cause: str, factor: float, for_examples: int | None, number: int) -> None:
         """Set a factor on all LRs from here on, and back to 1 after `for_examples`."""
@@ -112,34 +137,34 @@ class Loop:
         if for_examples is not None:
             entries.append(Override(position + for_examples, 1.0, 0, "*", cause))
         self.trainer.policy = self.trainer.policy.with_overrides(*entries)
-        self.event("override", cause=cause, factor=factor, for_examples=for_examples, number=number)
+        self._note(Overridden(*self._now(), cause, factor, for_examples, number))
 
     def _evaluate(self, group: Group) -> None:
         started = time.perf_counter()
         loss, accuracy = evaluate(self.trainer, group)
         before = self.totals
         self.totals = before.evaluated(self.trainer.position, loss, accuracy, time.perf_counter() - started)
-        row = {
-            "step": self.trainer.step,
-            "position": self.trainer.position,
-            "epoch": self.trainer.position / self.plan.num_train,
-            "lr": before.lr,
+        metrics = Metrics(
+            step=self.trainer.step,
+            position=self.trainer.position,
+            epoch=self.trainer.position / self.plan.num_train,
+            lr=before.lr,
             **before.averages(),
-            "test_loss": loss,
-            "test_accuracy": accuracy,
-            "world_size": group.size,
-            "global_batch": self.plan.batch_at(group.size),
-            "wall_s": self.totals.wall_s,
-        }
-        self.metrics.append(row)
-        self._publish("metrics", row=row)
+            test_loss=loss,
+            test_accuracy=accuracy,
+            world_size=group.size,
+            global_batch=self.plan.batch_at(group.size),
+            wall_s=self.totals.wall_s,
+        )
+        self.metrics.append(metrics.row())
+        self._publish(metrics)
 
-    def _checkpoint(self, **details: Any) -> None:
+    def _checkpoint(self, number: int | None = None, cause: str | None = None) -> None:
         started = time.perf_counter()
         self.totals = replace(self.totals, checkpointed_at=self.trainer.position)
         if self._is_writer:
             self.checkpoints.start(self.state())
-            self.event("checkpoint", **details)
+            self._note(Checkpointed(*self._now(), number, cause))
         self.ledger.forget()
         self.metrics.forget()
         self.totals = replace(self.totals, wall_s=self.totals.wall_s + time.perf_counter() - started)
@@ -155,7 +180,7 @@ class Loop:
             (self.trainer.position, self.totals.evaluated_at) if self._has_state else None
         )
         source, group = quorum.source, quorum.group
-        cause = quorum.cause
+        cause: JoinKind = quorum.cause
         if source is None:
             saved = checkpoint.newest(self.folder) if group.group_rank == quorum.writer else None
             data = group.broadcast_bytes(checkpoint.to_bytes({"state": saved}), quorum.writer, self.trainer.device)
@@ -176,11 +201,11 @@ class Loop:
         before, self.totals = self.totals.world_size, replace(self.totals, world_size=size)
         if before in (0, size):
             return
-        self.event("resize", from_size=before, to_size=size)
+        self._note(Resized(*self._now(), before, size))
         old, new = self.plan.batch_at(before), self.plan.batch_at(size)
         self.trainer.policy = self.trainer.policy.resized(self.trainer.position, old, new, self.plan.rewarm)
 
-    def _take_over(self, quorum: Quorum, cause: str) -> None:
+    def _take_over(self, quorum: Quorum, cause: JoinKind) -> None:
         self._is_writer = self._writes(quorum)
         if self._is_writer:
             num_rows = self.ledger.take_over(self.trainer.position)
@@ -188,11 +213,10 @@ class Loop:
                 raise RaylrError(f"the ledger in {self.folder} has {num_rows} rows before step {self.trainer.step}")
             self.metrics.take_over(self.totals.evaluated_at + 1)
             self.events.take_over(math.inf)
-            who = {"lost": list(quorum.lost), "members": list(quorum.members)}
-            self.event(cause, world_size=quorum.group.size, **who)
+            self._note(Joined(*self._now(), cause, quorum.group.size, quorum.lost, quorum.members))
 
     def _finish(self, status: str, quorum: Quorum) -> dict[str, Any]:
-        """Leave the newest state in a checkpoint, and go only when everybody has come here."""
+        """Write a final checkpoint; return once all ranks have finished."""
         reason = {}
         if status == "diverged":
             last = self.last
@@ -204,7 +228,7 @@ class Loop:
         self.checkpoints.wait()
         quorum.group.broadcast_bytes(b"end", quorum.writer, self.trainer.device)
         if self._is_writer:
-            self.event({"complete": "finish", "stopped": "stop"}.get(status, "failure"))
+            self._note(Ended(*self._now(), _END_KINDS.get(status, "failure")))
         totals = self.totals
         result = {
             "status": status,
@@ -230,20 +254,22 @@ class Loop:
         self.totals = Totals(**state["tally"])
         self.trainer.load(state)
 
-    def event(self, kind: str, **fields: Any) -> None:
+    def _now(self) -> tuple[float, int]:
+        """The time and position of an event."""
+        return time.time(), self.trainer.position
+
+    def _note(self, event: RunEvent) -> None:
         """Note something that happened; the writer's rows are the run's events."""
-        row = {"time": time.time(), "position": self.trainer.position, "kind": kind, **fields}
-        self.events.append(row)
+        self.events.append(row(event))
         self.events.forget()
-        self._publish("event", row=row)
+        self._publish(event)
 
     def _tell_progress(self, update: Update) -> None:
         now = time.monotonic()
         if not self._is_writer or now - self._told_at < PROGRESS_INTERVAL_S:
             return
         self._told_at = now
-        self._publish(
-            "progress",
+        progress = Progress(
             position=self.trainer.position,
             total=self.plan.total_examples,
             step=self.trainer.step,
@@ -253,10 +279,11 @@ class Loop:
             world_size=update.world_size,
             global_batch=update.global_batch,
         )
+        self._publish(progress)
 
-    def _publish(self, kind: str, **fields: Any) -> None:
+    def _publish(self, news: News) -> None:
         if self._is_writer:
-            self.membership.publish({"kind": kind, **fields})
+            self.membership.publish(news)
 
     def _writes(self, quorum: Quorum) -> bool:
         return quorum.group.group_rank == quorum.writer

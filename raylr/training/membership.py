@@ -1,4 +1,4 @@
-"""What the loop asks of its surroundings: with whom it trains, whether somebody wants something, and where news goes.
+"""The loop's interface to its runtime: membership, orders, events.
 
 The loop knows this protocol only. `running` fills it for Ray; `Plain` fills it for plain processes.
 """
@@ -6,6 +6,7 @@ The loop knows this protocol only. `running` fills it for Ray; `Plain` fills it 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from raylr.events import JoinKind, Member, News, Order
 from raylr.training.group import Group
 
 Mark = tuple[int, int]  # (position, position of the last evaluation): who is furthest holds the state
@@ -19,8 +20,8 @@ class Quorum:
     source: int | None
     writer: int
     all_equal: bool
-    cause: str  # start, continue (some were lost) or rejoin (newcomers came)
-    members: tuple[dict[str, Any], ...] = ()  # rank, pid and host of each, by group rank
+    cause: JoinKind  # start, continue (some were lost) or rejoin (newcomers came)
+    members: tuple[Member, ...] = ()  # by group rank
     lost: tuple[int, ...] = ()  # ranks that were members of the group before
 
 
@@ -43,13 +44,13 @@ class Membership(Protocol):
     def has_orders(self) -> bool:
         """True when this rank knows of an order; asked once an update, so it must be quick."""
 
-    def orders(self, since: int) -> list[dict[str, Any]]:
+    def orders(self, since: int) -> list[Order]:
         """The orders with a number above `since`, and `rejoin` when a newcomer waits; asked of the writer only."""
 
     def end(self, result: dict[str, Any]) -> None:
         """Leave the result for ranks that come too late; called by the writer once all have finished."""
 
-    def publish(self, event: dict[str, Any]) -> None:
+    def publish(self, news: News) -> None:
         """Tell whoever watches. Must neither block nor fail."""
 
 
@@ -67,11 +68,11 @@ class Plain:
     def has_orders(self) -> bool:
         return False
 
-    def orders(self, since: int) -> list[dict[str, Any]]:
+    def orders(self, since: int) -> list[Order]:
         return []
 
     def end(self, result: dict[str, Any]) -> None:
         pass
 
-    def publish(self, event: dict[str, Any]) -> None:
+    def publish(self, news: News) -> None:
         pass

@@ -6,12 +6,12 @@ optimizer state, BatchNorm statistics, totals, position, base policy and overrid
 """
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 from raylr.errors import RaylrError
+from raylr.events import Copied, Copy, Decision, Stop, Train, TrialReport
 from raylr.lr import Override, Policy
 from raylr.planning.plan import Plan
 from raylr.storage import Folder, run_folder
@@ -25,10 +25,10 @@ from raylr.training.membership import Membership, Quorum
 class Asks(Protocol):
     """Where a trial's ranks report and are told what to do."""
 
-    def report(self, row: dict[str, Any]) -> None:
+    def report(self, news: TrialReport | Copied) -> None:
         """Say how the trial stands after a round, or what a rank has done; must neither block nor fail."""
 
-    def decision(self, number: int) -> dict[str, Any]:
+    def decision(self, number: int) -> Decision:
         """What this trial does after the round; waits until it is known."""
 
 
@@ -72,44 +72,53 @@ class TrialLoop(Loop):
         number, position = self.round + 1, self.trainer.position
         if self._writes(quorum):
             self.checkpoints.wait()
-            self.asks.report({"kind": "report", "round": number, "ended": ended, **self._standing()})
-        decision = {"do": "train"} if ended else self.asks.decision(number)
-        if decision["do"] == "stop":
-            return "stopped"
-        if decision["do"] == "exploit":
-            self._exploit(decision)
+            self.asks.report(self._report(number, ended))
+        match Train() if ended else self.asks.decision(number):
+            case Train():
+                pass
+            case Stop():
+                return "stopped"
+            case Copy() as order:
+                self._copy(order)
         self.round, self.decided_at = number, position
         return None
 
-    def _standing(self) -> dict[str, Any]:
+    def _report(self, number: int, ended: bool) -> TrialReport:
         totals, trainer = self.totals, self.trainer
         lost = trainer.guard.exhausted
-        return {
-            "position": trainer.position,
-            "test_accuracy": None if lost else totals.test_accuracy,
-            "test_loss": None if lost else totals.test_loss,
-            "lr": totals.lr,
-            "weights_sha256": trainer.weights_sha256(),
-            "optimizer_sha256": trainer.optimizer_sha256(),
-            "overrides": [vars(entry) for entry in trainer.policy.overrides],
-            "train_s": totals.total_train_s,
-        }
+        return TrialReport(
+            round=number,
+            ended=ended,
+            position=trainer.position,
+            test_accuracy=None if lost else totals.test_accuracy,
+            test_loss=None if lost else totals.test_loss,
+            lr=totals.lr,
+            weights_sha256=trainer.weights_sha256(),
+            optimizer_sha256=trainer.optimizer_sha256(),
+            overrides=tuple(vars(entry) for entry in trainer.policy.overrides),
+            train_s=totals.total_train_s,
+        )
 
-    def _exploit(self, decision: Mapping[str, Any]) -> None:
+    def _copy(self, order: Copy) -> None:
         """Become the donor, and go on under the decided factor and changes. No process restarts."""
-        position, donor = self.trainer.position, run_folder(self.folder.storage, decision["donor"])
+        position, donor = self.trainer.position, run_folder(self.folder.storage, order.donor)
         state = checkpoint.read(donor, f"{position:012d}")
-        state["trial"] = {**state["trial"], "changes": decision["changes"]}
+        state["trial"] = {**state["trial"], "changes": dict(order.changes)}
         self.load(state)
-        hashes = {"weights_sha256": self.trainer.weights_sha256(), "optimizer_sha256": self.trainer.optimizer_sha256()}
-        for name, value in hashes.items():
-            if value != decision[name]:
-                raise RaylrError(f"{name} after the exploit of {decision['donor']} is {value}, not {decision[name]}")
-        factor = Override(position, decision["factor"], 0, "*", "pbt")
+        weights, optimizer = self.trainer.weights_sha256(), self.trainer.optimizer_sha256()
+        found = (
+            ("weights_sha256", weights, order.weights_sha256),
+            ("optimizer_sha256", optimizer, order.optimizer_sha256),
+        )
+        for name, value, expected in found:
+            if value != expected:
+                raise RaylrError(f"{name} after the exploit of {order.donor} is {value}, not {expected}")
+        factor = Override(position, order.factor, 0, "*", "pbt")
         self.trainer.policy = self.trainer.policy.with_overrides(factor)
-        what = {"round": decision["round"], "donor": decision["donor"], "factor": decision["factor"], **hashes}
-        self.event("exploit", pid=os.getpid(), **what)
-        self.asks.report({"kind": "exploited", "at": time.time(), "pid": os.getpid(), "position": position, **what})
+        done = Copied(*self._now(), os.getpid(), order.round, order.donor, order.factor, weights, optimizer)
+        self._note(done)
+        if not self._is_writer:  # which has published it
+            self.asks.report(done)
 
     def state(self) -> dict[str, Any]:
         """The run's state, and what a trial has beside it: its base policy, its changes, the last round decided."""

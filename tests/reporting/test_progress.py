@@ -3,27 +3,47 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 from rich.console import Console
 
 from raylr.config import Config
+from raylr.events import (
+    Checkpointed,
+    Copied,
+    Ended,
+    Finished,
+    Joined,
+    Metrics,
+    News,
+    Overridden,
+    Planned,
+    Preparing,
+    Progress,
+    Resized,
+    RolledBack,
+    Starting,
+    Unknown,
+    Waiting,
+    Warned,
+)
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.resolve import resolve
 from raylr.reporting.progress import Display
 
 DATA = DatasetInfo("synthetic", 10_000, 1_000, ("a", "b"), (32, 32, 3), "", "images [made] up :x:")
-PROGRESS = {
-    "kind": "progress",
-    "position": 5_120,
-    "total": 20_000,
-    "step": 10,
-    "epoch": 0.512,
-    "lr": {"sgd": 0.125},
-    "train_loss": 1.5,
-    "images_per_s": 1234.5,
-    "world_size": 2,
-}
+PROGRESS = Progress(
+    position=5_120,
+    total=20_000,
+    step=10,
+    epoch=0.512,
+    lr={"sgd": 0.125},
+    train_loss=1.5,
+    train_accuracy=None,
+    images_per_s=1234.5,
+    world_size=2,
+    global_batch=512,
+)
 ROW = {
     "step": 20,
     "position": 10_240,
@@ -40,7 +60,10 @@ ROW = {
 }
 
 
-def shown(*events: dict[str, Any], terminal: bool = False) -> str:
+METRICS = Metrics.of_row(ROW)
+
+
+def shown(*events: News, terminal: bool = False) -> str:
     file = io.StringIO()
     with Display(Console(file=file, force_terminal=terminal, width=160), 0.0) as display:
         for event in events:
@@ -48,17 +71,12 @@ def shown(*events: dict[str, Any], terminal: bool = False) -> str:
     return file.getvalue()
 
 
-def finished(run_dir: Path, **more: object) -> dict[str, Any]:
-    return {
-        "kind": "finished",
-        "result": {"status": "complete", "test_accuracy": 0.625},
-        "run_dir": str(run_dir),
-        **more,
-    }
+def finished(run_dir: Path, again: bool = False, **result: object) -> Finished:
+    return Finished(result or {"status": "complete", "test_accuracy": 0.625}, str(run_dir), again)
 
 
 def test_a_log_gets_plain_lines_without_control_characters(tmp_path: Path) -> None:
-    text = shown(PROGRESS, {"kind": "metrics", "row": ROW}, finished(tmp_path))
+    text = shown(PROGRESS, METRICS, finished(tmp_path))
     assert "\x1b" not in text
     assert "\r" not in text
     assert " 26%  epoch 0.51  lr 0.125  loss 1.5000  1,234 images/s  2 workers" in text
@@ -66,7 +84,7 @@ def test_a_log_gets_plain_lines_without_control_characters(tmp_path: Path) -> No
 
 
 def test_the_last_line_is_the_result_as_json_after_the_table_and_the_folder(tmp_path: Path) -> None:
-    lines = shown({"kind": "metrics", "row": ROW}, finished(tmp_path)).splitlines()
+    lines = shown(METRICS, finished(tmp_path)).splitlines()
     assert json.loads(lines[-1]) == {"status": "complete", "test_accuracy": 0.625}
     assert lines[-2] == f"run folder: {tmp_path}"
     assert lines[-3].split() == ["1.02", "20", "0.1", "1.2500", "50.00%", "1.1250", "62.50%", "1,000", "2", "12.2"]
@@ -75,19 +93,19 @@ def test_the_last_line_is_the_result_as_json_after_the_table_and_the_folder(tmp_
 def test_the_table_has_the_epochs_of_earlier_starts_too(tmp_path: Path) -> None:
     rows = [{**ROW, "step": 10}, ROW]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    text = shown({"kind": "metrics", "row": ROW}, finished(tmp_path))
+    text = shown(METRICS, finished(tmp_path))
     assert [line.split()[1] for line in text.splitlines() if line.endswith("12.2")] == ["10", "20"]
 
 
 def test_the_plan_is_told_with_its_warnings_as_they_are_written() -> None:
     plan, policy = resolve(Config(), DATA, Hardware(False, 0))
-    text = shown({"kind": "plan", "plan": plan, "policy": policy, "run_dir": "runs/one"})
+    text = shown(Planned("runs/one", plan.story, plan.warnings, plan, policy))
     assert " 1. data " in text
     assert "warning: images [made] up :x:\nrun folder: runs/one\n" in text
 
 
 def test_a_terminal_gets_a_live_line_that_leaves_nothing_behind(tmp_path: Path) -> None:
-    text = shown({"kind": "prepare", "done": 1, "total": 2}, PROGRESS, finished(tmp_path), terminal=True)
+    text = shown(Preparing(1, 2), PROGRESS, finished(tmp_path), terminal=True)
     assert "decoding images" in text
     assert "epoch 0.51  lr 0.125" in text
     assert json.loads(text.splitlines()[-1])["status"] == "complete"
@@ -106,11 +124,28 @@ def test_a_failing_run_gives_the_terminal_back() -> None:
 
 
 def test_what_happens_to_a_run_is_told_and_what_every_run_has_is_not() -> None:
-    rejoin = {"time": 1.0, "position": 512, "kind": "rejoin", "world_size": 1}
-    text = shown(
-        *[{"kind": "event", "row": row} for row in (rejoin, {**rejoin, "kind": "checkpoint"})], {"kind": "new"}
-    )
-    assert text == "rejoin: position=512  world_size=1\n"
+    text = shown(Joined(1.0, 512, "rejoin", 1), Checkpointed(1.0, 512), Unknown(1.0, 512, "new", {"a": 1}))
+    assert text == "rejoin: position=512  world_size=1\nnew: position=512  a=1\n"
+
+
+def test_a_worker_s_warning_and_the_start_of_the_workers_are_told() -> None:
+    text = shown(Starting(2), Warned("a checkpoint was not written: [Errno 28] No space left on device", rank=1))
+    assert text == ("starting 2 workers\nwarning: a checkpoint was not written: [Errno 28] No space left on device\n")
+
+
+def test_every_kind_of_news_shows_something_but_what_every_run_has() -> None:
+    """A kind that is published and that nobody shows: one more in the union fails here until it is given an example."""
+    plan, policy = resolve(Config(), DATA, Hardware(False, 0))
+    examples: list[News] = [
+        Preparing(1, 2), Planned("runs/one", plan.story, plan.warnings, plan, policy), Waiting("for nodes"), Starting(2),
+        Warned("full"), PROGRESS, METRICS, Joined(1.0, 5, "restart", 2), Resized(1.0, 5, 2, 3),
+        RolledBack(1.0, 5, 4, "nan", 2, 1), Overridden(1.0, 5, "user", 0.5, None, 7),
+        Copied(1.0, 5, 11, 1, "t00", 0.8, "ab", "cd"), Ended(1.0, 5, "stop"), Unknown(1.0, 5, "new", {}),
+        Finished({"status": "complete"}, "runs/one"),
+    ]  # fmt: skip
+    assert {type(one) for one in examples} == set(get_args(News)) - {Checkpointed}
+    assert all(shown(one) for one in examples)
+    assert shown(Joined(1.0, 0, "start", 2), Checkpointed(1.0, 5), Ended(1.0, 5, "finish")) == ""
 
 
 def test_progress_is_logged_now_and_then_only() -> None:
@@ -123,7 +158,7 @@ def test_progress_is_logged_now_and_then_only() -> None:
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:
     (tmp_path / "failure.txt").write_text("Traceback\n  ...\nValueError: the loss is nan\n")
-    text = shown({**finished(tmp_path), "result": {"status": "failed"}})
+    text = shown(finished(tmp_path, status="failed"))
     assert "failed: ValueError: the loss is nan (failure.txt has all of it)\n" in text
 
 

@@ -64,7 +64,7 @@ def test_each_optimizer_has_columns_of_its_own() -> None:
 
 def test_the_story_is_numbered_from_one() -> None:
     plan, _ = resolve(Config(), DATA, Hardware(False, 0))
-    story = tables.story(plan).splitlines()
+    story = tables.story(plan.story).splitlines()
     assert [line[:3] for line in story[:2]] == [" 1.", " 2."]
     assert story[1] == " 2. model         cnn-small  (model.name=cnn-small)"
     assert len(story) == len(plan.story)

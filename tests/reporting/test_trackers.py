@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from raylr.config import TRACKERS
 from raylr.config.load import load_config
 from raylr.errors import ConfigError
+from raylr.events import Checkpointed, Finished, Metrics, News, Planned, Preparing, Progress, event_of_row
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.resolve import resolve
 from raylr.reporting.tensorboard import EventFile
@@ -23,23 +25,23 @@ from tests.reporting.run_folders import event, report, result
 DATA = DatasetInfo("synthetic", 1_000, 500, ("a", "b"), (32, 32, 3), "", "")
 CONFIG = load_config(None, {"epochs": "4", "batch.global_size": "100", "batch.micro_size": "50"})
 PLAN, POLICY = resolve(CONFIG, DATA, Hardware(False, 0))
-STARTED = {"kind": "plan", "plan": PLAN, "policy": POLICY, "run_dir": "runs/one"}
+STARTED = Planned("runs/one", PLAN.story, PLAN.warnings, PLAN, POLICY)
 
 
-def progress(step: int, **more: Any) -> dict[str, Any]:
-    known = {"position": step * 100, "total": 4000, "epoch": step / 10, "lr": {"sgd": 0.25}, "world_size": 2}
-    return {"kind": "progress", "step": step, **known, "train_loss": 2.5, "images_per_s": 800.0, **more}
+def progress(step: int, **more: Any) -> Progress:
+    known = Progress(step * 100, 4000, step, step / 10, {"sgd": 0.25}, 2.5, 0.5, 800.0, 2, 100)
+    return replace(known, **more)
 
 
-def metrics(step: int, **more: Any) -> dict[str, Any]:
-    return {"kind": "metrics", "row": report(step, **more)}
+def metrics(step: int, **more: Any) -> Metrics:
+    return Metrics.of_row(report(step, **more))
 
 
-def finished(**more: Any) -> dict[str, Any]:
-    return {"kind": "finished", "result": result(**more), "run_dir": "runs/one"}
+def finished(again: bool = False, **more: Any) -> Finished:
+    return Finished(result(**more), "runs/one", again)
 
 
-def tell(tracker: Tracker | Trackers, *events: dict[str, Any]) -> None:
+def tell(tracker: Tracker | Trackers, *events: News) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="the tracker")
         for one in events:
@@ -73,7 +75,7 @@ def texts(accumulator: Any, tag: str) -> list[str]:
 
 
 def test_tensorboard_reads_progress_and_metrics_by_step(tmp_path: Path, board: Any) -> None:
-    rejoin = {"kind": "event", "row": event("rejoin", 500, world_size=2)}
+    rejoin = event_of_row(event("rejoin", 500, world_size=2))
     tell(only("tensorboard", tmp_path), STARTED, progress(5), rejoin, metrics(10), finished())
     found = board()
     assert scalars(found, "lr") == [(5, 0.25), (10, pytest.approx(0.2))]
@@ -110,19 +112,20 @@ def test_neither_torch_nor_tensorboard_is_imported_for_event_files(tmp_path: Pat
     import sys
 
     code = "import sys; from raylr.reporting.trackers import TensorBoard, Tracker; from pathlib import Path\n"
-    code += f"Tracker('tensorboard', TensorBoard(), Path({str(tmp_path)!r}))({progress(5)})\n"
+    code += f"from raylr.events import Progress; progress = {progress(5)!r}\n"
+    code += f"Tracker('tensorboard', TensorBoard(), Path({str(tmp_path)!r}))(progress)\n"
     code += "print({'torch', 'tensorboard', 'tensorboardX', 'ray'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
     assert list((tmp_path / "tensorboard").iterdir())
 
 
 def test_a_run_that_was_complete_leaves_no_trace(tmp_path: Path) -> None:
-    tell(only("tensorboard", tmp_path), STARTED, {**finished(), "again": True})
+    tell(only("tensorboard", tmp_path), STARTED, finished(again=True))
     assert not (tmp_path / "tensorboard").exists()
 
 
 def test_checkpoints_are_not_news_for_a_tracker(tmp_path: Path) -> None:
-    tell(only("tensorboard", tmp_path), {"kind": "event", "row": event("checkpoint", 0)}, {"kind": "prepare"})
+    tell(only("tensorboard", tmp_path), Checkpointed(0.0, 0), Preparing(1, 2))
     assert not (tmp_path / "tensorboard").exists()
 
 
@@ -162,7 +165,10 @@ def test_progress_over_a_network_is_told_now_and_then_and_metrics_always(tmp_pat
 
 def test_the_trackers_of_a_run_are_told_once_each_from_the_plan_on(tmp_path: Path, board: Any) -> None:
     tell(
-        Trackers(["tensorboard", "tensorboard"], "runs"), {**STARTED, "run_dir": str(tmp_path)}, progress(5), finished()
+        Trackers(["tensorboard", "tensorboard"], "runs"),
+        replace(STARTED, run_dir=str(tmp_path)),
+        progress(5),
+        finished(),
     )
     assert scalars(board(), "lr") == [(5, 0.25)]
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
@@ -203,7 +209,7 @@ def test_mlflow_finds_a_run_in_its_local_store_and_continues_it(
     assert run.data.params["optimizers.sgd.momentum"] == "0.9"
     assert run.data.params["policy_sha256"] == POLICY.sha256
     assert run.data.tags["result.weights_sha256"] == "ab" * 32
-    rejoin = {"kind": "event", "row": event("rejoin", 500, world_size=2)}
+    rejoin = event_of_row(event("rejoin", 500, world_size=2))
     tell(only("mlflow", run_dir), STARTED, rejoin, metrics(20, test_accuracy=0.75), finished())
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
@@ -219,7 +225,7 @@ def test_wandb_records_a_run_and_continues_it(tmp_path: Path, monkeypatch: pytes
     for name, value in {"MODE": "offline", "SILENT": "true", "ERROR_REPORTING": "false"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     for last in (10, 20):
-        rejoin = {"kind": "event", "row": event("rejoin", 500, world_size=2)}
+        rejoin = event_of_row(event("rejoin", 500, world_size=2))
         tell(only("wandb", tmp_path), STARTED, progress(5), rejoin, metrics(last), finished())
         time.sleep(1.0)  # it names a start by its second
     wandb.teardown()

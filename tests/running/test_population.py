@@ -4,12 +4,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from raylr.config.population import PopulationConfig
+from raylr.events import Copied, Copy, Decision, OfTrial, Stop, Train, TrialReport
 from raylr.lr import Policy
 from raylr.planning.facts import Hardware
 from raylr.running.population.space import BASE, LR, Settings, Space
@@ -23,7 +23,7 @@ from raylr.running.population.bandit import Bandit, best_point  # noqa: E402
 from raylr.running.population.curves import aligned, compare, smoothed  # noqa: E402
 from raylr.running.population.fire import FirePBT, roles  # noqa: E402
 from raylr.running.population.journal import Journal  # noqa: E402
-from raylr.running.population.population import Population  # noqa: E402
+from raylr.running.population.population import Population, TrialOrder  # noqa: E402
 from raylr.running.population.result import Results  # noqa: E402
 
 Score = Callable[[float, float], float]
@@ -39,7 +39,7 @@ class World:
 
     def __init__(self, folder: Path, gain: Score, **fields: object) -> None:
         self.space, self.gain = space(**fields), gain
-        self.orders: list[dict[str, Any]] = []
+        self.orders: list[tuple[str, Decision]] = []
         folder.mkdir(exist_ok=True)
         self.quality: dict[str, float] = {}
         self.lr: dict[str, float] = {}
@@ -53,18 +53,19 @@ class World:
         self.quality |= dict.fromkeys(settings, 0.0)
         self.lr |= {name: own[BASE] for name, own in settings.items()}
 
-    def _obey(self, orders: list[tuple[str, int, dict[str, Any]]]) -> None:
+    def _obey(self, orders: list[TrialOrder]) -> None:
         before = dict(self.quality)
         for name, number, order in orders:
-            self.orders.append({"trial": name, **order})
-            if order["do"] == "stop":
-                self.stopped.add(name)
-            if order["do"] == "exploit":
-                self.quality[name] = before[order["donor"]]
-                settings = self.population.judge.settings(name)
-                self.lr[name] = settings[BASE] * order["factor"]
-                done = {"at": 0.0, "pid": 1, "position": number, "trial": name}
-                self.results.take({"kind": "exploited", **order, **done})
+            self.orders.append((name, order))
+            match order:
+                case Stop():
+                    self.stopped.add(name)
+                case Copy(round_, donor, factor, _, weights, optimizer):
+                    self.quality[name] = before[donor]
+                    settings = self.population.judge.settings(name)
+                    self.lr[name] = settings[BASE] * factor
+                    done = Copied(0.0, number, 1, round_, donor, factor, weights, optimizer)
+                    self.results.take(OfTrial(name, done))
 
     def round(self, number: int, ended: bool = False) -> None:
         for name in reversed(self.turns[-1]):
@@ -72,12 +73,12 @@ class World:
                 continue
             self.quality[name] += self.gain(self.quality[name], self.lr[name])
             state = f"{name}-{number}"
-            report = {
-                "kind": "report", "trial": name, "round": number, "ended": ended, "position": number,
-                "test_accuracy": self.quality[name], "test_loss": 0.0, "lr": {"sgd": self.lr[name]},
-                "weights_sha256": f"weights {state}", "optimizer_sha256": f"optimizer {state}", "overrides": [], "train_s": 1.0,
-            }  # fmt: skip
-            self.results.take(report)
+            report = TrialReport(
+                round=number, ended=ended, position=number, test_accuracy=self.quality[name], test_loss=0.0,
+                lr={"sgd": self.lr[name]}, weights_sha256=f"weights {state}", optimizer_sha256=f"optimizer {state}",
+                overrides=(), train_s=1.0,
+            )  # fmt: skip
+            self.results.take(OfTrial(name, report))
 
     def run(self, rounds: int) -> "World":
         """Train all trials to their end, turn by turn; each has so many rounds."""
@@ -95,12 +96,12 @@ def rises_best_at(wanted: float) -> Score:
 def test_the_worst_copies_one_of_the_best_and_its_factor_is_perturbed(tmp_path):
     world = World(tmp_path, rises_best_at(1.0), trials=8)
     world.round(1)
-    exploits = [order for order in world.orders if order["do"] == "exploit"]
+    exploits = [(name, order) for name, order in world.orders if isinstance(order, Copy)]
     by_score = sorted(world.lr, key=lambda name: abs(math.log(world.population.initial[name][BASE])))
-    assert {order["trial"] for order in exploits} == set(by_score[-2:])
-    assert {order["donor"] for order in exploits} <= set(by_score[:2])
-    assert all(order["weights_sha256"] == f"weights {order['donor']}-1" for order in exploits)
-    assert {order["factor"] for order in exploits} <= {0.8, 1.25}
+    assert {name for name, _ in exploits} == set(by_score[-2:])
+    assert {order.donor for _, order in exploits} <= set(by_score[:2])
+    assert all(order.weights_sha256 == f"weights {order.donor}-1" for _, order in exploits)
+    assert {order.factor for _, order in exploits} <= {0.8, 1.25}
 
 
 def test_a_population_finds_the_lr_that_rises_best_and_keeps_factors_inside_their_bounds(tmp_path):
@@ -118,16 +119,16 @@ def test_a_score_that_is_not_finite_is_the_worst_and_never_copied(lost, tmp_path
     world.gain = lambda quality, lr: 1.0
     world.quality[victim] = math.nan if lost is None else lost
     world.round(1)
-    exploits = [order for order in world.orders if order["do"] == "exploit"]
-    assert [order["trial"] for order in exploits] == [victim]
-    assert exploits[0]["donor"] != victim
+    exploits = [(name, order) for name, order in world.orders if isinstance(order, Copy)]
+    assert [name for name, _ in exploits] == [victim]
+    assert exploits[0][1].donor != victim
     assert json.loads((tmp_path / "explore.json").read_text())["trials"][-1]["score"] is None
 
 
 def test_where_all_scores_are_lost_nobody_copies(tmp_path):
     world = World(tmp_path, lambda quality, lr: math.nan, trials=4)
     world.round(1)
-    assert {order["do"] for order in world.orders} == {"train"}
+    assert {type(order) for _, order in world.orders} == {Train}
 
 
 def test_the_same_seed_decides_the_same_and_another_one_does_not(tmp_path):
@@ -160,15 +161,15 @@ def test_burn_in_lets_nobody_copy_before(tmp_path):
     world = World(tmp_path, rises_best_at(1.0), trials=4, burn_in="3ep")
     for number in (1, 2):
         world.round(number)
-    assert {order["do"] for order in world.orders} == {"train"}
+    assert {type(order) for _, order in world.orders} == {Train}
     world.round(3)
-    assert "exploit" in {order["do"] for order in world.orders}
+    assert Copy in {type(order) for _, order in world.orders}
 
 
 @pytest.mark.parametrize("search", ["grid", "random"])
 def test_a_search_of_fixed_lrs_lets_every_trial_train_on_and_names_the_best(search, tmp_path):
     world = World(tmp_path, rises_best_at(1.0), trials=5, search=search).run(4)
-    assert {order["do"] for order in world.orders} == {"train"}
+    assert {type(order) for _, order in world.orders} == {Train}
     best = min(world.lr, key=lambda name: abs(math.log(world.lr[name])))
     assert json.loads((tmp_path / "explore.json").read_text())["best"] == best
     policy = Policy.from_json((tmp_path / "best_policy.json").read_text())

@@ -1,37 +1,29 @@
-"""The driver of a population: config, data, cluster, one Ray Train run for all trials, result. Never imports torch."""
+"""The driver of a population: its part of a job, one Ray Train run for all trials, the result. Never imports torch."""
 
-import contextlib
 import json
 import math
-import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from raylr.config import Config
 from raylr.config.population import FIXED, PopulationConfig
 from raylr.errors import ConfigError
-from raylr.planning.facts import DatasetInfo, Hardware, local_hardware
+from raylr.events import Explored, OfTrial, PopulationNews, PopulationPlanned
+from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.plan import Plan
-from raylr.running.capacity import Demand, resources, wait_for_capacity
+from raylr.running.capacity import Demand, resources
 from raylr.running.control import NAMESPACE, write_address
-from raylr.running.job import (
-    RAY_FOLDER,
-    Listener,
-    data_for_workers,
-    identity,
-    look_at_own_parts,
-    refuse_throw_away_storage,
-)
-from raylr.running.nodes import beside_the_driver, cluster_hardware, refuse_storage_that_some_hosts_do_not_see
+from raylr.running.job import RAY_FOLDER, Request, carry_out, data_for_workers, identity
+from raylr.running.nodes import beside_the_driver
 from raylr.running.population.lineage import trial_ids
 from raylr.running.population.space import Settings, Space, plain
-from raylr.running.session import named_cluster, own_cluster
 from raylr.running.signals import stop_on_signals
 from raylr.storage import Folder, run_folder
-from raylr.training.data import describe, prepare
 
+Listener = Callable[[PopulationNews], None]
 Turn = tuple[Mapping[str, Settings], int]  # what trials start with, and after which round
 
 
@@ -51,38 +43,86 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
 
     Raises ConfigError for a request that is refused before anything starts.
     """
-    tell = on_event or (lambda event: None)
     wanted = config if isinstance(config, PopulationConfig) else PopulationConfig(**config.model_dump())
-    address = wanted.address or os.environ.get("RAY_ADDRESS")
-    refuse_throw_away_storage(wanted)
-    enough = Hardware(True, wanted.num_at_once * wanted.num_workers[1])
-    checked_space(wanted, describe(wanted.data), enough if address else local_hardware())
-    info = prepare(wanted.data, lambda done, total: tell({"kind": "prepare", "done": done, "total": total}))
-    with contextlib.ExitStack() as stack:
-        hardware = local_hardware()
-        if address:
-            stack.enter_context(named_cluster(address))
-            gpus = wanted.num_at_once * wanted.num_workers[1] * wanted.gpus_per_worker
-            hardware = cluster_hardware(math.ceil(gpus) if wanted.gpu == "yes" else 0)
-        space = checked_space(wanted, info, hardware)
-        folder = run_folder(wanted.storage, population_name(wanted, space.plan))
-        look_at_own_parts(space.plan)
-        _agree_with_earlier(wanted, folder, space)
-        tell({"kind": "population", "space": space, "run_dir": str(folder)})
-        if (earlier := _finished(wanted, folder)) is not None:
-            tell({"kind": "explored", "result": earlier, "run_dir": str(folder), "again": True})
-            return PopulationResult(run_dir=str(folder), **earlier)
-        stack.enter_context(folder.held())
-        if address:
-            wait_for_capacity(demand(space), tell)
-        else:
-            stack.enter_context(own_cluster(num_ranks(space) * space.plan.cpus_per_worker))
-        _write_settings(wanted, folder, space)
-        if address:
-            refuse_storage_that_some_hosts_do_not_see(folder)
-        result = _run(space, folder, info, tell)
-    tell({"kind": "explored", "result": result, "run_dir": str(folder)})
-    return PopulationResult(run_dir=str(folder), **result)
+    ranks = wanted.num_at_once * wanted.num_workers[1]
+    gpus = math.ceil(ranks * wanted.gpus_per_worker) if wanted.gpu == "yes" else 0
+
+    def resolved(info: DatasetInfo, hardware: Hardware) -> "Exploration":
+        return Exploration(checked_space(wanted, info, hardware))
+
+    request = Request(wanted, Hardware(True, ranks), gpus, resolved)
+    run_dir, result = carry_out(request, on_event or (lambda news: None))
+    return PopulationResult(run_dir=run_dir, **result)
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """A population as a job."""
+
+    space: Space
+    result_file = "explore.json"
+
+    @property
+    def name(self) -> str:
+        """The name as given, else search, model, optimizers and seed."""
+        config, plan = self.space.config, self.plan
+        kinds = "-".join(one.kind for one in plan.optimizers.values())
+        return config.name or f"{config.search}-{plan.model.rpartition(':')[2]}-{kinds}-{plan.seed}"
+
+    @property
+    def plan(self) -> Plan:
+        return self.space.plan
+
+    @property
+    def demand(self) -> Demand:
+        """The places that all trials which train at once need."""
+        config, plan = self.space.config, self.plan
+        need = resources(plan, config.gpus_per_worker)
+        field = "at-once" if config.search in FIXED else "trials"
+        return Demand(need, plan.workers[1], config.num_at_once, field)
+
+    @property
+    def num_ranks(self) -> int:
+        return self.space.config.num_at_once * self.plan.workers[1]
+
+    def agreed(self, folder: Folder) -> Self:
+        """Check that a population of this name is the same one. Raises ConfigError otherwise."""
+        config = self.space.config
+        if config.fresh or not folder.exists("space.json"):
+            if not config.fresh and folder.exists("plan.json"):
+                raise ConfigError(f"name={folder.name} is a run, not a population; use another --name")
+            return self
+        old, new = folder.read_json("space.json"), plain(self.space)
+        different = [f"{key} was {old.get(key)!r} and is {new[key]!r}" for key in new if old.get(key) != new[key]]
+        if different:
+            raise ConfigError(
+                f"name={folder.name} is another population: {'; '.join(different)}; use --fresh, or another --name"
+            )
+        return self
+
+    def planned(self, folder: Folder) -> PopulationPlanned:
+        config, plan = self.space.config, self.plan
+        return PopulationPlanned(
+            run_dir=str(folder),
+            trials=config.trials,
+            workers=plan.workers[1],
+            at_once=config.num_at_once,
+            interval=config.interval,
+            search=config.search,
+            model=plan.model,
+            total_examples=plan.total_examples,
+            global_batch=plan.batch_at(plan.workers[1]),
+        )
+
+    def ended(self, folder: Folder, result: dict[str, Any], again: bool) -> Explored:
+        return Explored(result, str(folder), again)
+
+    def write_plan(self, folder: Folder) -> None:
+        folder.write_json("space.json", plain(self.space))
+
+    def run(self, folder: Folder, info: DatasetInfo, tell: Listener, nodes_may_go: bool) -> dict[str, Any]:
+        """Train all trials on the Ray that is connected; explore.json is written after every round."""
+        return _run(self.space, folder, info, tell)
 
 
 def checked_space(config: PopulationConfig, info: DatasetInfo, hardware: Hardware) -> Space:
@@ -112,23 +152,6 @@ def _places(config: PopulationConfig, num_gpus: int) -> int:
             f"use {' or '.join([*advice, 'gpu=no'])}"
         )
     return places
-
-
-def num_ranks(space: Space) -> int:
-    return space.config.num_at_once * space.plan.workers[1]
-
-
-def demand(space: Space) -> Demand:
-    """The places that all trials which train at once need."""
-    config, plan = space.config, space.plan
-    need = resources(plan, config.gpus_per_worker)
-    return Demand(need, plan.workers[1], config.num_at_once, "at-once" if config.search in FIXED else "trials")
-
-
-def population_name(config: PopulationConfig, plan: Plan) -> str:
-    """The name as given, else search, model, optimizers and seed."""
-    kinds = "-".join(one.kind for one in plan.optimizers.values())
-    return config.name or f"{config.search}-{plan.model.rpartition(':')[2]}-{kinds}-{plan.seed}"
 
 
 def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dict[str, Any]:
@@ -167,9 +190,9 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     results = Results(population, folder, identity(space.plan, space.policy, info))
     write_address(folder, hub_name)
 
-    def take(event: dict[str, Any]) -> None:
-        results.take(event)
-        tell(event)
+    def take(told: OfTrial) -> None:
+        results.take(told)
+        tell(told)
 
     with stop_on_signals(lambda: hubs.stop.remote()):
         fit.follow(hubs.news_after, take)
@@ -205,33 +228,3 @@ def _trial(space: Space, folder: Folder, name: str, settings: Settings, number: 
     own.write_json("plan.json", {**space.plan.model_dump(mode="json"), **changes})
     own.write_bytes("policy.json", policy.to_json().encode())
     return {"name": name, "policy": json.loads(policy.to_json()), "changes": changes, "round": number}
-
-
-def _agree_with_earlier(config: PopulationConfig, folder: Folder, space: Space) -> None:
-    """Check that a population of this name is the same one. Raises ConfigError otherwise."""
-    if config.fresh or not folder.exists("space.json"):
-        if not config.fresh and folder.exists("plan.json"):
-            raise ConfigError(f"name={folder.name} is a run, not a population; use another --name")
-        return
-    old, new = folder.read_json("space.json"), plain(space)
-    different = [f"{key} was {old.get(key)!r} and is {new[key]!r}" for key in new if old.get(key) != new[key]]
-    if different:
-        raise ConfigError(
-            f"name={folder.name} is another population: {'; '.join(different)}; use --fresh, or another --name"
-        )
-
-
-def _finished(config: PopulationConfig, folder: Folder) -> dict[str, Any] | None:
-    if config.fresh or not folder.exists("explore.json"):
-        return None
-    result: dict[str, Any] = folder.read_json("explore.json")
-    return result if result["status"] == "complete" else None
-
-
-def _write_settings(config: PopulationConfig, folder: Folder, space: Space) -> None:
-    if config.fresh:
-        folder.remove()
-    folder.create()
-    folder.remove(RAY_FOLDER)
-    folder.write_json("config.json", config.model_dump(mode="json"))
-    folder.write_json("space.json", plain(space))

@@ -4,9 +4,18 @@ import asyncio
 import contextlib
 from typing import Any
 
+from raylr.events import (
+    Decision,
+    OfTrial,
+    Order,
+    PopulationStatus,
+    PopulationStopped,
+    Progress,
+    Stop,
+    StopOrder,
+    TrialEnded,
+)
 from raylr.running.hub import Hub
-
-STOP = {"do": "stop"}
 
 
 class Hubs:
@@ -15,26 +24,24 @@ class Hubs:
     def __init__(self, trials: list[str]) -> None:
         self.hubs = {trial: Hub() for trial in trials}
         self.turns: list[list[dict[str, Any]]] = []  # the trials of each, by slot; of none: all have had their turn
-        self.decisions: dict[tuple[str, int], dict[str, Any]] = {}
+        self.decisions: dict[tuple[str, int], Decision] = {}
         self.stopping = False
-        self.news: list[dict[str, Any]] = []
-        self.progress: dict[str, dict[str, Any]] = {}  # the newest of each trial
+        self.news: list[OfTrial] = []
+        self.progress: dict[str, Progress] = {}  # the newest of each trial
         self.changed = asyncio.Condition()
 
     async def call(self, trial: str, method: str, *arguments: Any) -> Any:
-        """What the hub of a trial answers; its news goes to all."""
-        if method == "publish":
-            await self._add({"trial": trial, **arguments[0]})
-            return None
+        """What the hub of a trial answers; its end is news for all."""
         answer = await getattr(self.hubs[trial], method)(*arguments)
         if method == "end":
-            await self._add({"trial": trial, "kind": "result", "result": arguments[0]})
+            await self.add(OfTrial(trial, TrialEnded(arguments[0])))
         return answer
 
-    async def _add(self, news: dict[str, Any]) -> None:
+    async def add(self, news: OfTrial) -> None:
+        """Keep news of a trial."""
         self.news.append(news)
-        if news["kind"] == "progress":
-            self.progress[news["trial"]] = {key: news[key] for key in sorted(news.keys() - {"kind", "trial"})}
+        if isinstance(news.news, Progress):
+            self.progress[news.trial] = news.news
         await self._notify()
 
     async def open(self, trials: list[dict[str, Any]]) -> None:
@@ -49,43 +56,43 @@ class Hubs:
         open_ = number < len(self.turns) and slot < len(self.turns[number])
         return self.turns[number][slot] if open_ else None
 
-    async def decide(self, decisions: list[tuple[str, int, dict[str, Any]]]) -> None:
+    async def decide(self, decisions: list[tuple[str, int, Decision]]) -> None:
         """Let trials go on after a round. What was decided once stays."""
         for trial, number, decision in decisions:
             self.decisions.setdefault((trial, number), decision)
         await self._notify()
 
-    async def decision(self, trial: str, number: int) -> dict[str, Any]:
+    async def decision(self, trial: str, number: int) -> Decision:
         """What the trial does after this round; waits for it. All ranks of a trial get the same answer."""
         key = trial, number
         async with self.changed:
             await self.changed.wait_for(lambda: key in self.decisions or self.stopping)
-        return self.decisions.setdefault(key, STOP)
+        return self.decisions.setdefault(key, Stop())
 
     async def stop(self) -> None:
         """Stop all trials, at their next update or where they wait; no further one begins."""
         self.stopping = True
         for hub in self.hubs.values():
-            await hub.order({"kind": "stop"})
+            await hub.order(StopOrder())
         await self._notify()
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> PopulationStatus:
         """The newest progress of the trials that have begun, and how many turns have."""
-        return {"kind": "status", "turns": len(self.turns), "stopping": self.stopping, "trials": self.progress}
+        return PopulationStatus(len(self.turns), self.stopping, self.progress)
 
-    async def order(self, order: dict[str, Any]) -> int:
+    async def order(self, order: Order) -> int:
         """Carry out an order; the only one is to stop."""
         await self.stop()
         return 0
 
-    async def answer(self, number: int, kind: str, timeout_s: float) -> dict[str, Any] | None:
+    async def answer(self, order: Order, timeout_s: float) -> PopulationStopped | None:
         """How all trials that had begun have ended; None when not all did in time."""
         async with self.changed:
             try:
                 await asyncio.wait_for(self.changed.wait_for(lambda: all(self._results().values())), timeout_s)
             except TimeoutError:
                 return None
-        return {"kind": kind, "trials": {name: (result or {})["status"] for name, result in self._results().items()}}
+        return PopulationStopped({name: (result or {})["status"] for name, result in self._results().items()})
 
     def _is_over(self) -> bool:
         """True once all trials that have begun have ended and no further one will begin."""
@@ -95,7 +102,7 @@ class Hubs:
         """Of the trials that have begun."""
         return {trial["name"]: self.hubs[trial["name"]].result for turn in self.turns for trial in turn}
 
-    async def news_after(self, count: int, timeout_s: float) -> tuple[list[dict[str, Any]], bool]:
+    async def news_after(self, count: int, timeout_s: float) -> tuple[list[OfTrial], bool]:
         """News from index `count` on, and whether all is over; waits for either, at most `timeout_s`."""
         async with self.changed:
             is_news = self.changed.wait_for(lambda: len(self.news) > count or self._is_over())

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from raylr.running.population.lineage import Exploit
+from raylr.events import Exploit
 from raylr.storage import Appender, Folder
 
 

@@ -6,9 +6,11 @@ replayed, or goes on elsewhere, draws the same. Knows neither trials that run no
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+
+from raylr.events import Exploit
 
 
 def draw(seed: int, *what: object) -> random.Random:
@@ -24,33 +26,6 @@ def trial_ids(seed: int, count: int) -> tuple[str, ...]:
     True
     """
     return tuple(f"t{index:02d}-{draw(seed, 'trial', index).getrandbits(16):04x}" for index in range(count))
-
-
-@dataclass(frozen=True)
-class Exploit:
-    """A row of lineage.jsonl: at `position` the receiver went on from the donor's state under settings of its own.
-
-    `factors_before` and `factors_after` are the receiver's mutable settings by name (`lr` is the override's factor).
-    """
-
-    time: float
-    round: int
-    position: int
-    donor: str
-    receiver: str
-    factors_before: Mapping[str, float]
-    factors_after: Mapping[str, float]
-    donor_weights_sha256: str
-    receiver_weights_sha256: str
-    donor_optimizer_sha256: str
-    receiver_optimizer_sha256: str
-    latency_s: (
-        float | None
-    )  # from the decision until all ranks had the donor's state; None where a restart came between
-
-    def row(self) -> dict[str, Any]:
-        """The exploit as plain data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from raylr.events import (
+    Copied,
+    Copy,
+    Decision,
+    Exploit,
+    PopulationNews,
+    RoundDecided,
+    Standing,
+    Stop,
+    Train,
+    TrialReport,
+    event_of_row,
+)
 from raylr.lr import Override, Policy
 from raylr.running.population.journal import Journal
-from raylr.running.population.lineage import Exploit, ancestry, trial_ids
-from raylr.running.population.schedulers import Decision, Judge
+from raylr.running.population.lineage import ancestry, trial_ids
+from raylr.running.population.schedulers import Judge, Verdict
 from raylr.running.population.space import LR, Settings, Space
 
-Order = tuple[str, int, dict[str, Any]]  # trial, round, what it does then
+TrialOrder = tuple[str, int, Decision]  # trial, round, what it does then
 WORST = -math.inf
 
 
@@ -31,8 +44,8 @@ class Population:
         self,
         space: Space,
         journal: Journal,
-        send: Callable[[list[Order]], None] = lambda orders: None,
-        tell: Callable[[dict[str, Any]], None] = lambda event: None,
+        send: Callable[[list[TrialOrder]], None] = lambda orders: None,
+        tell: Callable[[PopulationNews], None] = lambda news: None,
         begin: Callable[[Mapping[str, Settings], int], None] = lambda settings, number: None,
     ) -> None:
         self.space, self.journal, self.send, self.tell, self.begin = space, journal, send, tell, begin
@@ -42,9 +55,9 @@ class Population:
         self.training: set[str] = set()  # those whose turn it is, without those that the search stopped
         self.stopped: set[str] = set()
         self.round = 0  # the last one that was decided; rounds are counted on over the turns
-        self.decisions: dict[tuple[int, str], Decision] = {}
+        self.verdicts: dict[tuple[int, str], Verdict] = {}
         self.decided_at: dict[int, float] = {}
-        self._done: dict[tuple[int, str], list[dict[str, Any]]] = {}  # ranks that carried an exploit out
+        self._done: dict[tuple[int, str], list[Copied]] = {}  # ranks that carried an exploit out
         self._turn: set[str] = set()
         self.ended: dict[str, dict[str, Any]] = {}  # the last reports of trials that trained to their end
         self._take_turn()
@@ -67,13 +80,14 @@ class Population:
         self.decided_at.clear()
         for name in self.names:
             for row in events(name):
-                if row["kind"] == "exploit" and row["round"] <= self.round:
-                    self.journal.add_exploit(self._exploit({**row, "trial": name}, row["time"]))
+                event = event_of_row(row)
+                if isinstance(event, Copied) and event.round <= self.round:
+                    self.journal.add_exploit(self._exploit(name, event, event.time))
 
-    def on_report(self, row: dict[str, Any]) -> None:
+    def on_report(self, name: str, report: TrialReport) -> None:
         """Take the report of a trial; the last one of a round lets it be decided."""
-        name = row["trial"]
-        row = {key: row[key] for key in sorted(row) if key != "kind"}
+        known = {"trial": name, **vars(report)}
+        row = {key: known[key] for key in sorted(known)}
         row |= {"settings": self.judge.settings(name), "time": time.time()}
         if self.journal.add_report(row):
             self._decide_next()
@@ -87,62 +101,54 @@ class Population:
         self.round = number
         have_ended = all(row["ended"] for row in reports.values())
         if not have_ended:
-            decisions = self.judge.decide(number, {name: self.score(row) for name, row in reports.items()})
+            verdicts = self.judge.decide(number, {name: self.score(row) for name, row in reports.items()})
             self.decided_at[number] = time.time()
-            self.decisions |= {(number, name): one for name, one in decisions.items()}
-            self.stopped |= {name for name, one in decisions.items() if one.do == "stop"}
+            self.verdicts |= {(number, name): one for name, one in verdicts.items()}
+            self.stopped |= {name for name, one in verdicts.items() if one.stops}
             self.training -= self.stopped
-            self.send([(name, number, self._order(number, one, reports)) for name, one in decisions.items()])
-        self.tell({"kind": "round", "round": number, "rows": self.standings(number)})
+            self.send([(name, number, self._decision(number, one, reports)) for name, one in verdicts.items()])
+        names = ("trial", "position", "score", "lr", "settings")
+        standings = [Standing(**{name: row[name] for name in names}) for row in self.standings(number)]
+        self.tell(RoundDecided(number, tuple(standings)))
         if have_ended:
             self.ended |= reports
             self._take_turn()
         return True
 
-    def _order(self, number: int, decision: Decision, reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        if decision.donor is None:
-            return {"do": decision.do}
-        donor = reports[decision.donor]
-        hashes = {name: donor[name] for name in ("weights_sha256", "optimizer_sha256")}
-        changes = self.space.changes_for(decision.settings)
-        factor = decision.settings[LR]
-        return {
-            "do": "exploit",
-            "round": number,
-            "donor": decision.donor,
-            "factor": factor,
-            "changes": changes,
-            **hashes,
-        }
+    def _decision(self, number: int, verdict: Verdict, reports: dict[str, dict[str, Any]]) -> Decision:
+        if verdict.donor is None:
+            return Stop() if verdict.stops else Train()
+        donor, changes = reports[verdict.donor], self.space.changes_for(verdict.settings)
+        hashes = donor["weights_sha256"], donor["optimizer_sha256"]
+        return Copy(number, verdict.donor, verdict.settings[LR], changes, *hashes)
 
-    def on_exploited(self, row: dict[str, Any]) -> None:
+    def on_copied(self, trial: str, event: Copied) -> None:
         """Note that a rank carried out an exploit; with the last rank of its trial it becomes a row of the lineage."""
-        key = row["round"], row["trial"]
-        ranks = self._done.setdefault(key, [])
-        ranks.append(row)
-        if len({rank["pid"] for rank in ranks}) == self.space.plan.workers[1]:
-            exploit = self._exploit(row, max(rank["at"] for rank in ranks))
+        ranks = self._done.setdefault((event.round, trial), [])
+        ranks.append(event)
+        pids = sorted({rank.pid for rank in ranks})
+        if len(pids) == self.space.plan.workers[1]:
+            exploit = self._exploit(trial, event, max(rank.time for rank in ranks))
             if self.journal.add_exploit(exploit):
-                event = {"kind": "exploit", "pids": sorted({rank["pid"] for rank in ranks}), **exploit.row()}
-                self.journal.add_event(event)
-                self.tell(event)
+                self.journal.add_event({"kind": event.kind, "pids": pids, **exploit.row()})
+                self.tell(exploit)
 
-    def _exploit(self, row: dict[str, Any], at: float) -> Exploit:
-        decided = self.decided_at.get(row["round"])
-        reports = self.journal.round(row["round"])
-        donor, receiver = reports[row["donor"]], reports[row["trial"]]
+    def _exploit(self, trial: str, event: Copied, at: float) -> Exploit:
+        decided = self.decided_at.get(event.round)
+        reports = self.journal.round(event.round)
+        donor, receiver = reports[event.donor], reports[trial]
         return Exploit(
             time=at,
-            round=row["round"],
-            position=row["position"],
-            donor=row["donor"],
-            receiver=row["trial"],
+            round=event.round,
+            position=event.position,
+            donor=event.donor,
+            receiver=trial,
             factors_before=receiver["settings"],
-            factors_after=self.decisions[row["round"], row["trial"]].settings,
+            factors_after=self.verdicts[event.round, trial].settings,
             donor_weights_sha256=donor["weights_sha256"],
-            receiver_weights_sha256=row["weights_sha256"],
+            receiver_weights_sha256=event.weights_sha256,
             donor_optimizer_sha256=donor["optimizer_sha256"],
-            receiver_optimizer_sha256=row["optimizer_sha256"],
+            receiver_optimizer_sha256=event.optimizer_sha256,
             latency_s=None if decided is None else at - decided,
         )
 
@@ -155,14 +161,10 @@ class Population:
         return -value if metric == "test_loss" else float(value)
 
     def standings(self, number: int) -> list[dict[str, Any]]:
-        """The reports of a round and of trials that ended in a turn before, best first, each with its score and donor."""
+        """The reports of a round and of trials that ended in a turn before, best first, each with its score."""
         reports = {**self.ended, **self.journal.round(number)}
-        rows = [{**row, "score": self.score(row), "donor": self._donor(row)} for row in reports.values()]
+        rows = [{**row, "score": self.score(row)} for row in reports.values()]
         return sorted(rows, key=lambda row: (-row["score"], row["trial"]))
-
-    def _donor(self, row: dict[str, Any]) -> str | None:
-        decision = self.decisions.get((row["round"], row["trial"]))
-        return decision.donor if decision else None
 
     def best(self) -> dict[str, Any] | None:
         """The best report of the last round that all trials reached; None before the first."""

@@ -1,8 +1,10 @@
 """The files of a population's result, written anew after every round, so that whatever ends it leaves a usable one."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from raylr.events import Copied, OfTrial, TrialEnded, TrialReport
 from raylr.running.population.population import WORST, Population
 from raylr.running.population.space import BASE
 from raylr.storage import Folder, run_folder
@@ -20,19 +22,20 @@ class Results:
         if population.round:
             self.write("running")
 
-    def take(self, event: dict[str, Any]) -> None:
+    def take(self, told: OfTrial) -> None:
         """Take one piece of news; what is not about the search is passed over."""
         before = self.population.round
-        if event["kind"] == "report":
-            self.population.on_report(event)
-        elif event["kind"] == "exploited":
-            self.population.on_exploited(event)
-        elif event["kind"] == "result":
-            self._keep(event["trial"], event["result"])
+        match told.news:
+            case TrialReport() as report:
+                self.population.on_report(told.trial, report)
+            case Copied() as event:
+                self.population.on_copied(told.trial, event)
+            case TrialEnded(result):
+                self._keep(told.trial, result)
         if self.population.round > before:
             self.write("running")
 
-    def _keep(self, trial: str, result: dict[str, Any]) -> None:
+    def _keep(self, trial: str, result: Mapping[str, Any]) -> None:
         self.ended[trial] = result["status"]
         own = run_folder(f"{self.folder}/trials", trial)
         own.write_json("result.json", {**self.identity, **result})

@@ -29,12 +29,12 @@ logging.getLogger("ray.tune").setLevel(
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What a trial does after a round: `train` on, take over the state of `donor` and then train, or `stop`."""
+class Verdict:
+    """What the search says of a trial after a round: its settings from here on, whom it copies, or that it stops."""
 
-    do: str
     settings: Settings
     donor: str | None = None
+    stops: bool = False
 
 
 class InPlacePBT(PopulationBasedTraining):
@@ -136,7 +136,7 @@ class Judge:
         """The settings that a trial has now."""
         return dict(self.trials.trials[name].config)
 
-    def decide(self, number: int, scores: dict[str, float]) -> dict[str, Decision]:
+    def decide(self, number: int, scores: dict[str, float]) -> dict[str, Verdict]:
         """What each trial does after round `number` (from 1), given the scores of all that live; more is better."""
         donors: dict[str, str] = getattr(self.scheduler, "donors", {})
         donors.clear()
@@ -146,17 +146,16 @@ class Judge:
             checkpoint: Any = name  # where the state is; schedulers pass it on and never look inside
             result = _TrainingResult(checkpoint=checkpoint, metrics=trial.last_result)
             trial.run_metadata.checkpoint_manager._latest_checkpoint_result = result
-        decisions = {}
+        verdicts = {}
         for name in sorted(scores):
             trial = self.trials.trials[name]
             said = self.scheduler.on_trial_result(self.trials, trial, trial.last_result)
             if said == TrialScheduler.STOP:
                 trial.status = Trial.TERMINATED
-                decisions[name] = Decision("stop", self.settings(name))
-        for name in scores.keys() - decisions.keys():
-            does = "exploit" if name in donors else "train"
-            decisions[name] = Decision(does, self.settings(name), donors.get(name))
-        return decisions
+                verdicts[name] = Verdict(self.settings(name), stops=True)
+        for name in scores.keys() - verdicts.keys():
+            verdicts[name] = Verdict(self.settings(name), donors.get(name))
+        return verdicts
 
 
 @contextlib.contextmanager

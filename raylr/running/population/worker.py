@@ -1,13 +1,13 @@
 """What runs in a Ray Train worker of a population: its membership in the group of its trial, and the trial's loop."""
 
 import json
-import warnings
 from typing import Any
 
 import ray
 import ray.train
 
 from raylr.config import DataConfig
+from raylr.events import Copied, Decision, News, OfTrial, TrialReport
 from raylr.lr import Policy
 from raylr.planning.plan import Plan
 from raylr.running.population.hub import HubOf
@@ -27,11 +27,14 @@ class TrialMembership(RayMembership):
         self.world_size = plan.workers[1]
         self.rank %= self.world_size
 
-    def report(self, row: dict[str, Any]) -> None:
-        self.publish(row)
+    def publish(self, news: News | TrialReport) -> None:
+        self.hubs.add.remote(OfTrial(self.trial, news))
 
-    def decision(self, number: int) -> dict[str, Any]:
-        decision: dict[str, Any] = ray.get(self.hubs.decision.remote(self.trial, number))
+    def report(self, news: TrialReport | Copied) -> None:
+        self.publish(news)
+
+    def decision(self, number: int) -> Decision:
+        decision: Decision = ray.get(self.hubs.decision.remote(self.trial, number))
         return decision
 
 
@@ -39,15 +42,13 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     """Train this rank's share of one trial after the other. `config` holds plain data and the hubs' handle."""
     restore_priority()
     plan, hubs = Plan.model_validate(config["plan"]), config["hubs"]
-    seat_number = ray.train.get_context().get_world_rank() // plan.workers[1]
+    slot = ray.train.get_context().get_world_rank() // plan.workers[1]
     data = DataConfig.model_validate(config["data"])
     prepare(data)
     dataset, turn, result = load(data), 0, dict[str, Any]()
-    while (trial := ray.get(hubs.turn.remote(seat_number, turn))) is not None:
+    while (trial := ray.get(hubs.turn.remote(slot, turn))) is not None:
         membership = TrialMembership(hubs, trial["name"], plan)
-        warnings.showwarning = lambda message, *_, membership=membership, **__: membership.publish(
-            {"kind": "warning", "text": str(message), "rank": membership.rank}
-        )
+        membership.publish_warnings()
         policy = Policy.from_json(json.dumps(trial["policy"]))
         folder = run_folder(config["storage"], trial["name"])
         result = TrialLoop(

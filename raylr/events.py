@@ -1,0 +1,471 @@
+"""What a run tells and what it is told: events, orders, reports and decisions, as frozen classes.
+
+They cross walls and processes as they are, and are matched exhaustively. JSON stands only in files, on the terminal and in
+what ranks broadcast to each other: `row` and `event_of_row`, `orders_to_json` and `orders_of_json`.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, get_args
+
+from raylr.lr import Policy
+from raylr.planning.plan import Plan, Reason
+
+# --- what happens to a run: the rows of events.jsonl
+
+
+@dataclass(frozen=True)
+class Member:
+    """One rank of a group: its world rank, its process and its host."""
+
+    rank: int
+    pid: int
+    host: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened at a position. `kind` is the word for it in events.jsonl."""
+
+    time: float  # seconds since the epoch
+    position: int
+    kind: ClassVar[str]
+
+
+JoinKind = Literal["start", "restart", "rejoin", "continue"]
+EndKind = Literal["finish", "stop", "failure"]
+
+
+@dataclass(frozen=True)
+class Joined(Event):
+    """A group was formed: at the start, from a checkpoint, with newcomers, or without some that were lost."""
+
+    kind: JoinKind  # type: ignore[misc]
+    world_size: int
+    lost: tuple[int, ...] | None = None
+    members: tuple[Member, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Resized(Event):
+    kind: ClassVar[str] = "resize"
+    from_size: int
+    to_size: int
+
+
+@dataclass(frozen=True)
+class RolledBack(Event):
+    """The guard went back to the state at `to`; `loss` is text where it is not finite."""
+
+    kind: ClassVar[str] = "rollback"
+    bad_position: int
+    loss: float | str
+    to: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Overridden(Event):
+    """A factor was set on all LRs, for so many examples (None: to the end). `number` is that of the order."""
+
+    kind: ClassVar[str] = "override"
+    cause: str
+    factor: float
+    for_examples: int | None
+    number: int
+
+
+@dataclass(frozen=True)
+class Copied(Event):
+    """A rank of a trial took over the state of a donor after a round. The hashes are those of the state it has then."""
+
+    kind: ClassVar[str] = "exploit"
+    pid: int
+    round: int
+    donor: str
+    factor: float
+    weights_sha256: str
+    optimizer_sha256: str
+
+
+@dataclass(frozen=True)
+class Checkpointed(Event):
+    """A checkpoint was begun, by an order where `number` is given."""
+
+    kind: ClassVar[str] = "checkpoint"
+    number: int | None = None
+    cause: str | None = None
+
+
+@dataclass(frozen=True)
+class Ended(Event):
+    kind: EndKind  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Unknown(Event):
+    """A row of another version of raylr."""
+
+    kind: str  # type: ignore[misc]
+    details: Mapping[str, Any]
+
+
+RunEvent = Joined | Resized | RolledBack | Overridden | Copied | Checkpointed | Ended | Unknown
+ROUTINE = frozenset({"start", "checkpoint", "finish"})  # kinds that every run has
+_CLASSES: dict[str, type[Any]] = {
+    **dict.fromkeys(get_args(JoinKind), Joined),
+    **dict.fromkeys(get_args(EndKind), Ended),
+    **{one.kind: one for one in (Resized, RolledBack, Overridden, Copied, Checkpointed)},
+}
+
+
+def row(event: RunEvent) -> dict[str, Any]:
+    """The event as a row of events.jsonl: time, position and kind, then its own fields."""
+    common = {"time": event.time, "position": event.position, "kind": event.kind}
+    return {**common, **details(event)}
+
+
+def details(event: RunEvent) -> dict[str, Any]:
+    """The fields of an event beside time, position and kind, as plain data; an optional one that is None is left out."""
+    if isinstance(event, Unknown):
+        return dict(event.details)
+    optional = {field.name for field in fields(event) if field.default is None}
+    found = {name: value for name, value in asdict(event).items() if name not in ("time", "position", "kind")}
+    given = {name: value for name, value in found.items() if value is not None or name not in optional}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+
+
+def event_of_row(found: Mapping[str, Any]) -> RunEvent:
+    """The event that a row of events.jsonl holds; `Unknown` where its kind or its fields are not of this version.
+
+    Raises KeyError for a row without position or kind.
+    """
+    time, position, kind = found.get("time", 0.0), found["position"], found["kind"]
+    others = {name: value for name, value in found.items() if name not in ("time", "position", "kind")}
+    cls = _CLASSES.get(kind)
+    own = {"kind": kind} if cls in (Joined, Ended) else {}
+    try:
+        if cls is None or not others.keys() <= {field.name for field in fields(cls)}:
+            raise TypeError(kind)
+        typed = {name: tuple(value) if isinstance(value, list) else value for name, value in others.items()}
+        if "members" in typed:
+            typed["members"] = tuple(Member(**member) for member in typed["members"])
+        made: RunEvent = cls(time=time, position=position, **own, **typed)
+    except TypeError:
+        return Unknown(time, position, kind, others)
+    return made
+
+
+# --- what else a run tells while it goes on
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """So many images of the data are decoded."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the run will do. `plan` and `policy` are None where only the run's files are known."""
+
+    run_dir: str
+    story: tuple[Reason, ...]
+    warnings: tuple[str, ...]
+    plan: Plan | None = None
+    policy: Policy | None = None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Something is waited for; `text` says for what."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Starting:
+    """The workers are being started."""
+
+    workers: int
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Work goes on with something that the user may not expect."""
+
+    text: str
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the run is. None for what is not known to those that see only the files."""
+
+    position: int
+    total: int
+    step: int
+    epoch: float
+    lr: Mapping[str, float]
+    train_loss: float | None
+    train_accuracy: float | None
+    images_per_s: float | None
+    world_size: int
+    global_batch: int | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """A row of metrics.jsonl: a test of the weights, and the training since the last one."""
+
+    step: int
+    position: int
+    epoch: float
+    lr: Mapping[str, float]
+    train_loss: float
+    train_accuracy: float
+    images_per_s: float
+    test_loss: float
+    test_accuracy: float
+    world_size: int
+    global_batch: int | None
+    wall_s: float
+
+    @classmethod
+    def of_row(cls, found: Mapping[str, Any]) -> "Metrics":
+        """The metrics in a row of metrics.jsonl, of whatever version. Raises KeyError for one without the numbers."""
+        known = {"global_batch": None, **found}
+        return cls(**{field.name: known[field.name] for field in fields(cls)})
+
+    def row(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run has ended with `result`, the content of result.json; `again`: it had ended before."""
+
+    result: Mapping[str, Any]
+    run_dir: str
+    again: bool = False
+
+
+News = Preparing | Planned | Waiting | Starting | Warned | Progress | Metrics | RunEvent | Finished
+
+# --- what a run is told
+
+
+@dataclass(frozen=True)
+class StopOrder:
+    """Write a checkpoint and end; the same command continues."""
+
+    kind: ClassVar[str] = "stop"
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class CheckpointOrder:
+    kind: ClassVar[str] = "checkpoint"
+    cause: str | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class LROrder:
+    """Set a factor on all LRs, for so many examples (None: to the end)."""
+
+    kind: ClassVar[str] = "lr"
+    factor: float
+    for_examples: int | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class RejoinOrder:
+    """Form the group again: a newcomer waits. Never queued, so its number stays 0."""
+
+    kind: ClassVar[str] = "rejoin"
+    number: int = 0
+
+
+Order = StopOrder | CheckpointOrder | LROrder | RejoinOrder
+_ORDERS: dict[str, type[Any]] = {one.kind: one for one in (StopOrder, CheckpointOrder, LROrder, RejoinOrder)}
+
+
+def orders_to_json(orders: Iterable[Order]) -> bytes:
+    return json.dumps([{"kind": order.kind, **vars(order)} for order in orders]).encode()
+
+
+def orders_of_json(data: bytes) -> list[Order]:
+    """The orders that `orders_to_json` wrote."""
+    return [_ORDERS[found.pop("kind")](**found) for found in json.loads(data)]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands that is asked: its newest progress, the ranks that train together, how many groups there were."""
+
+    progress: Progress | None
+    ranks: tuple[int, ...]
+    generation: int
+
+    def row(self) -> dict[str, Any]:
+        known = vars(self.progress) if self.progress is not None else {}
+        return {"kind": "status", **known, "ranks": list(self.ranks), "generation": self.generation}
+
+
+# --- a population: what trials report and are told, and what is told of them
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """How a trial stands after a round. Accuracy and loss are None for one that has diverged for good."""
+
+    round: int
+    ended: bool
+    position: int
+    test_accuracy: float | None
+    test_loss: float | None
+    lr: Mapping[str, float]
+    weights_sha256: str
+    optimizer_sha256: str
+    overrides: tuple[Mapping[str, Any], ...]
+    train_s: float
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial has ended with `result`, the content of its result.json."""
+
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class OfTrial:
+    """News of one trial. A `Copied` comes from each rank by itself, all else from the rank that writes."""
+
+    trial: str
+    news: News | TrialReport | TrialEnded
+
+
+@dataclass(frozen=True)
+class Train:
+    """Go on as before."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Train no further."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Take over the donor's state of this round, whose hashes these are, under a factor and changed fields of the plan."""
+
+    round: int
+    donor: str
+    factor: float
+    changes: Mapping[str, Any]
+    weights_sha256: str
+    optimizer_sha256: str
+
+
+Decision = Train | Stop | Copy
+
+
+@dataclass(frozen=True)
+class PopulationPlanned:
+    """What a population will do: so many trials, how they are searched and compared, and what each trains."""
+
+    run_dir: str
+    trials: int
+    workers: int
+    at_once: int
+    interval: str
+    search: str
+    model: str
+    total_examples: int
+    global_batch: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a trial stands after a round, with its score (more is better) and, where it copies one, its donor."""
+
+    trial: str
+    position: int
+    score: float
+    lr: Mapping[str, float]
+    settings: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RoundDecided:
+    """All trials have reported a round; the best stands first."""
+
+    round: int
+    standings: tuple[Standing, ...]
+
+
+@dataclass(frozen=True)
+class Exploit:
+    """A row of lineage.jsonl: at `position` the receiver went on from the donor's state under settings of its own.
+
+    `factors_before` and `factors_after` are the receiver's mutable settings by name (`lr` is the override's factor).
+    `latency_s` is from the decision until all ranks had the donor's state; None where a restart came between.
+    """
+
+    time: float
+    round: int
+    position: int
+    donor: str
+    receiver: str
+    factors_before: Mapping[str, float]
+    factors_after: Mapping[str, float]
+    donor_weights_sha256: str
+    receiver_weights_sha256: str
+    donor_optimizer_sha256: str
+    receiver_optimizer_sha256: str
+    latency_s: float | None
+
+    def row(self) -> dict[str, Any]:
+        """The exploit as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Explored:
+    """The population has ended with `result`, the content of explore.json; `again`: it had ended before."""
+
+    result: Mapping[str, Any]
+    run_dir: str
+    again: bool = False
+
+
+PopulationNews = Preparing | PopulationPlanned | Waiting | Starting | OfTrial | RoundDecided | Exploit | Explored
+
+
+@dataclass(frozen=True)
+class PopulationStatus:
+    """How a population stands that is asked: turns that have begun, and the newest progress by trial."""
+
+    turns: int
+    stopping: bool
+    trials: Mapping[str, Progress]
+
+    def row(self) -> dict[str, Any]:
+        trials = {name: {key: vars(one)[key] for key in sorted(vars(one))} for name, one in self.trials.items()}
+        return {"kind": "status", "turns": self.turns, "stopping": self.stopping, "trials": trials}
+
+
+@dataclass(frozen=True)
+class PopulationStopped:
+    """All trials that had begun have ended, each with this status."""
+
+    trials: Mapping[str, str]
+
+    def row(self) -> dict[str, Any]:
+        return {"kind": "stop", "trials": dict(self.trials)}
