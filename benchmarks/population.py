@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import common
 from benchmarks.common import Row, Store
 from raylr.running.local_cluster.processes import with_descendants
-from raylr.storage import Folder
+from raylr.storage import Folder, LocalFolder
 
 SIDES = ("raylr", "restart")
 WATCH_S = 5.0
@@ -95,7 +95,7 @@ def measure(side: str, storage: Path, data: str, keys: Row) -> Row:
     shape = {"trials": keys["trials"], "workers": keys["workers"], "interval": "1ep", "gpu": "no"}
     where = {"data.source": data, "storage": storage, "name": name}
     _, memory = watched(common.python("raylr", "explore", "--fresh", *_flags({**sizes, **shape, **where})))
-    return {**read(Folder(storage / name), started), "memory_mib": memory}
+    return {**read(LocalFolder(storage / name), started), "memory_mib": memory}
 
 
 def read_notes(notes: Sequence[Row], trials: int, started: float) -> Row:
@@ -136,7 +136,7 @@ def trained_s(reports: Sequence[Row], lineage: Sequence[Row]) -> float:
 
 def _start(run_dir: Path) -> float:
     """When a trial's ranks had found each other, which is just before its first update."""
-    return next(row["time"] for row in Folder(run_dir).read_rows("events.jsonl") if row["kind"] == "start")
+    return next(row["time"] for row in LocalFolder(run_dir).read_rows("events.jsonl") if row["kind"] == "start")
 
 
 def _flags(values: Row) -> list[str]:

@@ -25,7 +25,7 @@ def measure(trials: int, rounds: int) -> dict[str, float]:
     from raylr.planning.facts import Hardware
     from raylr.running.population.space import Space
     from raylr.running.session import set_up
-    from raylr.storage import Folder
+    from raylr.storage import LocalFolder
     from raylr.training.data import describe
 
     set_up()
@@ -36,8 +36,8 @@ def measure(trials: int, rounds: int) -> dict[str, float]:
     config = PopulationConfig(data={"source": "synthetic"}, epochs=rounds, workers="1", trials=trials)
     space = Space.of(config, describe(config.data), Hardware(bf16=False, num_gpus=0))
     with tempfile.TemporaryDirectory() as path:
-        population = Population(space, Journal(Folder(Path(path))))
-        results, scores = Results(population, Folder(Path(path)), {}), random.Random(0)
+        population = Population(space, Journal(LocalFolder(Path(path))))
+        results, scores = Results(population, LocalFolder(Path(path)), {}), random.Random(0)
         started = time.process_time()
         for number in range(1, rounds + 1):
             for name in population.names:

@@ -16,7 +16,7 @@ from raylr.errors import ConfigError
 from raylr.lr import Policy
 from raylr.planning.lr import policy_of_file
 from raylr.running.driver import RunResult
-from raylr.storage import Folder, folder_at, run_folder
+from raylr.storage import Folder, LocalFolder, open_run
 
 Train = Callable[[Config], RunResult]
 FOUND = ("best_policy.json", "policy.json")  # of a population, of a run
@@ -54,16 +54,17 @@ def source_of(what: str, storage: str) -> Source:
     """The policy that `what` names: a file, or the folder or name of a population or a run under `storage`."""
     path = Path(what).expanduser()
     if path.is_file():
-        return Source(path, Folder(path.parent) if (path.parent / "config.json").exists() else None)
-    for folder in (folder_at(what), run_folder(storage, what)):
-        for name in FOUND:
-            if folder.exists(name):
-                if "://" in str(folder):
-                    raise ConfigError(
-                        f"policy={what} is on an object store; copy {folder}/{name} to a file and give that"
-                    )
-                return Source(folder.path / name, folder)
-    raise ConfigError(f"policy={what} is neither a file nor a population or run in {storage}; `raylr runs` lists those")
+        return Source(path, LocalFolder(path.parent) if (path.parent / "config.json").exists() else None)
+    try:
+        folder = open_run(what, storage, *FOUND)
+    except ConfigError:
+        raise ConfigError(
+            f"policy={what} is neither a file nor a population or run in {storage}; `raylr runs` lists those"
+        ) from None
+    name = next(name for name in FOUND if folder.exists(name))
+    if not isinstance(folder, LocalFolder):
+        raise ConfigError(f"policy={what} is on an object store; copy {folder}/{name} to a file and give that")
+    return Source(folder.path / name, folder)
 
 
 @dataclass(frozen=True)

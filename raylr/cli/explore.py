@@ -11,7 +11,7 @@ import click
 from raylr.config import Config
 from raylr.config.load import load_config
 from raylr.config.population import PopulationConfig
-from raylr.storage import Folder
+from raylr.storage import LocalFolder, folder_at
 
 if TYPE_CHECKING:
     from raylr.api.retrain import Source
@@ -39,8 +39,9 @@ def explore(config: Config) -> int:
     assert isinstance(config, PopulationConfig)
     with PopulationDisplay() as display:
         result = explore(config, display)
-    if "://" not in result.run_dir and result.best is not None:
-        save_ancestry(Folder(Path(result.run_dir)), Path(result.run_dir, "ancestry.png"))
+    folder = folder_at(result.run_dir)
+    if isinstance(folder, LocalFolder) and result.best is not None:
+        save_ancestry(folder, folder.path / "ancestry.png")
     return EXIT_CODES.get(result.status, 1)
 
 

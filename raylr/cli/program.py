@@ -148,7 +148,8 @@ def runs(storage: str) -> int:
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
 def explain(run: str, step: int, storage: str) -> int:
     """Tell why the LR of one update of RUN (a folder or a name) was what it was: each factor and who set it."""
-    from raylr.reporting.runs import explain_step, open_run
+    from raylr.reporting.runs import explain_step
+    from raylr.storage import open_run
 
     click.echo(explain_step(open_run(run, storage), step))
     return 0
@@ -162,7 +163,7 @@ def explain(run: str, step: int, storage: str) -> int:
 def report(names: tuple[str, ...], out: Path, png_dir: Path | None, storage: str) -> int:
     """Lay runs over each other in one self-contained HTML page."""
     from raylr.reporting.report import write_report
-    from raylr.reporting.runs import open_run
+    from raylr.storage import open_run
 
     with contextlib.ExitStack() as copies:
         run_dirs = [copies.enter_context(open_run(name, storage).local_copy()) for name in names]
@@ -175,11 +176,11 @@ def report(names: tuple[str, ...], out: Path, png_dir: Path | None, storage: str
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
 def watch(run: str, storage: str) -> int:
     """Show a run that goes on elsewhere, from its files alone, until it ends."""
-    from raylr.reporting.runs import open_run
     from raylr.reporting.watch import watch as follow
+    from raylr.storage import LocalFolder, open_run
 
     folder = open_run(run, storage)
-    if "://" in str(folder):
+    if not isinstance(folder, LocalFolder):
         raise ConfigError(
             f"run={folder} is on an object store, where rows come with checkpoints; use `raylr ctl RUN status`"
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raylr.config.fields import refusal
+from raylr.storage import is_uri
 
 # The text of an annotation is the field's unit in --help and `raylr fields`.
 Duration = Annotated[str, "duration"]  # 5ep, 0.3dur, 20000ex or 400st
@@ -221,7 +222,7 @@ class Config(Section):
     def tracker_names(self) -> tuple[str, ...]:
         """The trackers that hear of the run; by default TensorBoard, which appends to files of the run's folder."""
         if self.trackers is None:
-            return () if "://" in self.storage else ("tensorboard",)
+            return () if is_uri(self.storage) else ("tensorboard",)
         return () if self.trackers == "none" else tuple(name.strip() for name in self.trackers.split(","))
 
     @property

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from raylr.errors import ConfigError
 from raylr.events import ROUTINE
-from raylr.storage import Folder
+from raylr.storage import Folder, LocalFolder, open_run
 
 FACTORS = ("peak", "warmup", "shape", "override")
 METRICS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "images_per_s")
@@ -99,16 +99,14 @@ def leaves(value: Any, key: str = "") -> dict[str, Any]:
 
 def read_run(run_dir: Path) -> RecordedRun:
     """Read a run folder. Raises ConfigError when it is none, or is not to be read."""
-    folder = Folder(run_dir)
-    if not folder.exists("policy.json"):
-        raise ConfigError(f"run={run_dir} is no run folder: it has no policy.json; give one that `raylr train` made")
+    open_run(run_dir)  # refuses what is none
     try:
-        return _read(folder)
+        return _read(LocalFolder(run_dir))
     except OSError as error:
         raise ConfigError(f"run={run_dir} cannot be read ({error.strerror}); make it readable") from None
 
 
-def _read(folder: Folder) -> RecordedRun:
+def _read(folder: LocalFolder) -> RecordedRun:
     run_dir = folder.path
     run = RecordedRun(run_dir, run_dir.resolve().name, _policy(folder))
     run.config, run.plan, run.result = (_settings(run, folder, f"{name}.json") for name in ("config", "plan", "result"))

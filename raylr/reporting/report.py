@@ -15,7 +15,7 @@ from raylr.reporting.charts import RUN_COLORS, Panel, sign
 from raylr.reporting.pictures import NARROW, WIDE, save_png, svg
 from raylr.reporting.recorded import RecordedRun, read_run
 from raylr.reporting.sections import Section, sections
-from raylr.storage import Folder
+from raylr.storage import LocalFolder
 
 MAX_LISTED = 50  # events of a run in the table
 
@@ -37,7 +37,7 @@ def write_report(run_dirs: list[Path], out: Path, png_dir: Path | None = None) -
     page = _page(runs, found)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        Folder(out.parent).write_bytes(out.name, page.encode(errors="replace"))
+        LocalFolder(out.parent).write_bytes(out.name, page.encode(errors="replace"))
     except OSError as error:
         raise ConfigError(f"out={out} cannot be written ({error.strerror}); give another file") from None
     return out

@@ -5,26 +5,13 @@ from typing import Any
 from raylr.errors import ConfigError
 from raylr.lr import Policy
 from raylr.lr.explain import explanation
-from raylr.storage import Folder, folder_at, run_folder
-
-
-def open_run(run: str, storage: str = "runs") -> Folder:
-    """The folder of a run, given by its path or by its name under `storage`. Raises ConfigError when there is none."""
-    for folder in (folder_at(run), run_folder(storage, run)):
-        if folder.exists("policy.json"):
-            return folder
-    names = [name for name, _ in results_under(storage)]
-    there = f"; there are {', '.join(names)}" if names else f"; `raylr runs --storage {storage}` lists them"
-    raise ConfigError(f"run={run} is no run folder, nor the name of one in {storage}{there}")
+from raylr.storage import Folder, runs_under
 
 
 def results_under(storage: str) -> list[tuple[str, dict[str, Any]]]:
     """Names and results of the runs under `storage`, by name; an empty result for a run that has not ended."""
-    folders = [run_folder(storage, name) for name in folder_at(storage).names()]
     return [
-        (one.name, one.read_json("result.json") if one.exists("result.json") else {})
-        for one in folders
-        if one.exists("policy.json")
+        (one.name, one.read_json("result.json") if one.exists("result.json") else {}) for one in runs_under(storage)
     ]
 
 

@@ -37,7 +37,7 @@ from raylr.events import (
 )
 from raylr.reporting.recorded import METRICS, leaves
 from raylr.reporting.tensorboard import TensorBoard
-from raylr.storage import Folder
+from raylr.storage import LocalFolder, is_uri
 
 REMOTE_INTERVAL_S = 5.0  # between two points of progress that go over a network
 PARAMS_AT_ONCE = 100  # of MLflow's log_batch
@@ -199,7 +199,7 @@ class Trackers:
                 raise ConfigError(f"trackers={name} is not known; choose of {', '.join(SINKS)}")
             if name != "tensorboard" and not _is_installed(name):
                 raise ConfigError(f'trackers={name} needs a package that is not installed; pip install "raylr[{name}]"')
-        if names and "://" in storage:
+        if names and is_uri(storage):
             raise ConfigError(
                 f"trackers={','.join(names)} writes into the run's folder, and storage={storage} is no path; use trackers=none"
             )
@@ -225,11 +225,11 @@ def _key(text: str) -> str:
 
 
 def _known_as(run_dir: Path, name: str) -> str | None:
-    folder = Folder(run_dir)
+    folder = LocalFolder(run_dir)
     return folder.read_json(IDS).get(name) if folder.exists(IDS) else None
 
 
 def _remember(run_dir: Path, name: str, identity: str) -> None:
-    folder = Folder(run_dir)
+    folder = LocalFolder(run_dir)
     known = folder.read_json(IDS) if folder.exists(IDS) else {}
     folder.write_json(IDS, {**known, name: identity})

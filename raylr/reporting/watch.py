@@ -20,6 +20,7 @@ from raylr.events import Finished, Metrics, News, Planned, Progress, RunEvent, e
 from raylr.planning.plan import Reason
 from raylr.reporting.progress import Display
 from raylr.reporting.recorded import DAMAGE, METRICS
+from raylr.storage import open_run
 
 PAUSE_S = 0.5
 RATE_WINDOW_S = 10.0  # over which images a second are counted
@@ -49,8 +50,7 @@ def watch(
 
     Raises ConfigError when there is no run, RaylrError when its folder goes away.
     """
-    if not (run_dir / "policy.json").exists():
-        raise ConfigError(f"run={run_dir} is no run folder: it has no policy.json; give one that `raylr train` made")
+    open_run(run_dir)  # refuses what is none
     with Display(out) as display:
         watcher = _Watcher(run_dir, display, clock)
         while True:

@@ -8,7 +8,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 from raylr.errors import ConfigError, RaylrError, first_line
@@ -26,7 +25,7 @@ from raylr.events import (
 from raylr.lr import Clock, examples
 from raylr.planning.plan import Plan
 from raylr.running.session import check_reachable, set_up
-from raylr.storage import Folder, run_folder
+from raylr.storage import POPULATION, RUN, Folder, open_run
 
 OrderKind = Literal["lr", "checkpoint", "stop"]
 NAMESPACE = "raylr"
@@ -82,9 +81,7 @@ def _order(kind: OrderKind, factor: float | None, for_examples: int | None) -> O
 
 
 def _folder(run: str, storage: str) -> Folder:
-    folder = Folder(Path(run).resolve()) if Path(run).is_dir() else run_folder(storage, run)
-    if not folder.exists("plan.json") and not folder.exists("space.json"):
-        raise ConfigError(f"run={run} is no run folder: it has no plan.json; `raylr runs` lists those under --storage")
+    folder = open_run(run, storage, RUN, POPULATION)
     is_running = folder.exists("hub.json")
     for result in ("result.json", "explore.json"):
         if folder.exists(result) and not (is_running and result == "explore.json"):

@@ -1,6 +1,18 @@
 """Where a run's files are: a folder on a path or on an object store."""
 
 from raylr.storage.folder import Appender, Folder
-from raylr.storage.locate import folder_at, run_folder
+from raylr.storage.local import LocalFolder
+from raylr.storage.locate import POPULATION, RUN, folder_at, is_uri, open_run, run_folder, runs_under
 
-__all__ = ["Appender", "Folder", "folder_at", "run_folder"]
+__all__ = [
+    "POPULATION",
+    "RUN",
+    "Appender",
+    "Folder",
+    "LocalFolder",
+    "folder_at",
+    "is_uri",
+    "open_run",
+    "run_folder",
+    "runs_under",
+]

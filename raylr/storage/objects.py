@@ -19,6 +19,7 @@ from pyarrow import ArrowInvalid, fs
 
 from raylr.errors import ConfigError
 from raylr.storage.folder import Folder
+from raylr.storage.local import LocalFolder
 
 BEAT_S = 5.0  # how often the holder of a run writes its sign of life; who wants to take over waits for two
 
@@ -38,6 +39,8 @@ def object_folder(storage: str, name: str) -> Folder:
 
 class ObjectFolder(Folder):
     """One folder, that is a common beginning of names, on an object store."""
+
+    is_local = False
 
     def __init__(self, storage: str, filesystem: Any, root: PurePosixPath) -> None:
         self._storage, self._filesystem, self._root = storage, filesystem, root
@@ -94,7 +97,7 @@ class ObjectFolder(Folder):
     @contextlib.contextmanager
     def local_copy(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="raylr-copy-") as parent:
-            copy = Folder(Path(parent) / self.name)
+            copy = LocalFolder(Path(parent) / self.name)
             copy.create()
             for name in self.names():
                 if name.endswith(".parts"):

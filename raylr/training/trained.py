@@ -19,7 +19,7 @@ from raylr.config import Config, DataConfig
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Plan
-from raylr.storage import Folder, folder_at, run_folder
+from raylr.storage import Folder, LocalFolder, open_run
 from raylr.training import checkpoint, data
 from raylr.training.checkpoint_index import best as best_name
 from raylr.training.checkpoint_index import refuse_other_formats
@@ -101,7 +101,7 @@ def export(run: str | Path, out: str | Path | None = None, storage: str = "runs"
     tensors = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     told = _told(folder, plan, state, result, weights_sha256(model))
     try:
-        beside = Folder(path.parent)
+        beside = LocalFolder(path.parent)
         beside.write_bytes(path.name, save(tensors, {"format": "pt", "weights_sha256": told["weights_sha256"]}))
         beside.write_bytes(path.with_suffix(".json").name, f"{json.dumps(told, indent=2)}\n".encode())
     except OSError as error:
@@ -126,10 +126,8 @@ def _told(folder: Folder, plan: Plan, state: dict[str, Any], result: dict[str, A
 
 
 def _opened(run: str | Path, storage: str) -> tuple[Folder, Plan]:
-    for folder in (folder_at(str(run)), run_folder(storage, str(run))):
-        if folder.exists("plan.json"):
-            return folder, Plan.model_validate(folder.read_json("plan.json"))
-    raise ConfigError(f"run={run} is no run folder: it has no plan.json; `raylr runs` lists those under --storage")
+    folder = open_run(run, storage, "plan.json")
+    return folder, Plan.model_validate(folder.read_json("plan.json"))
 
 
 def _state(folder: Folder, best: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from raylr.lr import Override, Policy
 from raylr.reporting.population import standing_table
 from raylr.reporting.tables import console
 from raylr.running.driver import RunResult
-from raylr.storage import Folder
+from raylr.storage import LocalFolder
 
 SMALL = {
     "data": {"source": "synthetic", "train_examples": 1000},
@@ -43,7 +43,7 @@ class World:
 @pytest.fixture
 def population(tmp_path: Path) -> Path:
     """What `raylr explore` leaves of two trials that trained 3000 and 2048 examples."""
-    folder = Folder(tmp_path / "search")
+    folder = LocalFolder(tmp_path / "search")
     folder.create()
     config = Config(**SMALL, seed=7, storage="elsewhere", lr={"base": 0.2, "warmup": "0ep", "shape": "constant"})
     folder.write_json("config.json", {**config.model_dump(mode="json"), "trials": 2, "search": "pbt"})

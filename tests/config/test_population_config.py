@@ -10,7 +10,7 @@ from raylr.config.population import PopulationConfig
 from raylr.errors import ConfigError
 from raylr.lr import Policy
 from raylr.planning.facts import Hardware
-from raylr.running.population.driver import checked_space, demand
+from raylr.running.population.driver import Exploration, checked_space
 from raylr.running.population.space import BASE, LR, Space
 from raylr.training.data import describe
 
@@ -120,7 +120,7 @@ def test_trials_share_gpus_on_request_only():
     assert on_gpus(1, trials=4).plan.device == "cpu"
     shared = on_gpus(1, trials=4, gpus_per_worker=0.25)
     assert shared.plan.device == "cuda"
-    assert demand(shared).need == {"CPU": 1.0, "GPU": 0.25}
+    assert Exploration(shared).demand.need == {"CPU": 1.0, "GPU": 0.25}
     assert on_gpus(2, trials=6, gpus_per_worker=0.4).plan.device == "cpu"  # two to a GPU
     assert on_gpus(1, trials=10, gpus_per_worker=0.1).plan.device == "cuda"
     assert on_gpus(2, trials=2).plan.device == "cuda"
@@ -141,9 +141,9 @@ def test_gpus_that_are_asked_for_and_are_too_few_are_refused_with_what_fits():
 
 
 def test_a_population_asks_for_the_places_of_all_that_train_at_once():
-    found = demand(space(trials=6, at_once=2, search="random", cpus_per_worker=3))
+    found = Exploration(space(trials=6, at_once=2, search="random", cpus_per_worker=3)).demand
     assert (found.count, dict(found.need), found.field) == (2, {"CPU": 3.0}, "at-once")
-    assert demand(space(trials=3, workers="2")).count == 6
+    assert Exploration(space(trials=3, workers="2")).demand.count == 6
 
 
 def test_a_plain_config_is_a_population_by_the_defaults():

@@ -246,7 +246,7 @@ def test_pngs_are_written_for_each_section(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run=.*none is no run folder: it has no policy\.json; give one that `raylr"):
+    with pytest.raises(ConfigError, match=r"run=.*none is no run folder, nor the name of one in runs"):
         write_report([tmp_path / "none"], tmp_path / "r.html")
     with pytest.raises(ConfigError, match=r"run= names no run; give the folder of at least one"):
         write_report([], tmp_path / "r.html")

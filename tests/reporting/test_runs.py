@@ -8,7 +8,8 @@ import pytest
 from raylr.errors import ConfigError
 from raylr.lr import Override, Policy, Schedule, Warmup
 from raylr.lr.shapes import Linear
-from raylr.reporting.runs import explain_step, open_run, results_under
+from raylr.reporting.runs import explain_step, results_under
+from raylr.storage import open_run
 
 POLICY = Policy(1000, 4000, (("sgd", Schedule(0.5, 100, "linear", Warmup(1000), Linear())),))
 

@@ -150,7 +150,7 @@ def test_silence_is_told_once_a_minute(run_dir: Path) -> None:
 
 
 def test_what_is_no_run_is_refused_and_a_run_that_goes_away_ends_the_watch(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run=.*none is no run folder: it has no policy\.json; give one that `raylr"):
+    with pytest.raises(ConfigError, match=r"run=.*none is no run folder, nor the name of one in runs"):
         watch(tmp_path / "none")
     with pytest.raises(RaylrError, match=r"run=.*one is gone: its folder was removed"):
         shown(run_dir, lambda: run_dir.rename(tmp_path / "elsewhere"))

@@ -14,7 +14,7 @@ from raylr.lr import Policy
 from raylr.planning.facts import Hardware
 from raylr.running.population.space import BASE, LR, Settings, Space
 from raylr.running.session import set_up
-from raylr.storage import Folder
+from raylr.storage import LocalFolder
 from raylr.training.data import describe
 
 set_up()  # what Ray reads of the environment, before anything imports it
@@ -45,8 +45,8 @@ class World:
         self.lr: dict[str, float] = {}
         self.turns: list[tuple[str, ...]] = []
         self.stopped: set[str] = set()
-        self.population = Population(self.space, Journal(Folder(folder)), self._obey, begin=self._begin)
-        self.results = Results(self.population, Folder(folder), {})
+        self.population = Population(self.space, Journal(LocalFolder(folder)), self._obey, begin=self._begin)
+        self.results = Results(self.population, LocalFolder(folder), {})
 
     def _begin(self, settings: Mapping[str, Settings], number: int) -> None:
         self.turns.append(tuple(settings))
@@ -202,8 +202,8 @@ def test_the_journal_is_sorted_at_the_end_and_read_back(tmp_path):
     world = World(tmp_path, rises_best_at(0.5), trials=4).run(3)
     before = world.population.journal.exploits()
     world.population.journal.close()
-    assert Journal(Folder(tmp_path)).exploits() == before
-    keys = [(row["round"], row["trial"]) for row in Folder(tmp_path).read_rows("reports.jsonl")]
+    assert Journal(LocalFolder(tmp_path)).exploits() == before
+    keys = [(row["round"], row["trial"]) for row in LocalFolder(tmp_path).read_rows("reports.jsonl")]
     assert keys == sorted(keys)
 
 

@@ -81,7 +81,7 @@ def train(place: int, size: int, port: int, of: Plan, lr: Policy, data: Images, 
     """One rank of a run; what `Loop.run` gives."""
     import torch
 
-    from raylr.storage import Folder
+    from raylr.storage import LocalFolder
     from raylr.training.ddp import trainer_for
     from raylr.training.group import connect, form_group, listen
     from raylr.training.loop import Loop
@@ -90,7 +90,7 @@ def train(place: int, size: int, port: int, of: Plan, lr: Policy, data: Images, 
     default = of.reduce == "ddp" and size > 1
     store = listen("127.0.0.1", port) if place == 0 else connect("127.0.0.1", port)
     group = form_group(store, 1, place, size, torch.device("cpu"), 60.0, default)
-    folder = Folder(Path(run_dir))
+    folder = LocalFolder(Path(run_dir))
     if place == 0:
         folder.create()
     try:

@@ -7,14 +7,14 @@ import time
 import pytest
 import torch
 
-from raylr.storage import Folder
+from raylr.storage import LocalFolder
 from raylr.training import checkpoint
 from raylr.training import checkpoint_index as notes
 
 
 @pytest.fixture
 def folder(tmp_path):
-    made = Folder(tmp_path / "run")
+    made = LocalFolder(tmp_path / "run")
     made.create()
     for position in (10, 20, 30):
         checkpoint.write(made, {"position": position, "step": position // 10, "weights": torch.ones(5)}, keep=2)
@@ -57,7 +57,7 @@ def test_loading_never_runs_code(folder, tmp_path):
     assert not (tmp_path / "evil").exists()
 
 
-class FullAtFirst(Folder):
+class FullAtFirst(LocalFolder):
     """A storage that takes nothing for the first `failures` times."""
 
     failures = 2
@@ -118,7 +118,7 @@ def test_rows_are_on_the_storage_before_a_checkpoint_counts(folder):
 
 
 def test_the_best_one_is_kept_beside_the_newest(tmp_path):
-    made = Folder(tmp_path / "run")
+    made = LocalFolder(tmp_path / "run")
     made.create()
     for position, accuracy in ((10, 0.5), (20, 0.7), (30, 0.6), (40, 0.65), (50, None)):
         tally = {"test_accuracy": accuracy, "evaluated_at": position if accuracy else 40}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raylr.storage import Folder
-from raylr.storage.folder import LocalAppender
+from raylr.storage import Folder, LocalFolder
+from raylr.storage.local import LocalAppender
 from raylr.training.rows import Rows
 
 
@@ -26,27 +26,27 @@ def three_rows(folder: Folder, written: int) -> Rows:
 
 
 def test_a_row_is_in_the_file_as_soon_as_it_is_appended(tmp_path):
-    rows = Rows(Folder(tmp_path), "ledger.jsonl", "position")
+    rows = Rows(LocalFolder(tmp_path), "ledger.jsonl", "position")
     rows.take_over(0)
     rows.append({"position": 0})
     assert positions(tmp_path / "ledger.jsonl") == [0]
 
 
 def test_a_successor_adds_what_its_predecessor_did_not_write(tmp_path):
-    rows = three_rows(Folder(tmp_path), written=1)
+    rows = three_rows(LocalFolder(tmp_path), written=1)
     rows.take_over(30)
     rows.append({"position": 30})
     assert positions(tmp_path / "ledger.jsonl") == [0, 10, 20, 30]
 
 
 def test_rows_from_the_restored_position_on_are_cut(tmp_path):
-    rows = three_rows(Folder(tmp_path), written=3)
+    rows = three_rows(LocalFolder(tmp_path), written=3)
     rows.take_over(20)
     assert positions(tmp_path / "ledger.jsonl") == [0, 10]
 
 
 def test_a_row_that_a_kill_cut_short_is_written_again(tmp_path):
-    rows = three_rows(Folder(tmp_path), written=2)
+    rows = three_rows(LocalFolder(tmp_path), written=2)
     with (tmp_path / "ledger.jsonl").open("a") as file:
         file.write('{"posit')
     rows.take_over(30)
@@ -54,13 +54,13 @@ def test_a_row_that_a_kill_cut_short_is_written_again(tmp_path):
 
 
 def test_who_does_not_write_leaves_the_file_alone(tmp_path):
-    three_rows(Folder(tmp_path), written=1)
+    three_rows(LocalFolder(tmp_path), written=1)
     assert positions(tmp_path / "ledger.jsonl") == [0]
 
 
 def test_rows_survive_until_the_checkpoint_after_next(tmp_path):
     """The newest checkpoint's rows may still be on their way to the storage when their writer dies."""
-    rows = three_rows(Folder(tmp_path), written=0)
+    rows = three_rows(LocalFolder(tmp_path), written=0)
     rows.forget()
     rows.append({"position": 30})
     assert rows.take_over(40) == 4

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from raylr.lr import Policy
-from raylr.storage import Folder
+from raylr.storage import LocalFolder
 from raylr.training import checkpoint
 from raylr.training.checkpoint_index import names
 from tests.ranks import Ranks
@@ -127,7 +127,7 @@ def test_ten_thousand_updates_and_their_resume_from_the_middle_end_with_one_hash
 def test_who_goes_on_knows_the_lr_of_the_update_before(ranks, tmp_path):
     of = plan(checkpoint_every=64)
     hashes(ranks, 2, tmp_path, of)
-    tally = checkpoint.newest(Folder(tmp_path))["tally"]
+    tally = checkpoint.newest(LocalFolder(tmp_path))["tally"]
     assert tally["lr"] == rows(tmp_path, "ledger.jsonl")[-1]["lr"] == rows(tmp_path, "metrics.jsonl")[-1]["lr"]
 
 
@@ -136,7 +136,7 @@ def test_ten_resumes_from_random_updates_at_other_world_sizes_end_with_one_hash(
     whole, data, random = tmp_path / "whole", images(90, 50), Random(0)
     expected = hashes(ranks, 2, whole, of, data=data)
     # One after each update, but for those that gave way to a newer one while the disk was slow.
-    kept = [int(name) // 32 for name in names(Folder(whole))[:-1]]
+    kept = [int(name) // 32 for name in names(LocalFolder(whole))[:-1]]
     assert len(kept) >= 3
     for number in range(10):
         update, size, again = random.choice(kept), random.choice([1, 3, 4]), tmp_path / f"{number}"

@@ -166,7 +166,7 @@ def without(run: Path, copy: Path, **changes: str | None) -> Path:
             "run=.* failed: diverged; what fails is not exp",
         ),
         ({}, [], "has no whole checkpoint yet; checkpoint.every says when"),
-        ({"plan": None}, [], "run=.* is no run folder: it has no plan.json"),
+        ({"plan": None}, [], "run=.* is no run folder, nor the name of one in runs"),
         ({}, ["--out", "x.pt"], "out=x.pt must end in .safetensors; use x.safetensors"),
     ],
 )
