@@ -4,11 +4,16 @@ from raylr.config import Config
 from raylr.errors import ConfigError
 from raylr.planning.defaults import GLOBAL_BATCH
 from raylr.planning.facts import DatasetInfo
+from raylr.planning.plan import Chosen
 
 
-def fixed_global_batch(config: Config) -> int | None:
+def fixed_global_batch(config: Config) -> Chosen[int | None]:
     """The fixed global batch, or None where it follows the workers."""
-    return None if config.batch.per_worker_size is not None else config.batch.global_size or GLOBAL_BATCH
+    if config.batch.per_worker_size is not None:
+        return Chosen(None, "batch.per_worker_size is given: batch and LR follow the workers")
+    if config.batch.global_size is not None:
+        return Chosen(config.batch.global_size, "given")
+    return Chosen(GLOBAL_BATCH, "the batch at which the LRs were tuned")
 
 
 def possible_batches(config: Config, dataset: DatasetInfo) -> list[int]:
@@ -23,7 +28,7 @@ def possible_batches(config: Config, dataset: DatasetInfo) -> list[int]:
             f"batch.micro_size={batch.micro_size} is more than the {dataset.num_train} training examples; "
             f"use at most {dataset.num_train}"
         )
-    global_batch = fixed_global_batch(config)
+    global_batch = fixed_global_batch(config).value
     field = "batch.per_worker_size" if global_batch is None else "batch.global_size"
     size = global_batch or batch.per_worker_size or 0
     if size % batch.micro_size:

@@ -1,9 +1,14 @@
 """A run in plain numbers: everything that a worker needs and nothing that two ranks could compute differently.
 
-`raylr.resolve.resolve` makes a plan from a config; the driver prints it and ships it. All durations are examples.
+`raylr.planning.resolve.resolve` makes a plan from a config; the driver prints it and ships it. All durations are examples.
 """
 
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
 from pydantic import BaseModel, ConfigDict
+
+T = TypeVar("T")
 
 
 class Frozen(BaseModel):
@@ -46,7 +51,17 @@ class Reason(Frozen):
     why: str
 
 
+@dataclass(frozen=True)
+class Chosen(Generic[T]):
+    """A decision: what was chosen, and why."""
+
+    value: T
+    why: str
+
+
 class Plan(Frozen):
+    """The resolved numbers of one run."""
+
     seed: int
     device: str  # cpu or cuda
     precision: str  # fp32 or bf16

@@ -12,8 +12,8 @@ from raylr.planning.batch import check_length, fixed_global_batch, possible_batc
 from raylr.planning.defaults import EPOCHS, TUNED
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.lr import GivenPolicy, Part, parts_of, policy_as_given, policy_of_config, policy_of_file, run_length
-from raylr.planning.plan import GuardPlan, OptimizerPlan, Plan
-from raylr.planning.story import story
+from raylr.planning.plan import Chosen, GuardPlan, OptimizerPlan, Plan
+from raylr.planning.story import Choices, story
 
 
 def resolve(
@@ -30,33 +30,35 @@ def resolve(
     if given is not None:
         policy, lr_story = policy_as_given(config, parts, given, dataset.num_train)
         check_length(given.origin, policy.total_examples, batches[-1], dataset.num_train)
-        why_length = "the policy's"
+        length = Chosen(policy.total_examples, "the policy's")
     else:
         if config.stretch:
             raise ConfigError("stretch=yes scales a policy file; give one with --policy, or drop --stretch")
-        total = run_length(config.epochs or EPOCHS, dataset.num_train)
-        check_length(f"epochs={config.epochs or EPOCHS:g}", total, batches[-1], dataset.num_train)
-        policy, lr_story = policy_of_config(parts, Clock(dataset.num_train, total, batches[-1]))
         why_length = "given" if config.epochs else "enough for a first good result"
+        length = Chosen(run_length(config.epochs or EPOCHS, dataset.num_train), why_length)
+        check_length(f"epochs={config.epochs or EPOCHS:g}", length.value, batches[-1], dataset.num_train)
+        policy, lr_story = policy_of_config(parts, Clock(dataset.num_train, length.value, batches[-1]))
     for batch in batches:
         for part in parts:
             policy.factors(0, batch, part.name)  # refuses what does not fit this batch
-    plan = _plan(config, dataset, hardware, parts, Clock(dataset.num_train, policy.total_examples, batches[-1]))
+    device = _device(config, hardware)
+    choices = Choices(
+        length, fixed_global_batch(config), device, _precision(config, hardware, device.value), _failure_mode(config)
+    )
+    plan = _plan(config, dataset, choices, parts, Clock(dataset.num_train, length.value, batches[-1]))
     told = {
-        "story": tuple(story(config, dataset, parts, plan, why_length, lr_story, hardware.num_gpus)),
+        "story": tuple(story(config, dataset, parts, plan, choices, lr_story)),
         "warnings": tuple(_warnings(plan, dataset, hardware, policy, batches)),
     }
     return plan.model_copy(update=told), policy
 
 
-def _plan(config: Config, dataset: DatasetInfo, hardware: Hardware, parts: list[Part], clock: Clock) -> Plan:
-    device = _device(config, hardware)
-    has_bf16 = hardware.bf16 or device == "cuda"
+def _plan(config: Config, dataset: DatasetInfo, choices: Choices, parts: list[Part], clock: Clock) -> Plan:
     low, high = config.num_workers
     return Plan(
         seed=config.seed,
-        device=device,
-        precision=("bf16" if has_bf16 else "fp32") if config.precision == "auto" else config.precision,
+        device=choices.device.value,
+        precision=choices.precision.value,
         num_threads=config.num_threads,
         workers=(low, high),
         cpus_per_worker=config.cpus_per_worker,
@@ -72,7 +74,7 @@ def _plan(config: Config, dataset: DatasetInfo, hardware: Hardware, parts: list[
         num_train=dataset.num_train,
         num_test=dataset.num_test,
         total_examples=clock.total_examples,
-        global_batch=fixed_global_batch(config),
+        global_batch=choices.global_batch.value,
         per_worker_size=config.batch.per_worker_size,
         micro_size=config.batch.micro_size,
         reduce=config.batch.reduce,
@@ -91,7 +93,7 @@ def _plan(config: Config, dataset: DatasetInfo, hardware: Hardware, parts: list[
         optimizers={part.name: _optimizer_plan(part) for part in parts},
         guard=_guard(config, clock),
         max_failures=config.failure.max_failures,
-        failure_mode=_failure_mode(config),
+        failure_mode=choices.failure_mode.value,
         stall_s=config.failure.stall_s,
     )
 
@@ -110,13 +112,28 @@ def _guard(config: Config, clock: Clock) -> GuardPlan:
     )
 
 
-def _failure_mode(config: Config) -> str:
-    """Continue without the dead where that can be: a fixed number of workers and a reduction that forms groups anew."""
+def _failure_mode(config: Config) -> Chosen[str]:
+    """Continue without the lost workers where their number is fixed and the reduction can form groups again."""
     low, high = config.num_workers
-    reason = "batch.reduce=ddp" if config.batch.reduce == "ddp" else f"workers={config.workers}" if low < high else None
-    if config.failure.mode == "continue" and reason:
-        raise ConfigError(f"failure.mode=continue does not go with {reason}; use failure.mode=restart")
-    return config.failure.mode or ("restart" if reason else "continue")
+    obstacle = why = None
+    if config.batch.reduce == "ddp":
+        obstacle, why = "batch.reduce=ddp", "batch.reduce=ddp forms no group again"
+    elif low < high:
+        obstacle, why = f"workers={config.workers}", "the number of workers may change"
+    if config.failure.mode == "continue" and obstacle:
+        raise ConfigError(f"failure.mode=continue does not go with {obstacle}; use failure.mode=restart")
+    if config.failure.mode is not None:
+        return Chosen(config.failure.mode, "given")
+    return Chosen("restart", why) if why else Chosen("continue", "the number of workers is fixed")
+
+
+def _precision(config: Config, hardware: Hardware, device: str) -> Chosen[str]:
+    if config.precision != "auto":
+        return Chosen(config.precision, "given")
+    where = "GPU" if device == "cuda" else "processor"
+    if hardware.bf16 or device == "cuda":
+        return Chosen("bf16", f"the {where} has bf16")
+    return Chosen("fp32", f"the {where} lacks bf16")
 
 
 def _optimizer_plan(part: Part) -> OptimizerPlan:
@@ -144,12 +161,13 @@ def _interval(text: str, clock: Clock, field: str) -> int:
     return count
 
 
-def _device(config: Config, hardware: Hardware) -> str:
+def _device(config: Config, hardware: Hardware) -> Chosen[str]:
     needed = config.num_workers[1]
+    why = f"{hardware.num_gpus} GPUs for {needed} workers" if config.gpu == "auto" else "given"
     if config.gpu == "yes" and hardware.num_gpus < needed:
         there = f"there are {hardware.num_gpus}"
         raise ConfigError(f"gpu=yes needs {needed} GPUs, one per worker, but {there}; use gpu=no or fewer workers")
-    return "cpu" if config.gpu == "no" or hardware.num_gpus < needed else "cuda"
+    return Chosen("cpu" if config.gpu == "no" or hardware.num_gpus < needed else "cuda", why)
 
 
 def _warnings(plan: Plan, dataset: DatasetInfo, hardware: Hardware, policy: Policy, batches: list[int]) -> list[str]:

@@ -346,3 +346,18 @@ def test_an_optimizer_of_an_extra_that_is_not_installed_is_refused(monkeypatch: 
         ConfigError, match=r'optimizer.name=lars needs a package .*; pip install "raylr\[lars\]", or use'
     ):
         resolved(optimizer__name="lars")
+
+
+@pytest.mark.parametrize(
+    ("fields", "mode", "why"),
+    [
+        ({}, "continue", "the number of workers is fixed"),
+        ({"workers": "1:4"}, "restart", "the number of workers may change"),
+        ({"batch__reduce": "ddp"}, "restart", "batch.reduce=ddp forms no group again"),
+        ({"failure__mode": "restart"}, "restart", "given"),
+    ],
+)
+def test_the_story_gives_the_reason_of_the_decision_itself(fields: dict[str, str], mode: str, why: str) -> None:
+    plan, _ = resolved(**fields)
+    told = next(line for line in plan.story if line.what == "lost worker")
+    assert (plan.failure_mode, told.value.partition(":")[0], told.why) == (mode, mode, why)

@@ -98,3 +98,25 @@ def train(place: int, size: int, port: int, of: Plan, lr: Policy, data: Images, 
     finally:
         if default:
             torch.distributed.destroy_process_group()
+
+
+def first_update(
+    place: int, size: int, port: int, of: Plan, lr: Policy, data: Images
+) -> tuple[float, int, dict[str, list[float]]]:
+    """What the first update of one rank gives: the loss, the number of right answers, and the weights after it."""
+    import torch
+
+    from raylr.training.ddp import trainer_for
+    from raylr.training.group import connect, form_group, listen
+
+    default = of.reduce == "ddp" and size > 1
+    store = listen("127.0.0.1", port) if place == 0 else connect("127.0.0.1", port)
+    group = form_group(store, 1, place, size, torch.device("cpu"), 60.0, default)
+    try:
+        trainer = trainer_for(of)(of, lr, data)  # type: ignore[arg-type]
+        update = trainer.update(group)
+        weights = {name: value.flatten().tolist() for name, value in trainer.model.named_parameters()}
+        return update.loss, update.num_correct, weights
+    finally:
+        if default:
+            torch.distributed.destroy_process_group()
