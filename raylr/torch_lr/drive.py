@@ -25,11 +25,11 @@ optimizer brought along cannot bend the curve.
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
 from torch.optim import Optimizer
 
 from raylr.errors import ConfigError
-from raylr.lr import Override, Policy, Schedule, scaled_betas_eps
+from raylr.lr import Override, Policy, Schedule
+from raylr.torch_lr.write import write_lr
 
 
 def drive(optimizer: Optimizer, policy: Policy, global_batch: int, name: str | None = None) -> "Driven":
@@ -61,14 +61,7 @@ class Driven:
         """
         batch = global_batch or self.global_batch
         for name, group in zip(self._names, self.optimizer.param_groups, strict=True):
-            _write(group, "lr", self.policy.lr(self.position, batch, name))
-            momentum = self.policy.momentum(self.position, batch, name)
-            if momentum is not None and "momentum" in group:
-                _write(group, "momentum", momentum)
-            elif momentum is not None:
-                group["betas"] = (momentum, *group["betas"][1:])
-            if self.policy.schedule(name).scaling == "sde":
-                group.update(_scaled(self.optimizer.defaults, batch / self.policy.schedule(name).reference_batch))
+            write_lr(group, self.optimizer.defaults, self.policy, self.position, batch, name)
         self.position += batch
 
     def state_dict(self) -> dict[str, Any]:
@@ -110,18 +103,3 @@ def _check(schedule: Schedule, group: Mapping[str, Any], optimizer: str) -> None
         )
     if schedule.scaling == "sde" and "betas" not in group and "alpha" not in group:
         raise ConfigError(f"lr.scaling=sde changes betas and eps, which {optimizer} does not have; use linear or sqrt")
-
-
-def _scaled(defaults: Mapping[str, Any], k: float) -> dict[str, Any]:
-    """Betas and eps under the SDE rule, from those that the optimizer was made with."""
-    betas = defaults.get("betas") or (defaults["alpha"], defaults["alpha"])
-    scaled, eps = scaled_betas_eps(k, betas, defaults["eps"], "lr.scaling=sde")
-    return {"betas": scaled, "eps": eps} if "betas" in defaults else {"alpha": scaled[1], "eps": eps}
-
-
-def _write(group: dict[str, Any], key: str, value: float) -> None:
-    """Into the tensor where there is one: a compiled or captured optimizer reads it there."""
-    if isinstance(group[key], Tensor):
-        group[key].fill_(value)
-    else:
-        group[key] = value

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from raylr.lr import Factors, Override, Policy
-from raylr.lr.scaling import scaled_betas_eps
 from raylr.planning.plan import Plan
+from raylr.torch_lr.write import write_lr
 from raylr.training.augment import augment, to_input
 from raylr.training.batchnorm import RunningStatistics
 from raylr.training.data import Dataset
@@ -145,27 +145,12 @@ class Trainer:
             self.guard.keep(self.position, self._tensors())
 
     def write_lr(self, batch: int) -> dict[str, Factors]:
-        """Write the policy's LR (and momentum, betas, eps where it drives them) into the optimizers; return its factors."""
-        factors = {}
-        for name, optimizer in self.optimizers.items():
-            factors[name] = self.policy.factors(self.position, batch, name)
-            values: dict[str, Any] = {"lr": factors[name].lr, **self._driven(name, batch)}
-            for group in optimizer.param_groups:
-                group.update(values)
-        return factors
-
-    def _driven(self, name: str, batch: int) -> dict[str, Any]:
-        """Hyperparameters beside the LR that the policy sets for this batch and position."""
-        plan, schedule = self.plan.optimizers[name], dict(self.policy.schedules)[name]
-        if schedule.scaling == "sde":
-            (beta1, beta2), eps = scaled_betas_eps(
-                batch / schedule.reference_batch, (plan.beta1, plan.beta2), plan.eps, name
-            )
-            return {"eps": eps, "alpha": beta2} if plan.kind == "rmsprop" else {"eps": eps, "betas": (beta1, beta2)}
-        momentum = self.policy.momentum(self.position, batch, name)
-        if momentum is None:
-            return {}
-        return {"betas": (momentum, plan.beta2)} if plan.kind in ("adam", "adamw") else {"momentum": momentum}
+        """Write the policy's LR, and what else it drives, into the optimizers; return its factors."""
+        return {
+            name: write_lr(group, optimizer.defaults, self.policy, self.position, batch, name)
+            for name, optimizer in self.optimizers.items()
+            for group in optimizer.param_groups
+        }
 
     def _leaf(self, node: Node) -> Tensor | None:
         """The gradient, BatchNorm statistics, loss and right answers of one micro-batch, in one flat buffer."""
