@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from raylr.cli.options import EXIT_CODES
 from raylr.config import Config
 from raylr.config.load import load_config
 from raylr.config.population import PopulationConfig
@@ -16,8 +17,6 @@ from raylr.storage import LocalFolder, folder_at
 if TYPE_CHECKING:
     from raylr.api.retrain import Source
     from raylr.running.driver import RunResult
-
-EXIT_CODES = {"complete": 0, "stopped": 143}
 
 
 def explore(config: Config) -> int:

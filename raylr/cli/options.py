@@ -14,6 +14,7 @@ from raylr.config.fields import Setting, settings, unknown_field
 from raylr.config.load import load_config
 from raylr.errors import ConfigError
 
+EXIT_CODES = {"complete": 0, "stopped": 143}  # of a run or a population by its status; 1 for all else
 TITLES = {"": "run", "optimizers.NAME": "several optimizers, each with a NAME"}
 
 EPILOG = """Fields are `batch: {global_size: 512}` in CONFIG.yaml and `--batch.global-size 512` as flags; `raylr fields`

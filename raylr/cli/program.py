@@ -13,13 +13,11 @@ from raylr.cli.cluster import cluster
 from raylr.cli.control import ctl
 from raylr.cli.explore import distill, explore
 from raylr.cli.model import evaluate_command, export
-from raylr.cli.options import ConfigCommand
+from raylr.cli.options import EXIT_CODES, ConfigCommand
 from raylr.cli.submit import submit
 from raylr.config import Config
 from raylr.config.population import PopulationConfig
 from raylr.errors import ConfigError, RaylrError
-
-EXIT_CODES = {"complete": 0, "stopped": 143}
 
 
 def train(config: Config) -> int:

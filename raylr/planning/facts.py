@@ -19,10 +19,6 @@ class DatasetInfo:
     mean: tuple[float, ...] = ()  # per channel, in 0..1; empty until prepared
     std: tuple[float, ...] = ()
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
 
 @dataclass(frozen=True)
 class Hardware:

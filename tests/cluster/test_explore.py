@@ -12,8 +12,9 @@ import pytest
 
 from raylr.lr import Policy
 from raylr.running.local_cluster import commands as cluster
-from raylr.running.population.lineage import Segment, stitched
+from raylr.running.population.lineage import Segment
 from tests.cluster.commands import Command, kill, kinds, node_of, rows, wait_until
+from tests.running.stitching import stitched
 
 pytestmark = pytest.mark.timeout(300)
 TINY = [

@@ -4,7 +4,8 @@ import pytest
 
 from raylr.errors import ConfigError
 from raylr.lr.bounds import Bounds
-from raylr.running.population.lineage import Segment, ancestry, draw, stitched, trial_ids
+from raylr.running.population.lineage import Segment, ancestry, draw, trial_ids
+from tests.running.stitching import stitched
 
 
 def exploit(position: int, donor: str, receiver: str) -> dict:

@@ -478,7 +478,7 @@ def test_synthetic_is_prepared_in_ten_balanced_classes(tmp_path_factory):
     config = DataConfig(source="synthetic", cache_dir=str(tmp_path_factory.mktemp("cache")), test_examples=500)
     assert data.describe(config).num_train == 10_000
     info = data.prepare(config)
-    assert (info.num_train, info.num_test, info.num_classes, info.image_shape) == (10_000, 500, 10, (32, 32, 3))
+    assert (info.num_train, info.num_test, len(info.class_names), info.image_shape) == (10_000, 500, 10, (32, 32, 3))
     assert np.bincount(data.load(config).test_labels).tolist() == [50] * 10
 
 

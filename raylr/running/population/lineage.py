@@ -5,7 +5,7 @@ replayed, or goes on elsewhere, draws the same. Knows neither trials that run no
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -53,15 +53,3 @@ def ancestry(trial: str, exploits: Iterable[Exploit | Mapping[str, Any]]) -> lis
         if not received:
             return segments
         trial, end = received[-1]["donor"], start
-
-
-def stitched(
-    segments: Sequence[Segment], ledgers: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> list[Mapping[str, Any]]:
-    """The rows of the ledgers (by trial) that the weights of these segments lived through."""
-    return [
-        row
-        for segment in segments
-        for row in ledgers[segment.trial]
-        if segment.start <= row["position"] and (segment.end is None or row["position"] < segment.end)
-    ]
