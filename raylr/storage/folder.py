@@ -1,7 +1,7 @@
 """A run's folder on the storage that the user named: whole files that appear at once or not at all, and files of rows.
 
 A file is written under a temporary name and renamed, so a reader never sees half of one. Folders of an object store, whose
-storage is a URI, are in `object_storage`.
+storage is a URI, are in `objects`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ class Appender(Protocol):
     """A file of rows, open at its end."""
 
     def write(self, line: bytes) -> None:
-        """Add a line. Never fails; what the storage does not take now is tried again."""
+        """Append a line. Never raises; failed writes are retried on the next call."""
 
     def flush(self) -> None:
         """Return when all lines are on the storage. Raises OSError when it does not take them."""
@@ -98,7 +98,7 @@ class Folder:
                 path.unlink(missing_ok=True)
 
     def names(self, folder: str = "") -> list[str]:
-        """Names of what is in a folder below, sorted."""
+        """Sorted names of the entries of a folder below."""
         path = self.path / folder
         return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
 
@@ -186,7 +186,7 @@ class LocalAppender:
 
 @contextlib.contextmanager
 def _writable(storage: Path) -> Iterator[None]:
-    """Turn what the system says about writing into one line."""
+    """Raise the system's error on writing as a ConfigError of one line."""
     try:
         storage.mkdir(parents=True, exist_ok=True)
         yield
