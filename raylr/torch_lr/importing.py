@@ -1,7 +1,7 @@
 """Policies from torch's LR schedulers: the same LR at every update, as data that knows its position.
 
-A scheduler counts its own calls; a policy counts examples. What one call stands for, an update or an epoch, must be
-said. The curves themselves are in `torch_curves`. `import_policy` takes the scheduler from a file.
+A scheduler counts its own calls; a policy counts examples. The caller states whether one
+call is an update or an epoch. The curves themselves are in `curves`. `import_policy` takes the scheduler from a file.
 """
 
 import math
