@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,9 +38,11 @@ NUM_STEPS = 375  # 24 epochs of 1,000 examples in batches of 64
 class Run:
     """A run of `raylr train` that goes on while it is disturbed."""
 
+    flags: Sequence[str] = FLAGS
+
     def __init__(self, storage: Path, name: str, *flags: str, **environment: str) -> None:
         self.folder = storage / name
-        command = common.python("raylr", "train", *FLAGS, f"--data.cache-dir={storage / 'cache'}")
+        command = common.python("raylr", "train", *self.flags, f"--data.cache-dir={storage / 'cache'}")
         self.process = subprocess.Popen(
             [*command, f"--storage={storage}", f"--name={name}", *flags],
             cwd=common.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -98,7 +100,7 @@ def steps(rng: random.Random, count: int) -> list[int]:
 
 
 def kill(storage: Path, name: str, rng: random.Random) -> Row:
-    """SIGKILL of one or several workers out of four, rank 0 among them or not, twice."""
+    """SIGKILL of 1 to 3 of 4 workers, twice."""
     run, done = Run(storage, name, "--workers=4"), []
     for step in steps(rng, 2):
         run.reaches(step)
@@ -109,7 +111,7 @@ def kill(storage: Path, name: str, rng: random.Random) -> Row:
 
 
 def restart(storage: Path, name: str, rng: random.Random) -> Row:
-    """SIGKILL of a worker out of four where all go back to the checkpoint."""
+    """SIGKILL of 1 of 4 workers, all restart."""
     run, [step] = Run(storage, name, "--workers=4", "--failure.mode=restart"), steps(rng, 1)
     run.reaches(max(step, 40))
     victim = rng.choice(run.members())
@@ -118,7 +120,7 @@ def restart(storage: Path, name: str, rng: random.Random) -> Row:
 
 
 def everybody(storage: Path, name: str, rng: random.Random) -> Row:
-    """SIGKILL of all workers at once: back to the checkpoint."""
+    """SIGKILL of all workers at once."""
     run, [step] = Run(storage, name, f"--workers={rng.choice([2, 3])}"), steps(rng, 1)
     run.reaches(max(step, 40))
     seconds = run.signal(signal.SIGKILL, pids(run.members()), ("restart",))
@@ -126,7 +128,7 @@ def everybody(storage: Path, name: str, rng: random.Random) -> Row:
 
 
 def hang(storage: Path, name: str, rng: random.Random) -> Row:
-    """SIGSTOP of a worker: found by the deadline of 5 s on collectives."""
+    """SIGSTOP of a worker, found after 5 s."""
     run, [step] = Run(storage, name, "--workers=3", "--failure.stall-s=5"), steps(rng, 1)
     run.reaches(step)
     victim = rng.choice(run.members())
@@ -135,7 +137,7 @@ def hang(storage: Path, name: str, rng: random.Random) -> Row:
 
 
 def stop(storage: Path, name: str, rng: random.Random) -> Row:
-    """SIGTERM of the driver, and a start with another number of workers, twice."""
+    """SIGTERM of the driver, then other workers, twice."""
     sizes, at = rng.sample([1, 2, 3, 4], 3), steps(rng, 2)
     for size, step in zip(sizes, at, strict=False):
         run = Run(storage, name, f"--workers={size}")
@@ -146,7 +148,7 @@ def stop(storage: Path, name: str, rng: random.Random) -> Row:
 
 
 def driver(storage: Path, name: str, rng: random.Random) -> Row:
-    """SIGKILL of the driver, and another start with another number of workers."""
+    """SIGKILL of the driver, then other workers."""
     first, second = rng.sample([1, 2, 3], 2)
     run, [step] = Run(storage, name, f"--workers={first}"), steps(rng, 1)
     run.reaches(step)
@@ -156,7 +158,7 @@ def driver(storage: Path, name: str, rng: random.Random) -> Row:
 
 
 def resize(storage: Path, name: str, rng: random.Random) -> Row:
-    """Nodes that come and go under `--workers 1:4`: 1, 4, 2, 3 workers."""
+    """Nodes come and go: 1, 4, 2, 3 workers."""
     from raylr.running.local_cluster import commands as cluster
 
     clusters = storage / "clusters"

@@ -1,10 +1,11 @@
 """The arithmetic of the benchmarks, and that what was measured is not measured again."""
 
+import json
 import math
 
 import pytest
 
-from benchmarks import population, population_table, turns
+from benchmarks import population, population_table, same_bits, turns
 from benchmarks.common import Store, alternating, interval, parser, place, ratio, report, table
 
 
@@ -111,3 +112,17 @@ def test_what_was_found_is_ranked_by_its_training_from_scratch():
         ["PBT, distilled", "", "65.00 (65.00 to 65.00)"],
         ["PBT", "71.00 (58.29 to 83.71)", "61.00 (48.29 to 73.71)"],
     ]
+
+
+def test_a_runs_largest_distance_is_from_the_run_of_its_kind_on_one_worker(tmp_path):
+    """By hand: DDP on 2 workers is 2 points above DDP on 1 after the first epoch and 1 below it after the second."""
+    accuracies = {"ddp-1": (0.5, 0.7), "ddp-2": (0.52, 0.69)}
+    for line in (*same_bits.OURS, *same_bits.DDP):
+        first, second = accuracies.get(line.name, (0.6, 0.8))
+        rows = [{"epoch": 1, "test_accuracy": first}, {"epoch": 2, "test_accuracy": second}]
+        (tmp_path / line.name).mkdir()
+        (tmp_path / line.name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / line.name / "result.json").write_text(json.dumps({"weights_sha256": "0123456789abcdef"}))
+    found = {row[0]: row[1:] for row in same_bits.lines(tmp_path)}
+    assert found["2 workers"] == ["0123456789ab", "80.00", "0.00"]
+    assert found["DDP, 2 workers"] == ["0123456789ab", "69.00", "2.00"]

@@ -133,3 +133,12 @@ def test_the_rayjob_scales_gpu_workers_under_a_head_that_trains_nothing() -> Non
 def test_the_rayjob_gives_a_stopped_run_time_for_its_checkpoint() -> None:
     spec = yaml.safe_load((ROOT / "jobs/rayjob.yaml").read_text())["spec"]
     assert yaml.safe_load(spec["runtimeEnvYAML"]) == {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30"}}
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "jobs/rayjob.yaml"])
+def test_the_wheel_and_the_image_are_of_the_version_that_ships(name: str) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    text = (ROOT / name).read_text()
+    named = re.findall(r"raylr-([\d.]+)-py3|raylr:([\d.]+)", text)
+    assert {wheel or image for wheel, image in named} == {version}
+    assert f"## {version}\n" in (ROOT / "CHANGELOG.md").read_text()

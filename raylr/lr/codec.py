@@ -1,4 +1,4 @@
-"""Policies as JSON: every field is written and every field is wanted back, so that no typo passes for a default."""
+"""Write policies as JSON and read them back. Every field is written and required, so no typo passes for a default."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -76,7 +76,7 @@ def as_list(data: Any, path: str) -> list[Any]:
 
 
 def parsed(text: str, path: str) -> Any:
-    """Return JSON text as data, or raise ConfigError that says where it ends to be JSON."""
+    """Return JSON text as data, or raise ConfigError naming the line that is not JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -1,6 +1,6 @@
-"""A policy said simply: the closed-form shapes that come near its LR, ranked, and the simplest good one.
+"""Rank the closed-form shapes that come near the LR of a policy, and choose the simplest good one.
 
-Knows policies only; how shapes are fitted is `fitting`.
+`fitting` fits the shapes.
 """
 
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ class Distilled:
 def distill(policy: Policy, tolerance: float = 0.1, num_knots: int = 8) -> Distilled:
     """Fit every closed-form shape, with a warmup where it helps, to the LR that the policy and its overrides give.
 
-    Least squares on the logarithm of the LR at the reference batch. Simpler is what has fewer numbers; `knots` are straight
+    Least squares on the logarithm of the LR at the reference batch. A simpler shape has fewer numbers; `knots` are straight
     lines in the logarithm between at most `num_knots` points. Several optimizers are fitted each for itself.
     """
     samples = {name: sampled(policy, name) for name in policy.optimizers}
@@ -79,12 +79,12 @@ def _fit(policy: Policy, name: str, curves: dict[str, CurveFit]) -> Fit:
 
 
 def _batch(policy: Policy, optimizer: str) -> int:
-    """The reference batch; of runs shorter than two of them, what makes two updates."""
+    """The reference batch; for a run shorter than two of them, half its length."""
     return max(1, min(policy.schedule(optimizer).reference_batch, policy.total_examples // 2))
 
 
 def _share(policy: Policy, optimizer: str) -> float:
-    """What the scaling rule makes of the batch at which the curve was sampled: 1 but for very short runs."""
+    """Return the scaling factor at the batch at which the curve was sampled: 1 except for very short runs."""
     schedule = policy.schedule(optimizer)
     return schedule.peak(_batch(policy, optimizer)) / schedule.base_lr
 

@@ -1,6 +1,6 @@
-"""Durations as people write them, turned once into integer examples.
+"""Turn durations as users write them (`5ep`, `0.3dur`, `20000ex`, `400st`) into integer examples, once.
 
-Decides how `5ep`, `0.3dur`, `20000ex` and `400st` become examples. Knows nothing of shapes, policies or training.
+Independent of shapes, policies and training.
 """
 
 import re
@@ -15,7 +15,7 @@ _UNITS = "ep (epochs), st (updates), ex (examples) or dur (fraction of the run)"
 
 @dataclass(frozen=True)
 class Clock:
-    """What one epoch, one run and one update are in examples; global_batch is the planned (largest) one."""
+    """The lengths of an epoch, a run and an update in examples; global_batch is the planned (largest) one."""
 
     examples_per_epoch: int
     total_examples: int

@@ -1,4 +1,4 @@
-"""The LR of one update in words: the product, each factor, and who or what set it."""
+"""Explain the LR of one update: the product, each factor, and the cause of each override."""
 
 from raylr.lr.overrides import Chain
 from raylr.lr.policy import Policy

@@ -1,6 +1,6 @@
-"""What a field of a policy may hold, read from the annotation of its dataclass.
+"""Read the values that a field of a policy accepts from the annotation of its dataclass.
 
-One declaration serves everyone: the check at construction, the text parser, JSON and stretching. Knows no shape.
+One declaration serves the check at construction, the text parser, JSON and stretching.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Shapes fitted to a curve of LRs by least squares on the logarithm: what may vary in each shape, and the search.
+"""Fit shapes to a curve of LRs by least squares on the logarithm: the free numbers of each shape, and the search.
 
 The base LR enters the logarithm as a constant, so its best value is a mean; warmup and a shape's own numbers are searched by
-Nelder and Mead's simplex, each as a share (0 to 1) of its range, from a few fixed starts. Nothing is drawn.
+Nelder and Mead's simplex, each as a share (0 to 1) of its range, from a few fixed starts. Nothing is random.
 """
 
 import math
@@ -185,7 +185,7 @@ def _best_move(
 def fitted_knots(samples: Samples, most: int, tolerance: float) -> CurveFit:
     """Straight lines in the logarithm through the fewest points, `most` at most, that come within the tolerance.
 
-    Points are added one by one where that helps most, and all values solved for together; then each is moved once.
+    Points are added one by one where the error falls most, and all values are solved for together; then each moves once.
     """
     last = len(samples.positions) - 1
     chosen, fit = [0, last], _through(samples, [0, last])

@@ -1,4 +1,4 @@
-"""What is wrong with a policy before anything starts: named findings from the curve that the updates will see."""
+"""Find faults of a policy before anything starts: named findings from the LRs of the updates."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the user may not expect: its name, how bad it is, and what to do."""
+    """A property of the curve that the user may not expect: its name, its severity, and a remedy."""
 
     name: str
     severity: Literal["error", "warning"]
@@ -27,7 +27,7 @@ def lint(policy: Policy, global_batch: int, stability_edge: float | None = None)
     """Return the findings for a run of this policy at this global batch; an empty list for a sound one.
 
     Errors: no-update, warmup-longer-than-run. Warnings: first-update-zero, peak-never-reached, end-not-at-floor,
-    rebound, k-beyond-range, stability-edge, cyclic-high. Overrides are left out: what was set on purpose is no finding.
+    rebound, k-beyond-range, stability-edge, cyclic-high. Overrides are left out: they were set on purpose.
     Raises ConfigError where the policy has no LR at this batch: a warmup from the base LR that is no rise, say.
     """
     if policy.total_examples < global_batch:
@@ -106,7 +106,7 @@ def _fall_and_rise(curve: list[float]) -> tuple[float, float]:
 def update_positions(total: int, global_batch: int) -> list[int]:
     """Return the positions of the updates of a run; of a long run about 2000 of them, the first and last among them.
 
-    The points between are spread irregularly (golden ratio), so that no period of the shape can hide from them.
+    The points between are spread irregularly (golden ratio), so that they miss no period of the shape.
     """
     count = total // global_batch
     if count <= _MAX_POINTS:

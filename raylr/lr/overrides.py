@@ -71,7 +71,7 @@ def chains(entries: Iterable[Override]) -> tuple[Chain, ...]:
 def superseded(old: Sequence[Override], new: Sequence[Override]) -> tuple[Override, ...]:
     """Return all entries sorted by position, without the old ones that a new one of their cause and target overtakes.
 
-    An old entry that still lies ahead of the first new one (the return of an earlier hold, say) will not come.
+    An old entry that still lies ahead of the first new one (the return of an earlier hold, say) is dropped.
     """
     first: dict[tuple[str, str], int] = {}
     for entry in new:

@@ -1,6 +1,6 @@
-"""Shapes as people write them: `cosine(floor=0.01)`, `sequence(constant for 5ep, cosine)`.
+"""Parse shapes as users write them: `cosine(floor=0.01)`, `sequence(constant for 5ep, cosine)`.
 
-Decides the notation; what an argument may be is declared by the shapes themselves. `shape_text` is the way back.
+The shapes themselves declare their arguments. `shape_text` is the inverse.
 """
 
 import re
@@ -38,7 +38,7 @@ def parse_shape(text: str, clock: Clock, field: str = "lr.shape") -> Shape:
     >>> parse_shape("step(every=2ep, gamma=0.5)", Clock(examples_per_epoch=50, total_examples=500, global_batch=5))
     Step(floor=0.0, every=100, gamma=0.5)
 
-    Raises ConfigError, naming `field` and the nearest valid name, for anything that it does not know.
+    Raises ConfigError, naming `field` and the nearest valid name, for an unknown name.
     """
     match = _CALL.fullmatch(text.strip())
     if match is None:

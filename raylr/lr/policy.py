@@ -1,7 +1,7 @@
 """The LR policy: everything needed to evaluate the LR of any update, as frozen data.
 
 LR = peak(global batch) x warmup(position) x shape(position) x override(position), a pure function of the policy, the
-position in examples and the global batch. Knows neither torch nor ray nor how many workers there are.
+position in examples and the global batch. Independent of torch, of Ray and of the number of workers.
 """
 
 import json
@@ -209,7 +209,7 @@ class Policy:
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the canonical JSON (sorted keys, no spaces) without the overrides: what a resume compares."""
+        """The SHA-256 of the canonical JSON (sorted keys, no spaces) without the overrides; a resume compares it."""
         from hashlib import sha256
 
         data = self._data()
@@ -227,7 +227,7 @@ class Policy:
 
     @cached_property
     def _resolved(self) -> dict[tuple[str | None, int], _Resolved]:
-        return {}  # what was worked out so far, by optimizer and global batch
+        return {}  # cache, by optimizer and global batch
 
     @cached_property
     def _chains(self) -> tuple[Chain, ...]:

@@ -1,6 +1,6 @@
-"""How the peak LR follows the global batch: rule(k) with k = global batch / reference batch.
+"""Scale the peak LR with the global batch: rule(k) with k = global batch / reference batch.
 
-Decides the factor and, for Adam-like optimizers under the SDE rule, the betas and eps. Knows no schedule.
+Under the SDE rule the betas and eps of Adam-like optimizers scale too.
 """
 
 import math
@@ -14,7 +14,7 @@ SCALING_RULES = ("none", "linear", "sqrt", "legw", "sde")
 
 
 class KnownRange(NamedTuple):
-    """The largest k at which a rule was seen to hold, and what to do beyond it."""
+    """The largest k at which a rule was seen to hold, and advice for a larger one."""
 
     max_k: float
     advice: str
@@ -41,7 +41,7 @@ def rule(name: str, k: float) -> float:
     """Return the factor of the base LR at k = global batch / reference batch.
 
     none 1; linear k (Goyal et al. 2017); sqrt, legw and sde sqrt(k) (Krizhevsky 2014, You et al. 2019, Malladi et al.
-    2022). Under legw the warmup's examples x k besides; under sde the betas and eps change, see `scaled_betas_eps`.
+    2022). Under legw the warmup is k times as long, too; under sde the betas and eps change, see `scaled_betas_eps`.
 
     >>> rule("linear", 8), rule("sqrt", 4)
     (8.0, 2.0)

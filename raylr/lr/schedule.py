@@ -62,7 +62,7 @@ class Momentum(Checked):
 
 @dataclass(frozen=True)
 class Schedule(Checked):
-    """What one optimizer's LR follows; `match` holds its patterns on parameter names (fnmatch, comma-separated)."""
+    """The LR of one optimizer; `match` holds its patterns on parameter names (fnmatch, comma-separated)."""
 
     base_lr: Positive
     reference_batch: Count

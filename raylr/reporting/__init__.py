@@ -1,1 +1,1 @@
-"""What people look at: tables, curves and progress, from rows, plans and run folders. Knows neither ray nor torch."""
+"""Show runs to people: tables, curves and progress, from rows, plans and run folders. Independent of Ray and torch."""

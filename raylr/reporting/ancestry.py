@@ -1,4 +1,4 @@
-"""A population as a picture: the LR of every trial over the run, who copied whom, and the life of the best."""
+"""Draw a population: the LR of every trial over the run, each copy of one trial by another, and the best one's descent."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ FADED, BEST = "0.7", "tab:red"
 
 
 def save_ancestry(folder: Folder, path: Path) -> Path:
-    """Draw the population in `folder` into `path`; its files are all that is needed. Raises ConfigError as it must.
+    """Draw the population in `folder` into `path`, from its files alone.
 
     A point is an LR at the end of an interval (of the first optimizer), an arrow leads from a donor to its receiver, and the
-    red line is what the best trial's weights lived through.
+    red line is the LR that the best trial's weights were trained with. Raises ConfigError for a folder that is no
+    population, and when `path` cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
-"""One panel over an axis of epochs: curves of several runs and the marks of what happened to them, drawn with matplotlib.
+"""Draw a panel over an axis of epochs with matplotlib: curves of several runs, and marks of their events.
 
-A panel is data; what it is drawn into, and for which screen, is said elsewhere.
+A panel is data; `pictures` decides on the file and the screen.
 """
 
 from collections.abc import Sequence
@@ -83,7 +83,7 @@ def look(run: int) -> tuple[str, Any]:
 def thin(epochs: Sequence[float], values: Sequence[float], most: int = MAX_POINTS) -> tuple[Any, Any]:
     """Return at most `most` of the points as arrays: both ends, and the lowest and highest of each of many stretches.
 
-    What is not finite becomes NaN, which leaves a gap in the curve.
+    A value that is not finite becomes NaN, which leaves a gap in the curve.
     """
     x, y = np.asarray(epochs, dtype=float), np.asarray(values, dtype=float)
     y = np.where(np.isfinite(y), y, np.nan)

@@ -1,4 +1,4 @@
-"""Runs held against each other: results, the bits of the LR and of the weights, and the settings that differ."""
+"""Compare runs: results, the bits of the LR and of the weights, and the settings that differ."""
 
 import json
 import math
@@ -66,7 +66,7 @@ def status(run: RecordedRun) -> str:
 
 
 def reached(run: RecordedRun) -> dict[str, Any]:
-    """The result, or what the last report of an unfinished run says."""
+    """The result; of an unfinished run its last report."""
     if run.result or not run.last_metrics:
         return run.result
     last = run.last_metrics
@@ -84,7 +84,7 @@ def cell(facts: Mapping[str, Any], key: str) -> str:
 
 
 def results(runs: Sequence[RecordedRun]) -> list[Row]:
-    """What came out, a row per fact."""
+    """The results, a row per fact."""
     facts = [reached(run) for run in runs]
     rows = [Row("status", tuple(status(run) for run in runs))]
     for key in (*FORMATS, *COUNTS, "data_source"):
@@ -94,21 +94,21 @@ def results(runs: Sequence[RecordedRun]) -> list[Row]:
 
 
 def identity(runs: Sequence[RecordedRun]) -> list[Row]:
-    """What the results stand for: hashes, data, precision, versions, hardware."""
+    """The conditions of the results: hashes, data, precision, versions, hardware."""
     facts = [{**run.result, **leaves(run.result.get("versions") or {}, "versions")} for run in runs]
     keys = dict.fromkeys(key for one in facts for key in one if key not in SAID_ELSEWHERE)
     return [Row(key, tuple(cell(one, key) for one in facts), key.endswith("sha256")) for key in keys]
 
 
 def story(run: RecordedRun) -> list[tuple[str, str, str]]:
-    """The plan's story: what was set, to what, and why."""
+    """The plan's story: each setting, its value and the reason."""
     reasons = run.plan.get("story")
     told = [one for one in reasons if isinstance(one, dict)] if isinstance(reasons, list) else []
     return [(str(one.get("what")), str(one.get("value")), str(one.get("why"))) for one in told]
 
 
 def differences(runs: Sequence[RecordedRun]) -> list[Row]:
-    """The config fields that differ, and the numbers of the plan and the policy that differ though no field says so."""
+    """The config fields that differ, and the numbers of the plan and the policy that differ although no field does."""
     rows = []
     for prefix, found in (
         ("", [{**run.config, "name": None} for run in runs]),

@@ -39,7 +39,7 @@ STYLE: Any = {
 
 
 def svg(panel: Panel, width: float, prefix: str, label: str) -> str:
-    """The panel as an <svg> element without a size; its ids begin with `prefix`, and `label` is for those who cannot see.
+    """The panel as an <svg> element without a size; its ids begin with `prefix`, and `label` is for screen readers.
 
     It holds no text from files: titles and names of runs are for the page to show.
     """
@@ -51,7 +51,7 @@ def svg(panel: Panel, width: float, prefix: str, label: str) -> str:
 
 
 def _for_page(text: str, prefix: str, label: str) -> str:
-    """What matplotlib wrote, for a page with several: no prologue, no styles, ids of its own, colours by their names."""
+    """Adapt an SVG of matplotlib to a page with several: no prologue, no styles, ids of its own, colours by their names."""
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
     opening, _, body = text.partition(">")
     box = opening.partition('viewBox="')[2].partition('"')[0]

@@ -36,7 +36,7 @@ LOG_INTERVAL_S = 10.0
 
 @dataclass(frozen=True)
 class Trial:
-    """What is known of a trial: a row of the table."""
+    """The state of a trial: a row of the table."""
 
     position: int = 0
     score: float | None = None
@@ -101,7 +101,7 @@ class PopulationDisplay:
         self._print(f"population folder: {plan.run_dir}")
 
     def _show_trial(self, trial: str, news: News | TrialReport | TrialEnded) -> None:
-        """A trial's own progress and warnings; what else it reports shows in the table after its round."""
+        """Show a trial's own progress and warnings; its other reports appear in the table after its round."""
         match news:
             case Progress(position=position, lr=lr):
                 self._note(trial, position=position, lr=lr)
@@ -198,7 +198,7 @@ def fit_table(found: Distilled) -> Table:
 
 
 def standing_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Schedules that were trained from scratch, best mean first, and what finding each had cost."""
+    """Schedules that were trained from scratch, best mean first, and the examples spent on finding each."""
     table = plain_table("schedule", "test accuracy", "standard deviation", "seeds", "failed", "examples to find it")
     table.columns[0].justify = "left"
     for row in sorted(rows, key=lambda row: -_sortable(row["mean"])):

@@ -1,7 +1,7 @@
-"""A run as its files tell it: settings, result, curves over epochs and what happened to it.
+"""Read a run from its files: settings, result, curves over epochs and events.
 
-Rows are read one by one into columns of numbers, so a ledger of a million updates is no burden. What cannot be read is
-left out and named in a note; a run that has not ended has no result.
+Rows are read one by one into columns of numbers, so a ledger of a million updates needs little memory. A line that cannot be
+read is left out and named in a note; a run that has not ended has no result.
 """
 
 import json
@@ -74,7 +74,7 @@ class RecordedRun:
 
     @property
     def epoch(self) -> float:
-        """The last epoch that a row speaks of."""
+        """The last epoch of any row."""
         return max((curve.epochs[-1] for curve in self.curves.values() if curve.epochs), default=0.0)
 
     def curve(self, quantity: str, optimizer: str = "") -> Curve:

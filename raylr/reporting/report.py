@@ -44,7 +44,7 @@ def write_report(run_dirs: list[Path], out: Path, png_dir: Path | None = None) -
 
 
 def label(runs: Sequence[RecordedRun]) -> None:
-    """Name the runs by their folders, with as many of the folders above as it takes to tell them apart."""
+    """Name the runs by their folders, with as many of the folders above as make the names differ."""
     for depth in range(1, max(len(run.run_dir.parts) for run in runs) + 1):
         labels = [run.label for run in runs]
         for run in runs:

@@ -1,4 +1,4 @@
-"""Run folders as they are found on the disk: which there are, how they ended, and why an LR was what it was."""
+"""Read run folders: list them, show how they ended, and explain the LR of an update."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def results_under(storage: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def explain_step(folder: Folder, step: int) -> str:
-    """Why the update `step` of a run had its LR: the policy's words for each optimizer, beside what the ledger says."""
+    """Explain the LR of the update `step` of a run: the LR in the ledger and the policy's factors, for each optimizer."""
     row = _ledger_row(folder, step)
     policy = Policy.from_json(folder.read_bytes("policy.json").decode())
     position, batch = row["position"], row["global_batch"]

@@ -1,4 +1,4 @@
-"""What a report shows of its runs: which pictures, of which curves, with which words below them."""
+"""Choose the pictures of a report, their curves, and the text below them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from raylr.reporting.recorded import FACTORS, RecordedRun
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its panels and what is said below them."""
+    """A heading with its panels and the text below them."""
 
     title: str
     panels: tuple[Panel, ...]

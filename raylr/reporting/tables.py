@@ -15,7 +15,7 @@ LOG_WIDTH = 200  # of a table that goes into a file or a pipe
 
 
 class DataFacts(Protocol):
-    """What is told of a data set."""
+    """The facts of a data set that are shown."""
 
     @property
     def source(self) -> str: ...
@@ -42,7 +42,7 @@ def console() -> Console:
 
 
 def story(reasons: Sequence[Reason]) -> str:
-    """The plan as numbered lines: what was set, to what, and why."""
+    """The plan as numbered lines: each setting, its value and the reason."""
     width = max((len(reason.what) for reason in reasons), default=0)
     return "\n".join(
         f"{number:2}. {reason.what:<{width}}  {reason.value}  ({reason.why})"
@@ -117,7 +117,7 @@ def setting_table(found: Iterable[Setting]) -> Table:
 
 
 def run_table(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
-    """Run names with what their result.json says."""
+    """Run names with the figures of their result.json."""
     table = plain_table("run", "status", "test accuracy", "epochs", "steps", "seconds", "data")
     for name, result in found:
         accuracy = result.get("test_accuracy")
@@ -142,7 +142,7 @@ def node_table(nodes: Iterable[tuple[int, int, str]]) -> Table:
 
 
 def dataset(info: DataFacts) -> str:
-    """What a data set holds, in lines."""
+    """The contents of a data set, in lines."""
     height, width, channels = info.image_shape
     lines = {
         "source": info.source,

@@ -1,7 +1,7 @@
 """TensorBoard event files, written without TensorBoard, TensorFlow or torch.
 
-tensorboardX and torch.utils.tensorboard import torch, which costs the driver of a run seconds and hundreds of megabytes; what
-is needed here is three kinds of records. A file is a sequence of TFRecords, each a protobuf `Event`; field numbers are those
+tensorboardX and torch.utils.tensorboard import torch, which costs the driver of a run seconds and hundreds of megabytes; three
+kinds of records suffice here. A file is a sequence of TFRecords, each a protobuf `Event`; field numbers are those
 of TensorFlow's event.proto, summary.proto and tensor.proto.
 """
 
@@ -52,7 +52,7 @@ class EventFile:
         self._write(_number(2, step) + _message(5, _message(1, value)))
 
     def restart(self, step: int) -> None:
-        """Make readers drop what was written before for `step` and later."""
+        """Make readers drop earlier records of `step` and later."""
         self._write(_number(2, step) + _message(7, _number(1, SESSION_START)))
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class TensorBoard:
 
 
 def _float32(value: float) -> float:
-    """The value, or infinity for what a float32 cannot hold."""
+    """The value, or infinity where a float32 cannot hold it."""
     return value if abs(value) < 3.4e38 or value != value else float("inf") * (1 if value > 0 else -1)
 
 

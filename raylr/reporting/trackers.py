@@ -1,4 +1,4 @@
-"""Runs told to experiment trackers: TensorBoard, MLflow and W&B.
+"""Log runs to experiment trackers: TensorBoard, MLflow and W&B.
 
 A tracker is called with the events of a run, like the display. It opens at the first news after the plan, so a run that is
 refused, or was complete already, leaves no trace. A tracker that fails is left out from then on; the run goes on.
@@ -156,7 +156,7 @@ class MLflow:
 
 
 class WandB:
-    """A run in Weights & Biases, as its own settings say where; by default in the project `raylr`."""
+    """A run in Weights & Biases, in the project of its own settings, by default `raylr`."""
 
     def open(self, run_dir: Path, name: str, settings: Mapping[str, Any]) -> None:
         import wandb

@@ -1,7 +1,7 @@
 """A run elsewhere, shown like one's own from its files alone.
 
-The rows that appear become the events that `raylr.reporting.progress` shows. The files grow at their ends, and are written
-anew when the run goes on from a checkpoint; `--fresh` replaces the whole folder.
+The rows that appear become the events that `raylr.reporting.progress` shows. The files grow at their ends, and are rewritten
+when the run goes on from a checkpoint; `--fresh` replaces the whole folder.
 """
 
 import json
@@ -24,15 +24,15 @@ from raylr.storage import open_run
 
 PAUSE_S = 0.5
 RATE_WINDOW_S = 10.0  # over which images a second are counted
-SILENCE_S = 60.0  # without a new row, after which that is said
+SILENCE_S = 60.0  # without a new row, after which a line reports it
 LAST_ROW_BYTES = 65536
-# What a row has to have to be shown, apart from `lr`: numbers.
+# The numbers that a row must have to be shown, apart from `lr`.
 UPDATE = {"step", "position", "global_batch", "world_size"}
 REPORT = {*METRICS, "step", "position", "epoch", "world_size", "wall_s"}
 
 
 class PlanOnFile(BaseModel):
-    """What is shown of a plan.json, of whatever version."""
+    """The fields of a plan.json that are shown, of any version."""
 
     num_train: int
     total_examples: int
@@ -61,7 +61,7 @@ def watch(
 
 
 class _Watcher:
-    """What has been seen of a run."""
+    """The part of a run that was read so far."""
 
     def __init__(self, run_dir: Path, display: Display, clock: Callable[[], float]) -> None:
         self.run_dir, self.display, self.clock = run_dir, display, clock
@@ -74,7 +74,7 @@ class _Watcher:
         self.changed_at = clock()
 
     def look(self) -> str | None:
-        """Show what is new; returns the status when the run has ended."""
+        """Show new rows; returns the status when the run has ended."""
         if not self.run_dir.exists():
             raise RaylrError(f"run={self.run_dir} is gone: its folder was removed")
         self._read_plan()
@@ -146,7 +146,7 @@ class _Watcher:
         return str(result.get("status", "failed"))
 
     def _show(self, news: News) -> None:
-        """Show one piece of news, or say what keeps it from being shown."""
+        """Show one piece of news, or the reason why it cannot be shown."""
         try:
             self.display(news)
         except DAMAGE as error:
@@ -154,7 +154,7 @@ class _Watcher:
 
 
 class _Growing:
-    """A file of lines that others append to, and at times write anew."""
+    """A file of lines that another process appends to, and sometimes rewrites."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

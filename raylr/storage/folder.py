@@ -13,7 +13,7 @@ class Appender(Protocol):
     """A file of rows, open at its end."""
 
     def write(self, line: bytes) -> None:
-        """Add a line. Never fails; what the storage does not take now is tried again."""
+        """Append a line. Never raises; failed writes are retried on the next call."""
 
     def flush(self) -> None:
         """Return when all lines are on the storage. Raises OSError when it does not take them."""
@@ -48,7 +48,7 @@ class Folder(Protocol):
         """Hold the folder for one run. Raises ConfigError, naming the holder, while another process holds it."""
 
     def names(self, folder: str = "") -> list[str]:
-        """Names of what is in a folder below, sorted."""
+        """Sorted names of the entries of a folder below."""
 
     def read_bytes(self, name: str) -> bytes: ...
 

@@ -86,7 +86,7 @@ class LocalFolder(Folder):
                 path.unlink(missing_ok=True)
 
     def names(self, folder: str = "") -> list[str]:
-        """Names of what is in a folder below, sorted."""
+        """Sorted names of the entries of a folder below."""
         path = self.path / folder
         return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
 
@@ -153,7 +153,7 @@ class LocalAppender:
 
 @contextlib.contextmanager
 def _writable(storage: Path) -> Iterator[None]:
-    """Turn what the system says about writing into one line."""
+    """Raise the system's error on writing as a ConfigError of one line."""
     try:
         storage.mkdir(parents=True, exist_ok=True)
         yield

@@ -21,7 +21,7 @@ from raylr.errors import ConfigError
 from raylr.storage.folder import Folder
 from raylr.storage.local import LocalFolder
 
-BEAT_S = 5.0  # how often the holder of a run writes its sign of life; who wants to take over waits for two
+BEAT_S = 5.0  # how often the holder of a run writes its sign of life; a process that takes over waits for two
 
 
 def object_folder(storage: str, name: str) -> Folder:
@@ -88,7 +88,7 @@ class ObjectFolder(Folder):
             stream.write(data)
 
     def read_rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of all parts. A part is named by the number of rows before it; a later one replaces what overlaps."""
+        """The rows of all parts. A part is named by the number of rows before it; a later one replaces rows that overlap."""
         rows: list[dict[str, Any]] = super().read_rows(name)
         for part in self.names(_parts(name)):
             rows[int(part) :] = super().read_rows(f"{_parts(name)}/{part}")
@@ -152,7 +152,7 @@ class ObjectFolder(Folder):
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """Turn what the store says about reading into one line."""
+        """Raise the store's error on reading as a ConfigError of one line."""
         try:
             yield
         except OSError as error:
@@ -188,5 +188,5 @@ def _parts(name: str) -> str:
 
 
 def _line(error: Exception) -> str:
-    """What a store said, without the parts of Arrow and its SDK."""
+    """The message of a store's error, without the parts of Arrow and its SDK."""
     return str(error).splitlines()[0].partition(" (Request ID")[0]

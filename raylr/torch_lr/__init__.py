@@ -1,1 +1,1 @@
-"""A policy for a torch optimizer, and a torch scheduler as a policy. Knows torch, never ray or the training loop."""
+"""Drive a torch optimizer by a policy, and import a torch scheduler as a policy. Independent of Ray and the training loop."""

@@ -1,4 +1,4 @@
-"""A policy drives any torch optimizer, in a training loop of one's own that knows nothing else of raylr.
+"""Drive any torch optimizer by a policy, in a training loop of one's own.
 
 The LR is written before every update and never read back, so a resumed loop, another batch or an LR that a loaded
 optimizer brought along cannot bend the curve.
@@ -15,7 +15,7 @@ optimizer brought along cannot bend the curve.
 >>> for images in torch.zeros(30, 100, 4):
 ...     optimizer.zero_grad()
 ...     model(images).sum().backward()
-...     driven.before_step()  # beside scheduler.step(): before the update, and once for each
+...     driven.before_step()  # in place of scheduler.step(): before each update
 ...     optimizer.step()
 ...     lrs.append(optimizer.param_groups[0]["lr"])
 >>> lrs[0], lrs[1], lrs[9], lrs[10], lrs[29], driven.position
@@ -43,7 +43,7 @@ def drive(optimizer: Optimizer, policy: Policy, global_batch: int, name: str | N
 
 
 class Driven:
-    """An optimizer whose LR a policy says. `position` is the number of examples of all updates begun so far.
+    """An optimizer whose LR a policy sets. `position` is the number of examples of all updates begun so far.
 
     `policy` may be replaced at any time, say by `policy.with_overrides(...)`.
     """

@@ -1,7 +1,7 @@
-"""Policies from torch's LR schedulers: the same LR at every update, as data that knows its position.
+"""Make policies from torch's LR schedulers: the same LR at every update, as data over the position.
 
-A scheduler counts its own calls; a policy counts examples. What one call stands for, an update or an epoch, must be
-said. The curves themselves are in `torch_curves`. `import_policy` takes the scheduler from a file.
+A scheduler counts its own calls; a policy counts examples. The caller states whether one
+call is an update or an epoch. The curves themselves are in `curves`. `import_policy` takes the scheduler from a file.
 """
 
 import math
@@ -31,7 +31,7 @@ def policy_from_scheduler(
 ) -> Policy:
     """The policy with the LR (and momentum) that a fresh torch scheduler gives a run of `total_steps` updates.
 
-    An update takes `examples_per_step` examples, the global batch. `step_unit` says when the loop calls
+    An update takes `examples_per_step` examples, the global batch. `step_unit` states when the loop calls
     `scheduler.step()`: after every update, or after every epoch; then the LR of epoch e holds for the updates that
     start at or after e * examples_per_epoch (of a loader that drops its last batch, the examples that it gives). Param
     groups whose curves differ become several schedules, `group0` and on; else there is one, called as the optimizer's

@@ -277,7 +277,7 @@ def test_what_travels_is_small(cluster: Cluster, tmp_path: Path) -> None:
     left_at_home = [
         "runs/one/ledger.jsonl", "data/cifar/images.npy", "dist/raylr.whl", "raylr.egg-info/x",
         ".venv/lib/torch.so", ".uv/bin/uv", ".git/objects/ab", ".mypy_cache/x", ".pytest_cache/x",
-        "tests/test_x.py", "benchmarks/x.py", "raylr/lr/__pycache__/x.pyc",
+        "tests/test_x.py", "benchmarks/x.py", "docs/x.md", "raylr/lr/__pycache__/x.pyc",
     ]  # fmt: skip
     for name in left_at_home:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -177,7 +177,7 @@ def test_with_several_optimizers_one_must_be_named(ask: object) -> None:
             lambda: policy("cosine", momentum=Momentum(0.8, 0.9)),
             r"lr\.momentum needs a shape with legs and lr\.shape=cosine has none; use cyclic or one_cycle",
         ),
-        (lambda: policy("one_cycle", 10), r"lr\.shape=one_cycle, it rises by itself"),
+        (lambda: policy("one_cycle", 10), r"lr\.shape=one_cycle, it has its own warmup"),
         (lambda: policy(base_lr=0.0), r"base_lr=0\.0 must be above 0"),
         (lambda: policy(reference_batch=0), "reference_batch=0 must be at least 1"),
         (lambda: policy(scaling="liner"), "scaling=liner is unknown; use linear"),

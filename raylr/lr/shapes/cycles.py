@@ -1,4 +1,4 @@
-"""Shapes that rise and fall by themselves, and may drive the momentum the other way. They take no warmup besides."""
+"""Shapes with their own warmup, which may drive the momentum the other way."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from raylr.lr.shapes.shape import Shape
 
 
 class _OwnRise(Shape):
-    """A shape that carries its own rise."""
+    """A shape with its own warmup."""
 
     has_legs: ClassVar[bool] = True
 
@@ -19,7 +19,7 @@ class _OwnRise(Shape):
             self.refuse_warmup(field)
 
     def refuse_warmup(self, field: str) -> None:
-        raise self.refused(field, "it rises by itself and takes no warmup besides; use lr.warmup=0ex")
+        raise self.refused(field, "it has its own warmup; set lr.warmup=0ex")
 
 
 @dataclass(frozen=True)

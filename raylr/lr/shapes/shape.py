@@ -1,4 +1,4 @@
-"""What every shape is: frozen data with a pure multiplier of the position."""
+"""The base of all shapes: frozen data with a pure multiplier of the position."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -50,11 +50,11 @@ class Shape(Checked, ABC):
         """Raise ConfigError, naming `field`, where this shape cannot run with this warmup over this total."""
 
     def refuse_warmup(self, field: str) -> None:
-        """Raise ConfigError for a shape that carries its own rise: a warmup besides would bend it."""
+        """Raise ConfigError for a shape with its own warmup, which a second warmup would bend."""
 
     @property
     def restarts_warmup(self) -> bool:
-        """Whether `restart` ever returns one, so that the others need not be asked at every update."""
+        """Whether `restart` ever returns one, so that `restart` is called only where it matters."""
         return any(part.restarts_warmup for part in self.parts_inside)
 
     @property

@@ -1,6 +1,6 @@
 """The curves of torch's LR schedulers as shapes, exact at every step of the scheduler.
 
-Decides which shape says the same; knows nothing of files, policies or optimizers. A scheduler step is `unit` examples.
+Choose the shape equal to a scheduler. Independent of files, policies and optimizers. A scheduler step is `unit` examples.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ WITHOUT_A_SHAPE: dict[type, str] = {
 
 
 def curve(scheduler: Any, group: int, stretch: Stretch) -> Curve:
-    """What `scheduler` does to the LR of a param group, or a ConfigError that says why no shape can be the same."""
+    """The effect of `scheduler` on the LR of a param group. Raises ConfigError with the reason where no shape is equal."""
     kind = type(scheduler)
     if kind in FROM_THE_LR:
         return Curve(base_lr(scheduler, group), FROM_THE_LR[kind](scheduler, group, stretch))

@@ -1,4 +1,4 @@
-"""What the translations of torch's schedulers share: the part of a run that one drives, durations counted in steps."""
+"""Shared by the translations of torch's schedulers: the part of a run that one drives, durations counted in steps."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def whole(examples: float, what: str) -> int:
 
 
 def tidy(ratio: float) -> float:
-    """The ratio as it was meant, without what rounding left on it: 25, not 25.000000000000004."""
+    """The ratio without its rounding error: 25, not 25.000000000000004."""
     return float(f"{ratio:.12g}")
 
 
