@@ -1,6 +1,6 @@
-"""What a run tells and what it is told: events, orders, reports and decisions, as frozen classes.
+"""Events that a run publishes and orders that it takes, reports and decisions of trials: frozen classes.
 
-They cross walls and processes as they are, and are matched exhaustively. JSON stands only in files, on the terminal and in
+They cross rooms and processes unchanged, and are matched exhaustively. JSON stands only in files, on the terminal and in
 what ranks broadcast to each other: `row` and `event_of_row`, `orders_to_json` and `orders_of_json`.
 """
 
@@ -157,7 +157,7 @@ def event_of_row(found: Mapping[str, Any]) -> RunEvent:
     return made
 
 
-# --- what else a run tells while it goes on
+# --- other news of a run
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class Finished:
 
 News = Preparing | Planned | Waiting | Starting | Warned | Progress | Metrics | RunEvent | Finished
 
-# --- what a run is told
+# --- orders to a run
 
 
 @dataclass(frozen=True)
@@ -317,7 +317,7 @@ class Status:
         return {"kind": "status", **known, "ranks": list(self.ranks), "generation": self.generation}
 
 
-# --- a population: what trials report and are told, and what is told of them
+# --- a population: reports of trials, decisions on them, news
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`raylr.train`: a run, with whoever watches it and its trackers listening."""
+"""`raylr.train`: a run, whose news go to a listener and to its trackers."""
 
 from raylr.config import Config
 from raylr.events import News

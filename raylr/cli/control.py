@@ -1,4 +1,4 @@
-"""The verb `raylr ctl`: hands on a running job."""
+"""The verb `raylr ctl`: inspect and control a running job."""
 
 import json
 from typing import Literal

@@ -24,8 +24,8 @@ def explore(config: Config) -> int:
 
     Every trial is data-parallel training of its own. With --search pbt, a trial that is among the worst after an interval
     becomes a copy of one of the best, in place, and goes on with another factor on its LR. best_policy.json is the LR that the
-    best weights lived through: `raylr train --policy` trains it from scratch. ancestry.png shows who copied whom. The same
-    name again goes on.
+    best weights lived through: `raylr train --policy` trains it from scratch. ancestry.png shows which trial
+    copied which. The same name again goes on.
 
     \b
     raylr explore --trials 8 --interval 1ep --epochs 8

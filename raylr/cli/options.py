@@ -79,7 +79,7 @@ class ConfigCommand(click.Command):
         return self.action(load_config(config, overrides, self.model), **values)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Click's own, but a misspelled flag is told like a misspelled field."""
+        """Click's own, but a misspelled flag is refused like a misspelled field."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:

@@ -145,7 +145,7 @@ def runs(storage: str) -> int:
 @click.option("--step", type=click.IntRange(min=0), required=True, help="the update to explain; the first is 0")
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
 def explain(run: str, step: int, storage: str) -> int:
-    """Tell why the LR of one update of RUN (a folder or a name) was what it was: each factor and who set it."""
+    """Explain the LR of one update of RUN (a folder or a name): each factor and its cause."""
     from raylr.reporting.runs import explain_step
     from raylr.storage import open_run
 

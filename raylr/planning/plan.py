@@ -44,7 +44,7 @@ class GuardPlan(Frozen):
 
 
 class Reason(Frozen):
-    """One line of the story that the plan tells: what was set, to what, and why."""
+    """One line of the plan's story: the field, its value and the reason."""
 
     what: str
     value: str

@@ -1,7 +1,7 @@
-"""Hands on a running job: its status, and orders that all ranks carry out at the same update.
+"""Inspect and control a running job: its status, and orders that all ranks carry out at the same update.
 
 A run leaves in its folder how its hub is reached (`hub.json`: address, name, path of the token). Orders go through Ray, so
-who is not let into the cluster cannot give any. A population is a job too; it knows its status and how to stop.
+a client without access to the cluster cannot give any. A population is a job too; it takes status and stop.
 """
 
 import contextlib

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from raylr.events import JoinKind, Member, News, Order
 from raylr.training.group import Group
 
-Mark = tuple[int, int]  # (position, position of the last evaluation): who is furthest holds the state
+Mark = tuple[int, int]  # (position, position of the last evaluation): the most advanced rank holds the state
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Membership(Protocol):
     can_continue: bool
 
     def rendezvous(self, mark: Mark | None) -> Quorum:
-        """Agree with the others on the group; `mark` is None for who has no state yet. Raises GroupBroken, RunEnded."""
+        """Agree with the others on the group; `mark` is None for a rank without a state. Raises GroupBroken, RunEnded."""
 
     def has_orders(self) -> bool:
         """True when this rank knows of an order; asked once an update, so it must be quick."""
@@ -51,7 +51,7 @@ class Membership(Protocol):
         """Leave the result for ranks that come too late; called by the writer once all have finished."""
 
     def publish(self, news: News) -> None:
-        """Tell whoever watches. Must neither block nor fail."""
+        """Publish news. Must neither block nor fail."""
 
 
 class Plain:

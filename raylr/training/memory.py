@@ -1,7 +1,7 @@
 """Memory that torch has freed stays with the process, for the tensors of the next update.
 
 glibc gives large blocks back to the system when they are freed, and its trim gives back the top of the heap. An update asks
-for the same blocks again and again, and each page then has to be mapped and zeroed anew: 20,000 page faults in a rank's
+for the same blocks again and again, and each page then has to be mapped and zeroed again: 20,000 page faults in a rank's
 update of `cnn-small` at a batch of 512, a fifth of its time.
 """
 

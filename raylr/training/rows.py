@@ -1,4 +1,4 @@
-"""Rows that are written once, by whoever writes at the time, and survive the death of the writer.
+"""Append-only row files that survive losing the writer.
 
 Every rank appends the same rows; one rank writes them. Each keeps the rows of the last two checkpoint intervals in memory, so
 a rank that takes over the writing can put in what its predecessor no longer wrote.
@@ -40,7 +40,7 @@ class Rows:
         return len(rows) + len(missing)
 
     def flush(self) -> None:
-        """Return when all rows are on the storage; nothing to do for who does not write. Raises OSError."""
+        """Return when all rows are on the storage; a rank that does not write returns at once. Raises OSError."""
         if self._file is not None:
             self._file.flush()
 

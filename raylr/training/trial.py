@@ -23,7 +23,7 @@ from raylr.training.membership import Membership, Quorum
 
 
 class Asks(Protocol):
-    """Where a trial's ranks report and are told what to do."""
+    """The interface through which a trial's ranks report and get decisions."""
 
     def report(self, news: TrialReport | Copied) -> None:
         """Say how the trial stands after a round, or what a rank has done; must neither block nor fail."""
@@ -127,7 +127,7 @@ class TrialLoop(Loop):
         return {**super().state(), "trial": own}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over a state that `state` gave. Where its changes are others, the trainer is built anew, in place."""
+        """Take over a state that `state` gave. Where its changes are others, the trainer is built again, in place."""
         own = state["trial"]
         self.round, self.decided_at = own["round"], own["decided_at"]
         if own["changes"] != self.changes:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from raylr.config.population import PopulationConfig
 from raylr.events import Copied, Copy, Decision, OfTrial, Stop, Train, TrialReport
 from raylr.lr import Policy
 from raylr.planning.facts import Hardware
-from raylr.running.population.space import BASE, LR, Settings, Space
+from raylr.running.population.space import BASE, LR, Space
 from raylr.running.session import set_up
 from raylr.storage import LocalFolder
 from raylr.training.data import describe
@@ -43,15 +43,21 @@ class World:
         folder.mkdir(exist_ok=True)
         self.quality: dict[str, float] = {}
         self.lr: dict[str, float] = {}
-        self.turns: list[tuple[str, ...]] = []
+        self._num_begun = 0
         self.stopped: set[str] = set()
-        self.population = Population(self.space, Journal(LocalFolder(folder)), self._obey, begin=self._begin)
+        self.population = Population(self.space, Journal(LocalFolder(folder)), self._obey)
         self.results = Results(self.population, LocalFolder(folder), {})
 
-    def _begin(self, settings: Mapping[str, Settings], number: int) -> None:
-        self.turns.append(tuple(settings))
-        self.quality |= dict.fromkeys(settings, 0.0)
-        self.lr |= {name: own[BASE] for name, own in settings.items()}
+        assert self.turns
+
+    @property
+    def turns(self) -> list[tuple[str, ...]]:
+        """The trials of each turn; those of a new one start from nothing."""
+        for settings, _ in self.population.turns[self._num_begun :]:
+            self.quality |= dict.fromkeys(settings, 0.0)
+            self.lr |= {name: own[BASE] for name, own in settings.items()}
+        self._num_begun = len(self.population.turns)
+        return [tuple(settings) for settings, _ in self.population.turns]
 
     def _obey(self, orders: list[TrialOrder]) -> None:
         before = dict(self.quality)

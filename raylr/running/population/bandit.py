@@ -41,7 +41,7 @@ class Bandit:
             self.before[trial] = score
 
     def choose(self, receiver: str, donor: str, settings: Settings, number: int) -> Settings | None:
-        """Settings of a donor, chosen anew inside its bounds for the receiver; None while too little is known."""
+        """Settings of a donor, chosen again inside its bounds for the receiver; None while too little is known."""
         self.before[receiver] = self.before[donor]
         bounds = {field: one for field, one in self._bounds(settings).items() if one.low < one.high}
         rises = [rise for *_, rise in self.rises if math.isfinite(rise)]

@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,8 +23,10 @@ from raylr.running.population.space import Settings, Space, plain
 from raylr.running.signals import stop_on_signals
 from raylr.storage import Folder, run_folder
 
+if TYPE_CHECKING:
+    from raylr.running.population.population import Turn
+
 Listener = Callable[[PopulationNews], None]
-Turn = tuple[Mapping[str, Settings], int]  # what trials start with, and after which round
 
 
 class PopulationResult(BaseModel):
@@ -168,17 +170,14 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     hubs = ray.remote(**beside_the_driver(), **options)(Hubs).remote(list(names))
     from raylr.running.fit import TrainRun
 
-    def begin(settings: Mapping[str, Settings], number: int) -> None:
-        hubs.open.remote([_trial(space, folder, name, own, number) for name, own in settings.items()])
+    def begin(turns: "list[Turn]") -> None:
+        for settings, number in turns:
+            hubs.open.remote([_trial(space, folder, name, own, number) for name, own in settings.items()])
 
-    journal, turns = Journal(folder), list[Turn]()
-    population = Population(
-        space, journal, lambda orders: ray.get(hubs.decide.remote(orders)), tell, lambda *turn: turns.append(turn)
-    )
+    journal = Journal(folder)
+    population = Population(space, journal, lambda orders: ray.get(hubs.decide.remote(orders)), tell)
     population.go_on(lambda name: run_folder(f"{folder}/trials", name).read_rows("events.jsonl"))
-    population.begin = begin
-    for turn in _unfinished(folder, turns):
-        begin(*turn)
+    begin(_unfinished(folder, population.turns))
     settings = {
         "plan": space.plan.model_dump(mode="json"),
         "data": data_for_workers(space.config, info),
@@ -191,7 +190,9 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     write_address(folder, hub_name)
 
     def take(told: OfTrial) -> None:
+        begun = len(population.turns)
         results.take(told)
+        begin(population.turns[begun:])
         tell(told)
 
     with stop_on_signals(lambda: hubs.stop.remote()):
@@ -202,7 +203,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     return results.end(str(fit.outcome["error"]) if "error" in fit.outcome else None)
 
 
-def _unfinished(folder: Folder, turns: list[Turn]) -> list[Turn]:
+def _unfinished(folder: Folder, turns: "list[Turn]") -> "list[Turn]":
     """The turns from the first one with a trial that has left no complete result; the last one in any case."""
     for index, (settings, _) in enumerate(turns):
         own = [run_folder(f"{folder}/trials", name) for name in settings]

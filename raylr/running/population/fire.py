@@ -142,7 +142,7 @@ class FirePBT(FIFOScheduler):
         return dict(self._trials[name].config)
 
     def _copy(self, receiver: str, donor: str, settings: Settings) -> None:
-        """Let the receiver go on from the donor's state under these settings, told as a factor on the donor's base LR."""
+        """Let the receiver go on from the donor's state under these settings, given as a factor on the donor's base LR."""
         base = self._config(donor)[BASE]
         self.donors[receiver] = donor
         self._trials[receiver].set_config({**settings, BASE: base, LR: settings[LR] * settings[BASE] / base})

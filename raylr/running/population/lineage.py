@@ -1,4 +1,4 @@
-"""Who inherited from whom in a population, and how settings are perturbed: bounds, draws, exploits, ancestry.
+"""Ancestry of a population's weights, names of its trials, and repeatable draws.
 
 Draws count instead of remembering: each follows from a seed and the names of what it is for, so a population that is
 replayed, or goes on elsewhere, draws the same. Knows neither trials that run nor what trains them.

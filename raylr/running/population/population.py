@@ -29,6 +29,7 @@ from raylr.running.population.lineage import ancestry, trial_ids
 from raylr.running.population.schedulers import Judge, Verdict
 from raylr.running.population.space import LR, Settings, Space
 
+Turn = tuple[Mapping[str, Settings], int]  # what its trials start with, and after which round
 TrialOrder = tuple[str, int, Decision]  # trial, round, what it does then
 WORST = -math.inf
 
@@ -36,8 +37,8 @@ WORST = -math.inf
 class Population:
     """Trials by name, and what is known of them.
 
-    `send` gives orders to ranks, `tell` news to whoever watches. `begin` lets trials start with these settings after a round;
-    with no trials all have had their turn.
+    `send` delivers decisions to ranks, `tell` publishes news. `turns` grows by the settings of the trials that are to
+    start, and the round after which; by none once all have had their turn.
     """
 
     def __init__(
@@ -46,9 +47,9 @@ class Population:
         journal: Journal,
         send: Callable[[list[TrialOrder]], None] = lambda orders: None,
         tell: Callable[[PopulationNews], None] = lambda news: None,
-        begin: Callable[[Mapping[str, Settings], int], None] = lambda settings, number: None,
     ) -> None:
-        self.space, self.journal, self.send, self.tell, self.begin = space, journal, send, tell, begin
+        self.space, self.journal, self.send, self.tell = space, journal, send, tell
+        self.turns: list[Turn] = []
         self.names = trial_ids(space.config.seed, space.config.trials)
         self.judge = Judge(space, self.names)
         self.initial: dict[str, Settings] = {}  # of those that have had their turn
@@ -68,7 +69,7 @@ class Population:
         self.judge.take_turn(names, {name: self.score(self.ended[name]) for name in self._turn & self.ended.keys()})
         self._turn, self.training = set(names), set(names)
         self.initial |= {name: self.judge.settings(name) for name in names}
-        self.begin({name: self.initial[name] for name in names}, self.round)
+        self.turns.append(({name: self.initial[name] for name in names}, self.round))
 
     def go_on(self, events: Callable[[str], list[dict[str, Any]]]) -> None:
         """Decide all rounds that the journal holds, as they were decided before.

@@ -1,4 +1,4 @@
-"""The files of a population's result, written anew after every round, so that whatever ends it leaves a usable one."""
+"""Files of a population's result, rewritten after every round, so that any end leaves a usable one."""
 
 import time
 from collections.abc import Mapping

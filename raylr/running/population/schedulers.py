@@ -1,6 +1,6 @@
 """Ray Tune's schedulers as a population uses them, and the little of Tune's controller that they ask for.
 
-Tune decides who copies whom; nothing of it runs a trial. A trial here is Tune's own `Trial` without a trainable: a
+Tune decides which trial copies which; nothing of it runs a trial. A trial here is Tune's own `Trial` without a trainable: a
 light proxy in the driver for ranks that train elsewhere, so an exploit pauses, kills and starts nothing.
 Touches private names of Ray 2.60: `_checkpoint_or_exploit`, `_get_new_config`.
 """
@@ -23,14 +23,12 @@ from raylr.running.population.space import Settings, Space
 from raylr.running.ray_internals.tune import Trials
 
 TIME, SCORE = "round", "score"
-logging.getLogger("ray.tune").setLevel(
-    logging.WARNING
-)  # it tells every exploit in ten lines; ours are in lineage.jsonl
+logging.getLogger("ray.tune").setLevel(logging.WARNING)  # it logs every exploit in ten lines; ours are in lineage.jsonl
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the search says of a trial after a round: its settings from here on, whom it copies, or that it stops."""
+    """The search's verdict on a trial after a round: its settings from here on, its donor, or that it stops."""
 
     settings: Settings
     donor: str | None = None
@@ -53,7 +51,7 @@ class InPlacePBT(PopulationBasedTraining):
             synch=True,
         )
         self.space = space
-        self.donors: dict[str, str] = {}  # receivers of this round and whom they copy
+        self.donors: dict[str, str] = {}  # donors of this round, by receiver
 
     def _checkpoint_or_exploit(self, trial: Trial, controller: Any, upper: list[Trial], lower: list[Trial]) -> None:
         finite = [one for one in upper if self._trial_state[one].last_score > WORST]
@@ -108,7 +106,7 @@ def scheduler_for(space: Space, names: Sequence[str]) -> TrialScheduler:
 class Judge:
     """Feeds the scores of whole rounds to a scheduler of Tune and says what each trial does next.
 
-    Trials report in the order of their names, so that a round repeats whoever came first.
+    Trials report in the order of their names, so that a round repeats in any order of arrival.
     """
 
     def __init__(self, space: Space, names: Sequence[str]) -> None:

@@ -131,7 +131,7 @@ class Space:
         return start | {field: self.bounds[field].at(draw(config.seed, field, index).random()) for field in others}
 
     def mutated(self, settings: Mapping[str, float], *what: object) -> Settings:
-        """The settings of a donor, each perturbed or drawn anew inside its bounds; `what` names the occasion."""
+        """The settings of a donor, each perturbed or drawn again inside its bounds; `what` names the occasion."""
         config, result = self.config, dict(settings)
         for field, bounds in self.bounds.items():
             limits = self.limits(settings[BASE]) if field == LR else bounds

@@ -41,6 +41,6 @@ class Suggestions:
         return {name: {LR: 1.0, **self.search.suggest(name)} for name in names}
 
     def tell(self, scores: Mapping[str, float]) -> None:
-        """Take the last scores of trials, more being better, in an order that does not depend on who came first."""
+        """Take the last scores of trials, more being better, in an order that does not depend on which came first."""
         for name in sorted(scores):
             self.search.on_trial_complete(name, {SCORE: scores[name]})
