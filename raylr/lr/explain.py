@@ -18,7 +18,7 @@ def explanation(policy: Policy, position: int, global_batch: int, optimizer: str
         f"LR {factors.lr:.6g} = peak {factors.peak:.6g} x {product}",
         f"  peak      {factors.peak:.6g}: {base}, scaling {schedule.scaling} with k = {k:g}",
         f"  warmup    {factors.warmup:.6g}: {_warmup_text(policy, position, global_batch, optimizer)}",
-        f"  shape     {factors.shape:.6g}: {schedule.shape.text(policy.examples_per_epoch)}",
+        f"  shape     {factors.shape:.6g}: {schedule.shape.brief(policy.examples_per_epoch)}",
     ]
     overrides = [_override_line(policy, chain, position) for chain in policy.chains_for(name)]
     lines += [line for line in overrides if line] or [f"  override  {factors.override:.6g}: none"]

@@ -9,10 +9,17 @@ from typing import Any
 from raylr.errors import ConfigError
 from raylr.lr.durations import Clock, examples
 from raylr.lr.fields import Argument, arguments, nearest
-from raylr.lr.shapes import SHAPES, Knot, Knots, Paced, Product, Sequence, Shape
+from raylr.lr.shapes import SHAPES, Knot, Knots, Paced, Product, Sequence, Shape, WithLeg
 
 _CALL = re.compile(r"([A-Za-z_]\w*)\s*(?:\((.*)\))?", re.DOTALL)
 _FOR = re.compile(r"(.*\S)\s+for\s+([^\s(),]+)", re.DOTALL)
+_BY_POSITION: dict[type[Shape], tuple[str, ...]] = {
+    Knots: ("points",),
+    Sequence: ("parts", "lengths"),
+    Product: ("parts",),
+    Paced: ("part",),
+    WithLeg: ("part", "by"),
+}
 _FLAGS = {"yes": True, "true": True, "no": False, "false": False}
 _EXAMPLES = {
     "step": "step(every=10ep)",
@@ -29,6 +36,7 @@ _EXAMPLES = {
     "sequence": "sequence(constant for 5ep, cosine)",
     "product": "product(step(every=10ep), cosine)",
     "paced": "paced(cosine, every=1ep)",
+    "with_leg": "with_leg(cosine, knots(0ep:0, 5ep:1, 30ep:0))",
 }
 
 
@@ -89,7 +97,7 @@ def _named_values(cls: type[Shape], named: dict[str, str], clock: Clock, field: 
 
 
 def _written_by_position(cls: type[Shape]) -> tuple[str, ...]:
-    return {Knots: ("points",), Sequence: ("parts", "lengths"), Product: ("parts",), Paced: ("part",)}.get(cls, ())
+    return _BY_POSITION.get(cls, ())
 
 
 def _positional_values(cls: type[Shape], texts: list[str], clock: Clock, field: str) -> dict[str, Any]:
@@ -99,6 +107,8 @@ def _positional_values(cls: type[Shape], texts: list[str], clock: Clock, field: 
         return {"parts": tuple(parse_shape(text, clock, field) for text in texts)}
     if cls is Sequence:
         return _sequence_values(texts, clock, field)
+    if cls is WithLeg and len(texts) == 2:
+        return dict(zip(("part", "by"), (parse_shape(text, clock, field) for text in texts), strict=True))
     if cls is Paced and len(texts) == 1:
         return {"part": parse_shape(texts[0], clock, field)}
     if texts:

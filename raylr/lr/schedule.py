@@ -91,6 +91,6 @@ class Schedule(Checked):
         self.shape.check(warmup, total, f"{field}.shape")
         if self.momentum and not any(part.has_legs for part in self.shape.walk()):
             raise ConfigError(
-                f"{field}.momentum needs a shape with legs and {field}.shape={self.shape.text()} has none; "
+                f"{field}.momentum needs a shape with legs and {field}.shape={self.shape.brief()} has none; "
                 "use cyclic or one_cycle, or leave the momentum out"
             )

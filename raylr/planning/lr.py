@@ -21,7 +21,6 @@ from raylr.lr import (
     examples,
     parse_shape,
     scaled_betas_eps,
-    shape_text,
 )
 from raylr.lr.durations import rounded_half_up
 from raylr.planning.defaults import SHAPE, TUNED, warmup_epochs
@@ -113,7 +112,7 @@ def policy_as_given(
             f"epochs={config.epochs:g} beside {origin}, which lasts {policy.total_examples / num_train:g} epochs; "
             "drop --epochs, or scale the whole policy with --stretch"
         )
-    shapes = [(part, shape_text(policy.schedule(part.name).shape, num_train)) for part in parts]
+    shapes = [(part, policy.schedule(part.name).shape.brief(num_train)) for part in parts]
     lines = [_line(part, "lr.shape", shape, origin) for part, shape in shapes]
     return policy, [Reason(what="LR", value=f"policy {policy.sha256[:12]}", why=origin), *lines]
 
@@ -127,11 +126,17 @@ def _refuse_contradictions(parts: list[Part], given: GivenPolicy) -> None:
             f"{origin} sets the LR of {', '.join(policy.optimizers)} but the run has {', '.join(names)}; "
             "give the optimizers that it was made for"
         )
+    refuse_lr_beside(parts, origin)
+    for part in parts:
+        if part.match != (match := policy.schedule(part.name).match):
+            raise ConfigError(f"{part.prefix}match={part.match} but {origin} has {match}; use the same")
+
+
+def refuse_lr_beside(parts: list[Part], origin: str) -> None:
+    """Raise ConfigError for a field of the LR that is given beside a policy, which sets it."""
     for part in parts:
         if fields := _given(part.lr):
             raise ConfigError(f"{part.prefix}lr.{fields[0]} beside {origin}, which sets the LR; drop one of the two")
-        if part.match != (match := policy.schedule(part.name).match):
-            raise ConfigError(f"{part.prefix}match={part.match} but {origin} has {match}; use the same")
 
 
 def policy_of_config(parts: list[Part], clock: Clock) -> tuple[Policy, list[Reason]]:
@@ -219,7 +224,7 @@ def _story(part: Part, schedule: Schedule, why_warmup: str, clock: Clock) -> Ite
     count = schedule.warmup.examples
     warmup = f"{count / clock.examples_per_epoch:.4g}ep = {count:,} examples" if count else "none"
     yield _line(part, "lr.warmup", warmup, why_warmup)
-    shape = shape_text(schedule.shape, clock.examples_per_epoch)
+    shape = schedule.shape.brief(clock.examples_per_epoch)
     yield _line(part, "lr.shape", shape, "given" if lr.shape else "ends at its floor, 0")
 
 

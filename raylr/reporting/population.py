@@ -188,7 +188,7 @@ def fit_table(found: Distilled) -> Table:
         mark = "->" if fit is found.chosen else ""
         epoch = fit.policy.examples_per_epoch
         curves = [
-            f"{schedule.base_lr:g} x {schedule.shape.text(epoch)}"
+            f"{schedule.base_lr:g} x {schedule.shape.brief(epoch)}"
             + (f" after {duration_text(schedule.warmup.examples, epoch)} of warmup" if schedule.warmup.examples else "")
             for _, schedule in fit.policy.schedules
         ]

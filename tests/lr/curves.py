@@ -104,6 +104,7 @@ PLAIN = {
         0.5 ** floor(p / 100) if p < 200 else 1 - (p - 200) / 300 if p < 500 else 1.0
     ),
     "product(step(every=5ep), linear, floor=0.5)": lambda p: 0.5 + 0.5 * 0.1 ** floor(p / 500) * (1 - u(p)),
+    "with_leg(linear, knots(0ep:0, 5ep:1, 10ep:0))": lambda p: 1 - u(p),
     "paced(cosine, every=1ep)": lambda p: 0.5 * (1 + cos(pi * u(p // 100 * 100))),
     "paced(linear(floor=0.1), length=500ex)": lambda p: max(0.1, 1 - 0.9 * max(0, p - 100) / 400),
     "paced(polynomial(power=2), every=1ep, length=20ep, floor=0.5)": lambda p: (

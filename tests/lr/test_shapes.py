@@ -170,6 +170,30 @@ def test_shapes_that_cannot_run_are_refused(text: str, warmup: int, message: str
         shape(text).check(warmup, TOTAL, "lr.shape")
 
 
+def test_a_leg_of_its_own_drives_the_momentum_and_not_the_lr() -> None:
+    curve = shape("with_leg(step(every=5ep, gamma=0.5), knots(0ep:0, 4ep:1, 5ep:0.25))")
+    assert [curve.multiplier(p, 0, TOTAL) for p in (0, 400, 500)] == [1.0, 1.0, 0.5]
+    assert [curve.leg(p, 0, TOTAL) for p in (0, 200, 400, 500, 900)] == [0.0, 0.5, 1.0, 0.25, 0.25]
+    assert curve.text(100) == "with_leg(step(every=5ep, gamma=0.5), knots(0ep:0, 4ep:1, 5ep:0.25))"
+    assert curve.stretched(2 * TOTAL, TOTAL).text(100) == (
+        "with_leg(step(every=10ep, gamma=0.5), knots(0ep:0, 8ep:1, 10ep:0.25))"
+    )
+    with pytest.raises(ConfigError, match=r"lr\.shape=knots\(.*the knot at 1100 examples is past the end"):
+        shape("with_leg(linear, knots(0ep:0, 11ep:1))").check(0, TOTAL, "lr.shape")
+    with pytest.raises(ConfigError, match="part and by missing; use, say, with_leg"):
+        shape("with_leg")
+
+
+def test_many_knots_are_shown_in_brief() -> None:
+    points = ", ".join(f"{n}ep:{n}" for n in range(9))
+    curve = shape(f"product(linear, knots({points}, interpolation=step), knots(0ep:1, 1ep:2))")
+    assert curve.brief(100) == (
+        "product(linear, knots(0ep:0, 1ep:1, ... 6 more ..., 8ep:8, interpolation=step), knots(0ep:1, 1ep:2))"
+    )
+    assert curve.text(100).count(":") == 11
+    assert shape("linear").brief() == "linear"
+
+
 def test_a_shape_with_its_own_rise_may_follow_the_warmup_in_a_sequence() -> None:
     shape("sequence(constant for 1ep, one_cycle)").check(100, TOTAL, "lr.shape")
 

@@ -1,7 +1,7 @@
 """The shapes of an LR: one frozen dataclass each, a pure multiplier of the position in examples."""
 
 from raylr.lr.shapes.calendar import CosineRestarts, Exponential, InverseTime, MultiStep, Step
-from raylr.lr.shapes.compose import Knot, Knots, Paced, Product, Sequence
+from raylr.lr.shapes.compose import Knot, Knots, Paced, Product, Sequence, WithLeg
 from raylr.lr.shapes.cycles import Cyclic, OneCycle
 from raylr.lr.shapes.horizon import Constant, Cosine, InverseSqrt, Linear, Polynomial, Rex, Wsd
 from raylr.lr.shapes.shape import Restart, Shape
@@ -27,6 +27,7 @@ SHAPES: dict[str, type[Shape]] = {
         Sequence,
         Product,
         Paced,
+        WithLeg,
     )
 }
 
@@ -52,5 +53,6 @@ __all__ = [
     "Sequence",
     "Shape",
     "Step",
+    "WithLeg",
     "Wsd",
 ]

@@ -221,5 +221,38 @@ class Paced(Shape):
         return [self.part.text(examples_per_epoch), *others]
 
 
+@dataclass(frozen=True)
+class WithLeg(Shape):
+    """One shape for the LR, and a second one, from 0 to 1, as the leg that drives the momentum the other way."""
+
+    part: Shape
+    by: Shape
+    name: ClassVar[str] = "with_leg"
+    has_legs: ClassVar[bool] = True
+
+    def curve(self, position: int, warmup: int, total: int) -> float:
+        return self.part.multiplier(position, warmup, total)
+
+    def leg(self, position: int, warmup: int, total: int) -> float | None:
+        return min(1.0, self.by.multiplier(position, warmup, total))
+
+    def restart(self, position: int, total: int) -> Restart | None:
+        return self.part.restart(position, total)
+
+    def check(self, warmup: int, total: int, field: str) -> None:
+        self.part.check(warmup, total, field)
+        self.by.check(warmup, total, field)
+
+    def refuse_warmup(self, field: str) -> None:
+        self.part.refuse_warmup(field)
+
+    @property
+    def parts_inside(self) -> tuple[Shape, ...]:
+        return (self.part, self.by)
+
+    def arguments_text(self, examples_per_epoch: int | None) -> list[str]:
+        return [self.part.text(examples_per_epoch), self.by.text(examples_per_epoch), *_floor_text(self)]
+
+
 def _floor_text(shape: Shape) -> list[str]:
     return [f"floor={number_text(shape.floor)}"] if shape.floor else []

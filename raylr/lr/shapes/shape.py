@@ -1,5 +1,6 @@
 """The base of all shapes: frozen data with a pure multiplier of the position."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -8,6 +9,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 from raylr.errors import ConfigError
 from raylr.lr.durations import duration_text, rounded_half_up
 from raylr.lr.fields import Argument, Checked, Portion, arguments
+
+_MAX_KNOTS_SHOWN = 8
 
 
 class Restart(NamedTuple):
@@ -70,12 +73,16 @@ class Shape(Checked, ABC):
 
     def refused(self, field: str, rule: str) -> ConfigError:
         """Return the error `field=this shape, rule`."""
-        return ConfigError(f"{field}={self.text()}, {rule}")
+        return ConfigError(f"{field}={self.brief()}, {rule}")
 
     def text(self, examples_per_epoch: int | None = None) -> str:
         """Return the shape as `parse_shape` reads it, arguments at their default left out."""
         given = self.arguments_text(examples_per_epoch)
         return f"{self.name}({', '.join(given)})" if given else self.name
+
+    def brief(self, examples_per_epoch: int | None = None) -> str:
+        """Return the shape as people read it: of many knots the first two and the last."""
+        return re.sub(r"knots\(([^()]*)\)", _abridged, self.text(examples_per_epoch))
 
     def arguments_text(self, examples_per_epoch: int | None) -> list[str]:
         """Return the arguments as `name=value`, those at their default left out."""
@@ -94,6 +101,14 @@ def horizon(position: int, warmup: int, total: int) -> float:
     if position <= warmup:
         return 0.0
     return (position - warmup) / (total - warmup) if position < total else 1.0
+
+
+def _abridged(knots: re.Match[str]) -> str:
+    texts = knots[1].split(", ")
+    points, others = [text for text in texts if ":" in text], [text for text in texts if ":" not in text]
+    if len(points) <= _MAX_KNOTS_SHOWN:
+        return knots[0]
+    return f"knots({', '.join([*points[:2], f'... {len(points) - 3} more ...', points[-1], *others])})"
 
 
 def _value_text(argument: Argument, value: Any, examples_per_epoch: int | None) -> str:
