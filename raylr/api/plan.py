@@ -1,5 +1,6 @@
 """What `raylr train` would do, without doing it."""
 
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -7,8 +8,8 @@ from raylr.config import Config
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy
 from raylr.planning.facts import local_hardware
-from raylr.planning.lr import GivenPolicy
-from raylr.planning.plan import Plan
+from raylr.planning.lr import GivenPolicy, Part, parts_of, refuse_lr_beside
+from raylr.planning.plan import Plan, Reason
 from raylr.planning.resolve import resolve
 from raylr.training.data import describe
 
@@ -22,11 +23,16 @@ def plan(config: Config) -> tuple[Plan, Policy]:
 
 
 def plan_imported(
-    config: Config, scheduler: str, step_unit: Literal["epoch", "update"] | None = None
+    config: Config,
+    scheduler: str,
+    step_unit: Literal["epoch", "update", "fraction"] | None = None,
+    for_drive: bool = False,
 ) -> tuple[Plan, Policy]:
     """The same under the LR of a torch scheduler, `FILE.py:OBJECT`, over the config's own length and largest batch.
 
-    `step_unit` says after what a loop steps it; by default what its class is documented for. Imports torch.
+    `step_unit` says after what a loop steps it; by default what its class is documented for. A scheduler of another
+    optimizer than the run's is refused, but `for_drive`: then the plan tells of the policy alone, and a loop of one's
+    own may follow it with `raylr.drive`. Imports torch.
     """
     from raylr.torch_lr.importing import import_policy
 
@@ -38,8 +44,41 @@ def plan_imported(
     dataset, hardware = describe(config.data), local_hardware()
     made, _ = resolve(config, dataset, hardware)
     clock = Clock(made.num_train, made.total_examples, made.batch_at(made.workers[1]))
-    policy = import_policy(scheduler, clock, step_unit)
-    return resolve(config, dataset, hardware, GivenPolicy(f"import={scheduler}", policy))
+    with warnings.catch_warnings(record=True) as caught:
+        policy = import_policy(scheduler, clock, step_unit)
+    doubts = tuple(dict.fromkeys(str(warning.message) for warning in caught))
+    parts = parts_of(config)
+    if is_for_drive(policy, parts):
+        if not for_drive:
+            raise ConfigError(
+                f"import={scheduler} {_whose(policy, parts)}; give the optimizers that it was made for, or --save the "
+                "policy for raylr.drive"
+            )
+        made = _for_drive(made, policy, parts, scheduler)
+    else:
+        made, policy = resolve(config, dataset, hardware, GivenPolicy(f"import={scheduler}", policy))
+    return made.model_copy(update={"warnings": (*made.warnings, *doubts)}), policy
+
+
+def is_for_drive(policy: Policy, parts: list[Part]) -> bool:
+    """Whether the policy is that of other optimizers than a run of these parts has."""
+    return sorted(policy.optimizers) != sorted(part.name for part in parts)
+
+
+def _whose(policy: Policy, parts: list[Part]) -> str:
+    return f"sets the LR of {', '.join(policy.optimizers)} but the run has {', '.join(part.name for part in parts)}"
+
+
+def _for_drive(made: Plan, policy: Policy, parts: list[Part], scheduler: str) -> Plan:
+    """The plan's numbers with the story of the policy alone."""
+    origin = f"import={scheduler}"
+    refuse_lr_beside(parts, origin)
+    story = [Reason(what="LR", value=f"policy {policy.sha256[:12]}", why=origin)]
+    for name, schedule in policy.schedules:
+        shape = schedule.shape.brief(made.num_train)
+        story.append(Reason(what=f"{name} lr.shape", value=f"{schedule.base_lr:g} x {shape}", why=origin))
+    warning = f"it {_whose(policy, parts)}: for raylr.drive in a loop of your own, and not for this run"
+    return made.model_copy(update={"story": tuple(story), "warnings": (warning,)})
 
 
 def save_policy(policy: Policy, path: Path) -> Path:

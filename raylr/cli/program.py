@@ -44,7 +44,7 @@ def plan(
     world_sizes: str,
     png: str | None,
     scheduler: str | None,
-    step_unit: Literal["epoch", "update"] | None,
+    step_unit: Literal["epoch", "update", "fraction"] | None,
     save: str | None,
 ) -> int:
     """Tell what a run would do and its learning rate, and start nothing.
@@ -52,20 +52,27 @@ def plan(
     Prints the plan as a numbered story, the numbers at several world sizes, the LR curve and what is doubtful about it.
     Takes the config and flags of `raylr train`. Exit code 1 when the curve has an error, 2 when the config is refused.
 
+    --import takes every LR scheduler of torch that counts steps, also functions, chains and subclasses, and has its LR at
+    each step. --step-unit says when your loop steps it: after each epoch, after each update, or after each update with
+    the epoch as a fraction, scheduler.step(epoch + i / iters). With --save the optimizer may be any, for raylr.drive.
+
     \b
     raylr plan --batch.global-size 2048
     raylr plan --lr.shape "sequence(constant for 5ep, cosine)" --epochs 15 --png lr.png
     raylr plan --import my_schedule.py:make_scheduler --epochs 30 --save policy.json
     """
-    from raylr.api.plan import plan, plan_imported, save_policy
+    from raylr.api.plan import is_for_drive, plan, plan_imported, save_policy
     from raylr.lr.lint import lint
+    from raylr.planning.lr import parts_of
     from raylr.reporting.plots import curves, save_png, text_plot
     from raylr.reporting.tables import console, numbers, story
 
     sizes = _world_sizes(world_sizes)
     if step_unit is not None and scheduler is None:
         raise ConfigError(f"step-unit={step_unit} is that of an imported scheduler; give one with --import")
-    made, policy = plan(config) if scheduler is None else plan_imported(config, scheduler, step_unit)
+    made, policy = (
+        plan(config) if scheduler is None else plan_imported(config, scheduler, step_unit, for_drive=save is not None)
+    )
     sizes = sizes or [size for size in sorted({1, 2, 4, 8, *made.workers}) if size <= made.num_micro_batches(size)]
     out = console()
     out.print(story(made.story))
@@ -77,7 +84,8 @@ def plan(
     if png is not None:
         out.print(f"LR curve: {save_png(drawn, Path(png))}", soft_wrap=True)
     if save is not None:
-        out.print(f"policy for --policy: {save_policy(policy, Path(save))}", soft_wrap=True)
+        purpose = "raylr.drive" if is_for_drive(policy, parts_of(config)) else "--policy"
+        out.print(f"policy for {purpose}: {save_policy(policy, Path(save))}", soft_wrap=True)
     batches = {made.batch_at(size) for size in made.workers}
     return int(any(finding.severity == "error" for batch in batches for finding in lint(policy, batch)))
 
@@ -189,12 +197,13 @@ def program(arguments: Sequence[str]) -> click.Group:
     """The command `raylr` for these arguments: flags of named optimizers are found in them."""
     purpose = "Training on Ray whose learning rate and result depend on the policy, never on the cluster."
     raylr = click.Group("raylr", help=purpose)
+    units = click.Choice(["epoch", "update", "fraction"])
     shown = [
         click.Option(["--world-sizes"], default="", metavar="N,N,...", help="numbers of workers to show [1,2,4,8]"),
         click.Option(["--png"], metavar="FILE", help="also draw the LR curve into this file"),
         click.Option(["--import", "scheduler"], metavar="FILE:OBJECT", help="LR of a torch scheduler or what makes it"),
-        click.Option(["--step-unit"], type=click.Choice(["epoch", "update"]), help="when it is stepped [by its class]"),
-        click.Option(["--save"], metavar="FILE", help="write the LR policy there, for --policy"),
+        click.Option(["--step-unit"], type=units, help="when it is stepped [by its class]"),
+        click.Option(["--save"], metavar="FILE", help="write the LR policy there, for --policy or raylr.drive"),
     ]
     raylr.add_command(ConfigCommand("train", train, arguments))
     raylr.add_command(ConfigCommand("plan", plan, arguments, own=shown))

@@ -1,8 +1,11 @@
 """`raylr plan --import` and `--save`: the curve of a torch scheduler, shown, refused in one line, and kept as a policy."""
 
+import math
 from pathlib import Path
 
 import pytest
+from torch import zeros
+from torch.optim import SGD
 
 import raylr
 from raylr.cli import main
@@ -11,8 +14,8 @@ from raylr.config import Config
 SYNTHETIC = ["plan", "--data.source", "synthetic", "--epochs", "4"]
 SCHEDULES = """
 from torch import zeros
-from torch.optim import SGD, Adam
-from torch.optim.lr_scheduler import LambdaLR, StepLR
+from torch.optim import SGD, Adagrad, Adam, RAdam
+from torch.optim.lr_scheduler import *
 
 number = 3
 def halving():
@@ -22,11 +25,25 @@ def of_adam():
 def of_groups():
     return StepLR(SGD([{"params": [zeros(1)], "lr": 1.0}, {"params": [zeros(1)], "lr": 2.0}]), 1)
 def by_hand():
-    return LambdaLR(SGD([zeros(1)], lr=0.1), lambda epoch: 0.5)
+    return LambdaLR(SGD([zeros(1)], lr=0.1), lambda epoch: 1 / (1 + epoch))
 def of_nothing():
     return 3
 def broken():
     raise ValueError("no")
+def by_loss():
+    return ReduceLROnPlateau(SGD([zeros(1)], lr=0.1))
+def restarts():
+    return CosineAnnealingWarmRestarts(SGD([zeros(1)], lr=0.8), T_0=2, T_mult=2)
+def too_short():
+    return CosineAnnealingLR(SGD([zeros(1)], lr=0.1), 2)
+def of_radam():
+    return StepLR(RAdam([zeros(1)], lr=0.01), 2)
+class Own(SGD):
+    pass
+def of_own():
+    return LambdaLR(Own([zeros(1)], lr=0.01), lambda epoch: 0.5 ** epoch)
+def four_steps():
+    return OneCycleLR(SGD([zeros(1)], lr=0.1, momentum=0.9), 0.4, 4)
 """
 
 
@@ -64,6 +81,55 @@ def test_the_step_unit_can_be_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "step(every=512ex, gamma=0.5)" in out
 
 
+def test_a_scheduler_stepped_at_fractions_of_an_epoch_is_no_staircase(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--import", "own.py:restarts", "--step-unit", "fraction", "--save", "p.json")
+    assert "sequence(constant for 512ex, cosine_restarts(period=2ep, factor=2))" in out
+    policy = raylr.Policy.from_json(Path("p.json").read_text())
+    # scheduler.step(0.512) after update 10 is seen by update 11
+    assert policy.lr(512 * 11, 512) == pytest.approx(0.4 * (1 + math.cos(math.pi * 0.512 / 2)))
+
+
+def test_one_cycle_of_as_many_steps_as_epochs_is_imported_with_their_step_unit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "use --step-unit epoch" in run(capsys, "--import", "own.py:four_steps")[2]
+    code, out, _ = run(capsys, "--import", "own.py:four_steps", "--step-unit", "epoch")
+    assert code == 0
+    assert "every=1ep" in out
+
+
+def test_what_the_import_doubts_is_a_line_of_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, error = run(capsys, "--import", "own.py:too_short")
+    assert (code, error) == (0, "")
+    assert out.count("warning: CosineAnnealingLR(T_max=2) rises again after 2 of its 4 steps, and so does") == 1
+
+
+def test_a_function_of_the_epoch_is_imported(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--import", "own.py:by_hand", "--save", "p.json")[0] == 0
+    policy = raylr.Policy.from_json(Path("p.json").read_text())
+    assert [policy.lr(10_000 * epoch, 512) for epoch in range(4)] == pytest.approx([0.1, 0.05, 0.1 / 3, 0.025])
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizers"),
+    [("of_radam", "radam"), ("of_own", "own"), ("of_groups", "group0, group1"), ("of_adam", "adam")],
+)
+def test_the_policy_of_another_optimizer_is_saved_for_a_loop_of_ones_own(
+    name: str, optimizers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, error = run(capsys, "--import", f"own.py:{name}", "--save", "p.json")
+    assert (code, error) == (0, "")
+    assert out.splitlines()[-1] == "policy for raylr.drive: p.json"
+    assert f"warning: it sets the LR of {optimizers} but the run has sgd: for raylr.drive in a loop of your own" in out
+    assert f"{optimizers.partition(',')[0]} lr.shape" in out
+    assert "optimizer.name" not in out
+    policy = raylr.Policy.from_json(Path("p.json").read_text())
+    sgd = SGD([{"params": [zeros(1)]} for _ in policy.optimizers], lr=5.0)
+    raylr.drive(sgd, policy, 512).before_step()
+    assert [group["lr"] for group in sgd.param_groups] == [policy.lr(0, 512, name) for name in policy.optimizers]
+    assert "or --save the policy for raylr.drive" in run(capsys, "--import", f"own.py:{name}")[2]
+
+
 def test_a_policy_of_the_flags_is_saved_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--lr.shape", "cosine", "--save", "cosine.json")[0] == 0
     _, from_flags = raylr.plan(Config(data={"source": "synthetic"}, epochs=4, lr={"shape": "cosine"}))
@@ -79,7 +145,12 @@ def test_a_policy_of_the_flags_is_saved_too(capsys: pytest.CaptureFixture[str]) 
         (["--import", "own.py:number"], "import=own.py:number is a int; name a scheduler or what returns one"),
         (["--import", "own.py:of_nothing"], "import=own.py:of_nothing returned a int; return one of torch's LR"),
         (["--import", "own.py:broken"], "import=own.py:broken failed: ValueError: no (own.py, line 18)"),
-        (["--import", "own.py:by_hand"], "import=own.py:by_hand, LambdaLR"),
+        (["--import", "own.py:by_loss"], "import=own.py:by_loss, ReduceLROnPlateau follows what is measured"),
+        (["--import", "own.py:four_steps"], "import=own.py:four_steps, OneCycleLR(total_steps=4) ends before step 78;"),
+        (
+            ["--import", "own.py:of_radam", "--save", "p", "--lr.base", "1"],
+            "lr.base beside import=own.py:of_radam, whi",
+        ),
         (["--import", "own.py:of_adam"], "import=own.py:of_adam sets the LR of adam but the run has sgd; give the opt"),
         (["--import", "own.py:of_groups"], "import=own.py:of_groups sets the LR of group0, group1 but the run has sgd"),
         (["--import", "own.py:halving", "--lr.base", "1"], "lr.base beside import=own.py:halving, which sets the LR"),

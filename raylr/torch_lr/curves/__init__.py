@@ -1,9 +1,9 @@
-"""The curves of torch's LR schedulers as shapes, exact at every step of the scheduler.
+"""The curves of torch's LR schedulers as shapes: the formula where there is one, and else each step in `table`.
 
 Choose the shape equal to a scheduler. Independent of files, policies and optimizers. A scheduler step is `unit` examples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,12 +12,12 @@ from torch.optim import lr_scheduler as torch_lr
 
 from raylr.errors import ConfigError
 from raylr.lr.schedule import Momentum
-from raylr.lr.shapes import Sequence, Shape
+from raylr.lr.shapes import Product, Sequence, Shape
 from raylr.torch_lr.curves import decays
 from raylr.torch_lr.curves.cycles import cyclic, one_cycle, scaled
-from raylr.torch_lr.curves.stretch import Stretch, base_lr
+from raylr.torch_lr.curves.stretch import NoClosedForm, Stretch, base_lr, whole
 
-__all__ = ["Curve", "Stretch", "curve"]
+__all__ = ["Curve", "NoClosedForm", "Stretch", "curve", "parts_of"]
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,13 @@ WITH_A_PEAK: dict[type, Callable[[Any, int, Stretch], tuple[float, Shape, Moment
     torch_lr.CyclicLR: cyclic,
     torch_lr.OneCycleLR: one_cycle,
 }
-WITHOUT_A_SHAPE: dict[type, str] = {
-    torch_lr.LambdaLR: "has a Python function for its curve, which is no data",
-    torch_lr.MultiplicativeLR: "has a Python function for its curve, which is no data",
-    torch_lr.ReduceLROnPlateau: "follows what is measured and not the position",
-    torch_lr.ChainedScheduler: "lets several schedulers change one LR in turn, which has no formula",
-}
 
 
 def curve(scheduler: Any, group: int, stretch: Stretch) -> Curve:
-    """The effect of `scheduler` on the LR of a param group. Raises ConfigError with the reason where no shape is equal."""
+    """The formula of the effect of `scheduler` on the LR of a param group, to be compared with its steps.
+
+    Raises NoClosedForm where there is none, ConfigError for arguments that make no run.
+    """
     kind = type(scheduler)
     if kind in FROM_THE_LR:
         return Curve(base_lr(scheduler, group), FROM_THE_LR[kind](scheduler, group, stretch))
@@ -60,37 +57,39 @@ def curve(scheduler: Any, group: int, stretch: Stretch) -> Curve:
         return Curve(*WITH_A_PEAK[kind](scheduler, group, stretch))
     if kind is torch_lr.SequentialLR:
         return _sequential(scheduler, group, stretch)
-    known = ", ".join(sorted(one.__name__ for one in (*FROM_THE_LR, *WITH_A_PEAK, torch_lr.SequentialLR)))
-    why = WITHOUT_A_SHAPE.get(kind, "is none of torch's schedulers, whose formulas are known")
-    raise ConfigError(f"{kind.__name__} {why}; use one of {known}")
+    if kind is torch_lr.ChainedScheduler:
+        return _chained(scheduler, group, stretch)
+    raise NoClosedForm(f"{kind.__name__} may compute anything")
+
+
+def parts_of(scheduler: Any) -> Iterator[Any]:
+    """The scheduler and all that it is made of."""
+    yield scheduler
+    for part in getattr(scheduler, "_schedulers", ()):
+        yield from parts_of(part)
+
+
+def _chained(scheduler: Any, group: int, stretch: Stretch) -> Curve:
+    """Each part multiplies the LR that the one before left; what sets an LR of its own is no factor."""
+    parts = scheduler._schedulers
+    if not all(type(part) in FROM_THE_LR for part in parts):
+        raise NoClosedForm("a part of the chain sets an LR of its own")
+    curves = [curve(part, group, stretch) for part in parts]
+    shapes = tuple(one.shape for one in curves)
+    return curves[0] if len(curves) == 1 else Curve(curves[0].peak, Product(shapes))
 
 
 def _sequential(scheduler: Any, group: int, stretch: Stretch) -> Curve:
     """Each part from its own start; those that start past the end are left out."""
-    starts = [0, *scheduler._milestones]
+    starts = [0, *map(whole, scheduler._milestones)]
     if starts != sorted(set(starts)):
         raise ConfigError(f"SequentialLR(milestones={starts[1:]}) must grow, from 1 on")
     starts = [start for start in starts if start < stretch.num_steps]
     parts = list(zip(scheduler._schedulers, starts, [*starts[1:], None], strict=False))
-    if any(isinstance(part, torch_lr.SequentialLR) for part, _, _ in parts):
-        raise ConfigError("SequentialLR inside a SequentialLR does not work in torch; use one with all milestones")
     curves = [curve(part, group, stretch.from_step(start, end)) for part, start, end in parts]
     if len(curves) == 1:
         return curves[0]
-    _refuse_momentum_left_over(curves)
     peak = max(one.peak for one in curves)
     shapes = tuple(scaled(one.shape, one.peak / peak) for one in curves)
     lengths = tuple((end - start) * stretch.unit for start, end in pairwise(starts))
     return Curve(peak, Sequence(shapes, lengths), curves[-1].momentum)
-
-
-def _refuse_momentum_left_over(curves: list[Curve]) -> None:
-    """A momentum has its high value before the last part, and only there: earlier ones would leave theirs behind."""
-    *earlier, last = curves
-    driven = [one for one in earlier if one.momentum]
-    legs = last.momentum and any(shape.has_legs for one in earlier for shape in one.shape.walk())
-    if driven or legs:
-        raise ConfigError(
-            "SequentialLR leaves the momentum at a milestone where it happens to be; use cycle_momentum=False, or "
-            "let only the last scheduler cycle it"
-        )
