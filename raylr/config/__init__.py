@@ -2,6 +2,7 @@
 
 from raylr.config.run import (
     MODELS,
+    ORDERS,
     TRACKERS,
     BatchConfig,
     CheckpointConfig,
@@ -21,6 +22,7 @@ from raylr.config.run import (
 
 __all__ = [
     "MODELS",
+    "ORDERS",
     "TRACKERS",
     "BatchConfig",
     "CheckpointConfig",

@@ -90,7 +90,21 @@ def unknown_field(key: str, known: list[str]) -> ConfigError:
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.7) or same_leaf[:1]
     nearest = nearest or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     advice = f"did you mean {nearest[0]}?" if nearest else "`raylr fields` lists them"
-    return ConfigError(f"{key} is not a field; {advice}")
+    return ConfigError(f"{shown(key)} is not a field; {advice}")
+
+
+def shown(value: object) -> str:
+    """The value on one line, in characters that every terminal shows."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(value))
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text is one, and not bytes of a name for which Python has lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def refusal(error: ValidationError, model: type[BaseModel]) -> ConfigError:
@@ -102,10 +116,10 @@ def refusal(error: ValidationError, model: type[BaseModel]) -> ConfigError:
         sections = [name for name, info in model.model_fields.items() if _section(info.annotation)]
         return unknown_field(key, [setting.key for setting in settings(model, names=(name,))] + sections)
     if found["type"] == "missing":
-        return ConfigError(f"{key} must be given")
+        return ConfigError(f"{shown(key)} must be given")
     rule = RULES.get(found["type"], lambda found: str(found["msg"]).removeprefix("Value error, "))
-    value = f"={found['input']}" if isinstance(found["input"], (str, int, float)) else ""
-    return ConfigError(f"{key}{value} {rule(found)}")
+    value = f"={shown(found['input'])}" if isinstance(found["input"], (str, int, float)) else ""
+    return ConfigError(f"{shown(key)}{value} {rule(found)}")
 
 
 def _not_a_choice(found: Any) -> str:

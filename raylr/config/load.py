@@ -1,32 +1,34 @@
 """The one way from YAML and flags to a Config: values stay text until pydantic reads them, so refusals sound alike."""
 
+import json
+import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from string import Template
 from typing import Any, TypeVar
 
 import yaml
 
-from raylr.config.run import Config
+from raylr.config.fields import Setting, settings, shown
+from raylr.config.run import ORDERS, Config
+from raylr.config.yaml_text import NULL, load_text
 from raylr.errors import ConfigError
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
-
-
-class _Text(yaml.BaseLoader):
-    """Scalars stay text (YAML would read `1:4` as 64 and `no` as false) but for null; a doubled key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_NULL = "tag:yaml.org,2002:null"
-_Text.add_implicit_resolver(_NULL, re.compile("^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_Text.add_constructor(_NULL, lambda loader, node: None)
+MAX_DEPTH = 5  # optimizers.NAME.lr.base has 4
+OFF = ("off", "all", "none", "no", "0", "0.0", "0ep")  # defaults that null may stand for
+INSTEAD_OF_NULL = {
+    **dict.fromkeys(("scaling", "trackers", "flip"), "none"),
+    **dict.fromkeys(("warmup", "rewarm", "hold", "ramp"), "0ep"),
+    **dict.fromkeys(("weight_decay", "momentum", "crop_padding", "max_failures", "max_rollbacks"), "0"),
+    **dict.fromkeys(("nesterov", "enabled"), "no"),
+    "shape": "constant",
+    "gpu": "auto, yes or no",
+    "precision": "auto, fp32 or bf16",
+    "mode": "continue or restart",
+}
 
 
 def load_config(
@@ -36,15 +38,102 @@ def load_config(
 ) -> AnyConfig:
     """The config of a YAML file (nested or dotted keys), with dotted `overrides` such as {"batch.global_size": "256"}.
 
+    In paths, ~ and $VARIABLES are expanded, and $$ is a plain $. Keys at the top that begin with x- are passed over: a
+    place for what the file merges elsewhere (`<<: *name`). The config.json of a run is read as its record: without the
+    orders of the start that wrote it (fresh, address, stretch), and with paths as they are.
+
     Raises ConfigError, one line that names the file or the field, for whatever cannot be read.
     """
-    values = dict(_leaves(_read(Path(path)))) if path is not None else {}
-    return model(**_nested({**values, **(overrides or {})}))
+    paths = {setting.key for setting in settings(model) if setting.unit == "path"}
+    given = _expanded(overrides or {}, paths)
+    if path is None:
+        return model(**_nested(given))
+    path = Path(path)
+    values = _record(path) if _is_record(path) else _expanded(_of_file(path, model), paths)
+    return model(**_nested({**values, **given}))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _of_file(path: Path, model: type[Config]) -> dict[str, Any]:
+    """The values of a file by dotted key; a null that stands for "off" is left out."""
+    values: dict[str, Any] = {}
+    known = {setting.key: setting for setting in settings(model)}
+    tree = {key: value for key, value in _read(path).items() if not str(key).startswith("x-")}
+    for key, value in _leaves(tree):
+        if key in values:
+            raise ConfigError(f"config {path}: {key} is given twice, with dots and in its section; give it once")
+        values[key] = value
+    return {
+        key: value
+        for key, value in values.items()
+        if not ((value is None or value is NULL) and _is_off(key, value, known))
+    }
+
+
+def _is_off(key: str, value: str | None, known: Mapping[str, Setting]) -> bool:
+    """Whether null may stand at a field, or nothing in a section. ConfigError where it would leave a choice to raylr."""
+    listed = re.sub(r"^optimizers\.[^.]+\.", "optimizers.NAME.", key)
+    setting = known.get(listed)
+    if setting is None:
+        if not any(field.startswith(f"{listed}.") for field in known):
+            return False  # not a field
+        if value is None or key == "optimizers":
+            return True
+        raise ConfigError(f"{key}=null is a section, not a value; leave it out, or set its fields")
+    if setting.default in OFF and key != "seed":
+        return True
+    instead = INSTEAD_OF_NULL.get(key.rpartition(".")[2], "a value")
+    default = f", or leave it out for the default ({setting.default})" if setting.default else ""
+    raise ConfigError(f"{key}=null is no value, and does not mean none; use {instead}{default}")
+
+
+def _expanded(values: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
+    """The values, with ~ and variables replaced in those that are paths."""
+    return {
+        key: _expanded_path(key, value) if key in paths and isinstance(value, str) else value
+        for key, value in values.items()
+    }
+
+
+def _expanded_path(key: str, value: str) -> str:
+    template = Template(value)
+    for name in template.get_identifiers():
+        if not os.environ.get(name):
+            raise ConfigError(
+                f"{key}={shown(value)}, the variable {name} is not set; set it, or write $$ for a plain $"
+            )
+    if not template.is_valid():
+        raise ConfigError(f"{key}={shown(value)}, $ begins no name of a variable; write $$ for a plain $")
+    path = template.substitute(os.environ)
+    if path.startswith("~") and (path := os.path.expanduser(whole := path)) == whole:
+        raise ConfigError(
+            f"{key}={shown(value)}, no home folder is known for {whole.partition('/')[0]}; give the whole path"
+        )
+    return path
+
+
+def _is_record(path: Path) -> bool:
+    """Whether the file is what a run or a population has written about itself."""
+    return path.name == "config.json" and any((path.parent / name).is_file() for name in ("plan.json", "space.json"))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The values of a run's own config.json. A policy in it fits, or fitted once stretched, which changes no other."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Text)
+        values = dict(_leaves(json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        raise ConfigError(f"config {path} is not what a run has written; give the path of a YAML file") from None
+    if ordered := [f"{name}={values[name]}" for name in ("fresh", "address") if values.get(name)]:
+        warnings.warn(
+            f"config {path}: {' and '.join(ordered)} was for the start that wrote it and is left out; give it as a flag",
+            stacklevel=4,
+        )
+    stretch = {"stretch": True} if values.get("policy") else {}
+    return {key: value for key, value in values.items() if value is not None and key not in ORDERS} | stretch
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    try:
+        content = load_text(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"config {path} cannot be read ({error.strerror}); give the path of a YAML file") from None
     except UnicodeDecodeError:
@@ -54,17 +143,21 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config {path}{line}: {error.problem}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"config {path}: {' '.join(str(error).split())}") from None
-    if content is None:
+    except RecursionError:
+        raise ConfigError(f"config {path} is nested too deeply; fields lie at most {MAX_DEPTH} deep") from None
+    except ValueError:  # of a path with a null byte
+        raise ConfigError(f"config {shown(str(path))} is no path; give the path of a YAML file") from None
+    if content is None or content is NULL:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"config {path} holds no fields; write lines such as `epochs: 8`")
     return content
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[Any, Any], prefix: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+        if isinstance(value, dict) and value and depth < MAX_DEPTH:
+            yield from _leaves(value, f"{prefix}{key}.", depth + 1)
         elif value != {}:
             yield f"{prefix}{key}", value
 
@@ -77,6 +170,12 @@ def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
         for depth, name in enumerate(sections):
             section = section.setdefault(name, {})
             if not isinstance(section, dict):
-                raise ConfigError(f"{'.'.join(sections[: depth + 1])}={section} is a section, not a value")
+                raise _beside(".".join(sections[: depth + 1]), section, key)
+        if isinstance(section.get(last), dict):
+            raise _beside(key, value, next(other for other in leaves if other.startswith(f"{key}.")))
         section[last] = value
     return tree
+
+
+def _beside(parent: str, value: object, key: str) -> ConfigError:
+    return ConfigError(f"{parent}={shown(value)} beside {key}; drop one of the two")

@@ -8,12 +8,22 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from raylr.config.fields import refusal
+from raylr.config.fields import is_utf8, refusal
 from raylr.storage import is_uri
 
+
+def _is_a_path(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("holds a null byte, which no path may; leave it out")
+    if not is_utf8(path):
+        raise ValueError("is not UTF-8, and paths must be; rename it")
+    return path
+
+
 # The text of an annotation is the field's unit in --help and `raylr fields`.
+Location = Annotated[str, "path", AfterValidator(_is_a_path)]  # in files and flags ~ and $VARIABLES are expanded
 Duration = Annotated[str, "duration"]  # 5ep, 0.3dur, 20000ex or 400st
 Examples = Annotated[int, "examples"]
 Pixels = Annotated[int, "pixels"]
@@ -23,6 +33,7 @@ FailureMode = Literal["continue", "restart"]
 Scaling = Literal["none", "linear", "sqrt", "legw", "sde"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "lars", "muon"]
 TRACKERS = ("tensorboard", "mlflow", "wandb")
+ORDERS = ("fresh", "address", "stretch")  # fields that tell one start what to do, and no other
 MODELS = ("cnn-small", "cnn-medium", "cnn-large", "resnet18", "vit-small")
 
 
@@ -40,9 +51,11 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    source: str = Field("auto", description="auto, cifar10, synthetic, or a folder or archive of train/*/*, test/*/*")
-    root: str = Field("data", description="where CIFAR-10 is, or is downloaded to")
-    cache_dir: str = Field("~/.cache/raylr/data", description="where the decoded images are kept, once per node")
+    source: Location = Field(
+        "auto", description="auto, cifar10, synthetic, or a folder or archive of train/*/*, test/*/*"
+    )
+    root: Location = Field("data", description="where CIFAR-10 is, or is downloaded to")
+    cache_dir: Location = Field("~/.cache/raylr/data", description="where the decoded images are kept, once per node")
     train_examples: Examples | None = Field(None, ge=1, description="train on so many of them, classes balanced [all]")
     test_examples: Examples | None = Field(None, ge=1, description="test on so many of them, classes balanced [all]")
     flip: Literal["random", "alternate", "none"] = Field("random", description="mirror images by chance or in turn")
@@ -144,7 +157,7 @@ class GuardConfig(Section):
 
 class Config(Section):
     name: str | None = Field(None, description="name of the run and of its folder [model-optimizer-seed]")
-    storage: str = Field(
+    storage: Location = Field(
         "runs",
         description="where run folders are: a path that all nodes of the run share, or a URI such as s3://bucket/runs",
     )
@@ -155,7 +168,7 @@ class Config(Section):
     num_threads: int = Field(1, ge=1, description="threads of a worker's tensor operations; changes the bits")
     gpu: Literal["auto", "yes", "no"] = Field("auto", description="one GPU per worker; auto: if the cluster has enough")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where every node has it")
-    policy: str | None = Field(None, description="a policy.json that sets the LR and the length [off]")
+    policy: Location | None = Field(None, description="a policy.json that sets the LR and the length [off]")
     stretch: bool = Field(False, description="scale the whole policy to --epochs")
     fresh: bool = Field(False, description="start over: an old run of this name is removed")
     address: str | None = Field(None, description="address of a Ray cluster [RAY_ADDRESS, else a local one of its own]")
@@ -187,6 +200,8 @@ class Config(Section):
     def _is_a_folder_name(cls, name: str | None) -> str | None:
         if name is not None and (not name.strip() or name.startswith(".") or any(mark in name for mark in "/\\\0")):
             raise ValueError("is one folder's name: no path separators, no leading dot")
+        if name is not None and not is_utf8(name):
+            raise ValueError("is not UTF-8, and names must be; give another")
         return name
 
     @field_validator("trackers", mode="before")
@@ -217,6 +232,10 @@ class Config(Section):
         if not (low.isdigit() and (high or low).isdigit() and 1 <= int(low) <= int(high or low)):
             raise ValueError("must be N or MIN:MAX with 1 <= MIN <= MAX, such as 2 or 1:4")
         return workers
+
+    def record(self) -> dict[str, Any]:
+        """Return the fields as `config.json` keeps them: those that are set, but for the orders of this one start."""
+        return self.model_dump(mode="json", exclude=set(ORDERS), exclude_none=True)
 
     @property
     def tracker_names(self) -> tuple[str, ...]:

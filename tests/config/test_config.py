@@ -69,9 +69,7 @@ def test_python_is_refused_in_the_words_of_flags() -> None:
 
 def test_yaml_values_mean_what_they_say_and_not_what_yaml_makes_of_them(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(
-        "workers: 1:4\ngpu: no\nfresh: yes\nname: 007\nlr:\n  base: 1e-1\n  warmup:\nbatch.global_size: 1024\n"
-    )
+    path.write_text("workers: 1:4\ngpu: no\nfresh: yes\nname: 007\nlr:\n  base: 1e-1\nbatch.global_size: 1024\n")
     config = load_config(path)
     assert config.num_workers == (1, 4)  # 64 in YAML 1.1
     assert (config.gpu, config.fresh, config.name) == ("no", True, "007")
