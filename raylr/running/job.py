@@ -123,7 +123,7 @@ def _write_settings(config: Config, folder: Folder, job: Job) -> None:
         folder.remove()
     folder.create()
     folder.remove(RAY_FOLDER)
-    folder.write_json("config.json", config.model_dump(mode="json"))
+    folder.write_json("config.json", config.record())
     job.write_plan(folder)
 
 

@@ -305,6 +305,230 @@ def test_a_file_of_another_kind_is_refused(config):
     assert "is neither a folder nor an archive (.tar, .tar.xz," in refusal(config(__file__))
 
 
+# --- links, and names that are not what they seem
+
+
+def make_linked(path: Path) -> Path:
+    """`files()` of which a class of train/ is a link to a folder, a class of test/ a chain of them, and one file too."""
+    make_folder(path, files())
+    (path / "elsewhere").mkdir()
+    (path / "train/dog").rename(path / "elsewhere/dog")
+    (path / "train/dog").symlink_to(path / "elsewhere/dog", target_is_directory=True)
+    (path / "test/dog").rename(path / "elsewhere/dogs of test")
+    (path / "elsewhere/second").symlink_to("dogs of test")
+    (path / "test/dog").symlink_to("../elsewhere/second")
+    (path / "train/cat/0.png").rename(path / "elsewhere/zero.png")
+    (path / "train/cat/0.png").symlink_to("../../elsewhere/zero.png")
+    return path
+
+
+SHA256 = "e9d97b4976992e6cc75c5cf6b085681be4bb332d24b11678fc1cbc509ff7dd67"  # of files()
+
+
+def test_links_to_folders_and_files_are_followed_as_torchvision_does(tmp_path, config):
+    from torchvision.datasets import ImageFolder
+
+    source = make_linked(tmp_path / "a")
+    info = data.prepare(config(source))
+    theirs = ImageFolder(source / "train")
+    assert (info.class_names, info.num_train) == (tuple(theirs.classes), len(theirs)) == (("cat", "dog"), 12)
+    assert info.data_sha256 == SHA256
+
+
+def test_what_a_link_leads_to_is_part_of_the_cache_key(tmp_path, config):
+    dataset_config = config(make_linked(tmp_path / "a"))
+    before = data.prepare(dataset_config)
+    (tmp_path / "a/elsewhere/dog/7.png").write_bytes(picture(17))
+    after = data.prepare(dataset_config)
+    assert (before.num_train, after.num_train) == (12, 13)
+
+
+def test_a_source_whose_folders_are_all_links_is_read(tmp_path, config):
+    source = make_folder(tmp_path / "a", files())
+    (tmp_path / "b").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "b" / split).symlink_to(source / split)
+    (tmp_path / "c").symlink_to("b")
+    assert data.prepare(config(tmp_path / "c")).data_sha256 == SHA256
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../../elsewhere"])
+def test_a_loop_of_links_inside_a_class_ends_there(tmp_path, config, target):
+    source = make_folder(tmp_path / "a", files())
+    (source / "elsewhere").symlink_to("train")
+    (source / "train/cat/loop").symlink_to(target)
+    assert data.prepare(config(source)).data_sha256 == SHA256
+
+
+def test_a_class_that_is_a_loop_is_named(tmp_path, config):
+    source = make_folder(tmp_path / "a", files())
+    (source / "train/loop").symlink_to("../train")
+    line = f"train/loop is a link that leads back to {source}/train, which holds it; mend or remove it"
+    assert refusal(config(source)) == f"data.source={source}: {line}"
+
+
+@pytest.mark.parametrize("name", ["train", "test/cat", "train/dog/9.png"])
+def test_a_dangling_link_is_named(tmp_path, config, name):
+    source = make_folder(tmp_path / "a", files())
+    if name != "train/dog/9.png":
+        (source / name).rename(source / "away")
+    (source / name).symlink_to("/nowhere")
+    line = f"{name} is a link to /nowhere, which cannot be followed (No such file or directory); mend or remove it"
+    for ask in (data.describe, data.prepare):
+        with pytest.raises(ConfigError) as caught:
+            ask(config(source))
+        assert str(caught.value) == f"data.source={source}: {line}"
+
+
+def test_dangling_links_where_no_image_is_looked_for_are_passed_over(tmp_path, config):
+    source = make_folder(tmp_path / "a", files())
+    for name in ("README", "train/cat/.hidden", "train/cat/deep"):
+        (source / name).symlink_to(name)  # to itself
+    (source / "train/cat/deep").unlink()
+    assert data.prepare(config(source)).data_sha256 == SHA256
+
+
+def test_a_source_that_is_a_dangling_link_is_told(tmp_path, config):
+    (tmp_path / "a").symlink_to("/nowhere")
+    assert f"{tmp_path}/a is a link to /nowhere, which cannot be followed; mend" in refusal(config(tmp_path / "a"))
+
+
+def test_a_pipe_among_the_images_is_not_waited_for(tmp_path, config):
+    source = make_folder(tmp_path / "a", files())
+    os.mkfifo(source / "train/cat/9.png")
+    assert "train/cat/9.png is a pipe, a socket or a device; mend or remove it" in refusal(config(source))
+
+
+def make_linked_tar(path: Path) -> Path:
+    """`files()` packed by tar from a folder with links, and a hard link in place of a file."""
+    folder = make_folder(path.with_suffix(".folder"), files())
+    (folder / "aside").mkdir()
+    (folder / "train/dog").rename(folder / "aside/dog")
+    (folder / "train/dog").symlink_to("../aside/dog")
+    (folder / "test/dog").rename(folder / "aside/deep")
+    (folder / "aside/chain").symlink_to("deep")
+    (folder / "test/dog").symlink_to("../aside/../aside/chain")
+    (folder / "train/cat/0.png").rename(folder / "aside/zero.png")
+    os.link(folder / "aside/zero.png", folder / "train/cat/0.png")
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for entry in sorted(folder.rglob("*")):
+                info = zipfile.ZipInfo(str(entry.relative_to(folder)))
+                if entry.is_symlink():
+                    info.external_attr = 0o120777 << 16
+                    archive.writestr(info, os.readlink(entry))
+                elif entry.is_file():
+                    archive.writestr(info, entry.read_bytes())
+        return path
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, ".")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["a.tar.gz", "a.zip"])
+def test_links_within_an_archive_are_followed(tmp_path, config, kind):
+    info = data.prepare(config(make_linked_tar(tmp_path / kind)))
+    assert (info.num_train, info.num_test, info.class_names, info.data_sha256) == (12, 4, ("cat", "dog"), SHA256)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "says"),
+    [
+        ("train/ant", "nowhere", "train/ant is a link to nowhere, which cannot be followed (it is not in the archive); m"),
+        ("train/cat/9.png", "../../x.png", "is a link to ../../x.png, which cannot be followed (it is not in the archive)"),
+        ("train/ant", "../../..", "train/ant is a link or a device; pack plain files only (it leads to ../../..)"),
+        ("train/ant", "ant", "train/ant is a link or a device; pack plain files only (it leads to ant)"),
+        ("train/ant", ".", "train/ant is a link that leads back to train, which holds it; mend or remove it"),
+        ("train/ant", "..", "train/ant is a link that leads back to its top, which holds it; mend or remove it"),
+    ],
+)  # fmt: skip
+def test_a_link_in_an_archive_that_leads_nowhere_is_named(tmp_path, config, name, target, says):
+    assert says in refusal(config(make_tar(tmp_path / "a.tar", files(), {name: target})))
+
+
+def test_links_in_circles_below_a_class_of_an_archive_end(tmp_path, config):
+    links = {"train/cat/loop": "..", "aside/one": "../train/dog", "train/dog/two": "../../aside"}
+    assert data.prepare(config(make_tar(tmp_path / "a.tar", files(), links))).data_sha256 == SHA256
+
+
+def test_a_hard_link_to_what_is_not_in_the_archive_is_named(tmp_path, config):
+    source = make_tar(tmp_path / "a.tar", files())
+    with tarfile.open(source, "a") as archive:
+        info = tarfile.TarInfo("train/cat/9.png")
+        info.type, info.linkname = tarfile.LNKTYPE, "train/cat/none.png"
+        archive.addfile(info)
+    assert "train/cat/9.png is a link to none.png, which cannot be followed" in refusal(config(source))
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "says"),
+    [
+        (8, 9, "train/cat/0.png is packed with method 9 (deflate64), which cannot be read here; pack it with deflate"),
+        (8, 77, "train/cat/0.png is packed with method 77 (unknown), which cannot be read here"),
+        (6, 1, "train/cat/0.png is encrypted; pack it without a password"),
+    ],
+)
+def test_a_zip_that_is_packed_in_another_way_is_not_called_damaged(tmp_path, config, offset, value, says):
+    source = make_zip(tmp_path / "a.zip", files())
+    blob = bytearray(source.read_bytes())
+    blob[offset] = value  # of the first file's own header, and of its entry in the directory
+    blob[blob.index(b"PK\x01\x02") + 2 + offset] = value
+    source.write_bytes(blob)
+    assert refusal(config(source)).startswith(f"data.source={source}: {says}")
+
+
+def test_a_zip_of_a_later_version_is_not_called_damaged(tmp_path, config):
+    source = make_zip(tmp_path / "a.zip", files())
+    blob = bytearray(source.read_bytes())
+    blob[blob.index(b"PK\x01\x02") + 6] = 99
+    source.write_bytes(blob)
+    assert "cannot be read: it is packed in a way that is not known here (zip file version 9.9)" in refusal(
+        config(source)
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission_is_not_called_damaged(tmp_path, config):
+    source = make_folder(tmp_path / "a", files())
+    (source / "train/cat").chmod(0)
+    line = refusal(config(source))
+    (source / "train/cat").chmod(0o700)
+    assert f"cannot be read: {source}/train/cat: Permission denied; mend that" in line
+
+
+def name_class(kind: str, path: Path, name: bytes) -> Path:
+    """`files()` in which the class dog has another name."""
+    content = {one.replace("dog", os.fsdecode(name)): blob for one, blob in files().items()}
+    return MAKERS[kind](path / kind, content)
+
+
+@pytest.mark.parametrize("kind", ["folder", "a.tar"])
+def test_a_class_whose_name_is_not_utf8_is_refused_when_it_is_listed(tmp_path, config, kind):
+    source = name_class(kind, tmp_path, b"caf\xe9")
+    for ask in (data.describe, data.prepare):
+        with pytest.raises(ConfigError) as caught:
+            ask(config(source))
+        line = r"the name of the class b'caf\xe9' is not UTF-8; rename its folder"
+        assert str(caught.value) == f"data.source={source}: {line}"
+    assert not (tmp_path / "cache").exists() or not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+def test_a_class_whose_name_is_utf8_beyond_ascii_is_kept(tmp_path, config):
+    dataset_config = config(name_class("folder", tmp_path, "köter".encode()))
+    assert data.prepare(dataset_config).class_names == data.describe(dataset_config).class_names == ("cat", "köter")
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_classes_that_differ_by_unicode_normalisation_only_are_told(tmp_path, config, kind):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    content = {
+        name.replace("dog", composed if name.startswith("train") else decomposed): blob
+        for name, blob in files().items()
+    }
+    line = refusal(config(MAKERS[kind](tmp_path / kind, content)))
+    assert "differ by Unicode normalisation only, 'cafe\\u0301' and 'caf\\xe9'; rename one as the other" in line
+
+
 # --- the cache
 
 
@@ -514,6 +738,37 @@ def test_files_that_are_not_cifar10_are_refused(tmp_path, config):
         line = refusal(config(source))
         assert line.startswith(f"data.root={tmp_path}/root: ")
         assert "data_batch_1 is missing or damaged; remove it all and run again" in line
+
+
+@pytest.mark.parametrize("source", ["cifar10", "auto"])
+def test_a_truncated_archive_of_cifar10_is_an_error_and_no_reason_for_synthetic_images(tmp_path, config, source):
+    (tmp_path / "root").mkdir()
+    archive = tmp_path / "root/cifar-10-python.tar.gz"
+    archive.write_bytes(b"\x1f\x8b\x08" + bytes(997))
+    for ask in (data.describe, data.prepare):
+        with pytest.raises(
+            ConfigError, match=r"^data\.root=.*/cifar-10-python\.tar\.gz is damaged or truncated, "
+        ) as caught:
+            ask(config(source))
+        assert str(caught.value).endswith("; get it anew, or remove it")
+    assert archive.read_bytes()[:1] == b"\x1f"  # it is the user's
+
+
+def test_an_archive_of_cifar10_with_a_wrong_checksum_is_an_error(tmp_path, config):
+    (tmp_path / "root").mkdir()
+    archive = tmp_path / "root/cifar-10-python.tar.gz"
+    archive.touch()
+    os.truncate(archive, 170_498_071)
+    assert f"{archive} is damaged or truncated, its MD5 is another; get it anew" in refusal(config("auto"))
+
+
+@pytest.mark.parametrize("name", ["cifar-10-batches-py", "cifar-10-python.tar.gz"])
+def test_a_dangling_link_in_place_of_cifar10_is_an_error(tmp_path, config, name):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / name).symlink_to("/nowhere")
+    for ask in (data.describe, data.prepare):
+        with pytest.raises(ConfigError, match=rf"{name} is a link that leads nowhere, or of another kind; get it"):
+            ask(config("auto"))
 
 
 def test_our_list_of_cifar_is_that_of_torchvision():

@@ -225,7 +225,7 @@ def _trial(space: Space, folder: Folder, name: str, settings: Settings, number: 
     own = run_folder(f"{folder}/trials", name)
     own.create()
     own.remove("result.json")
-    own.write_json("config.json", space.config.model_dump(mode="json"))
+    own.write_json("config.json", space.config.record())
     own.write_json("plan.json", {**space.plan.model_dump(mode="json"), **changes})
     own.write_bytes("policy.json", policy.to_json().encode())
     return {"name": name, "policy": json.loads(policy.to_json()), "changes": changes, "round": number}

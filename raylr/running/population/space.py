@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raylr.config import Config
+from raylr.config import ORDERS, Config
 from raylr.config.fields import settings as fields_of
 from raylr.config.population import FIXED, PopulationConfig
 from raylr.errors import ConfigError
@@ -233,5 +233,5 @@ def _section(key: str) -> str:
 
 def plain(space: Space) -> dict[str, Any]:
     """What makes a population the same one: its space and its search, without what may change between two starts."""
-    free = {"name", "storage", "fresh", "address", "failure", "checkpoint", "workers", "cpus_per_worker"}
+    free = {"name", "storage", *ORDERS, "failure", "checkpoint", "workers", "cpus_per_worker"}
     return space.config.model_dump(mode="json", exclude=free)

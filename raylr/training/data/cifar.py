@@ -3,6 +3,7 @@
 torchvision, and torch with it, is imported only by what reads or downloads the files.
 """
 
+import os
 import pickle
 import socket
 import tempfile
@@ -20,6 +21,8 @@ from raylr.planning.facts import DatasetInfo
 from raylr.training.data.dataset import SPLITS, Contents, Piece
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+ARCHIVE = URL.rpartition("/")[2]
+ARCHIVE_BYTES = 170_498_071
 FOLDER = "cifar-10-batches-py"
 FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -41,20 +44,32 @@ class Cifar10:
     def folder(self) -> Path:
         return Path(self.root).expanduser() / FOLDER
 
+    @property
+    def archive(self) -> Path:
+        return self.folder.parent / ARCHIVE
+
     def key(self) -> str:
         """The content never changes and is checked when it is read, so one cache serves all copies."""
         return "cifar10"
 
     def is_here(self) -> bool:
-        return self.folder.is_dir() or (self.folder.parent / URL.rpartition("/")[2]).is_file()
+        """Whether the files or their archive are in data.root. ConfigError for what is there and cannot be read."""
+        for path, is_whole in ((self.folder, Path.is_dir), (self.archive, Path.is_file)):
+            if os.path.lexists(path) and not is_whole(path):
+                raise self._damaged(path, "is a link that leads nowhere, or of another kind")
+        return self.folder.is_dir() or self.archive.is_file()
 
     def describe(self) -> DatasetInfo:
-        note = "" if self.is_here() else f"CIFAR-10 is not in data.root={self.root}; it would be downloaded"
+        is_here = self.is_here()
+        if is_here and not self.folder.is_dir() and (size := self.archive.stat().st_size) != ARCHIVE_BYTES:
+            raise self._damaged(self.archive, f"is damaged or truncated, {size} bytes of {ARCHIVE_BYTES}")
+        note = "" if is_here else f"CIFAR-10 is not in data.root={self.root}; it would be downloaded"
         return DatasetInfo(self.name, 50_000, 10_000, CLASS_NAMES, SHAPE, note=note)
 
     def scan(self) -> Contents:
+        self.is_here()  # refuses what is there and broken
         if not self.folder.is_dir():
-            self._fetch()
+            self._unpack() if self.archive.is_file() else self._download()
         self._check()
         return contents(self.folder)
 
@@ -69,11 +84,26 @@ class Cifar10:
                     f"data.root={self.root}: {self.folder / name} is missing or damaged; remove it all and run again"
                 )
 
-    def _fetch(self) -> None:
-        """Unpack the archive in data.root, or else a download, beside the place, and move it there when it is whole."""
-        root = self.folder.parent
-        archive = root / URL.rpartition("/")[2]
-        if not archive.is_file() and (reason := unreachable()):
+    def _unpack(self) -> None:
+        """Unpack the archive that is in data.root. Refuse a broken one, and leave alone what the user put there."""
+        from torchvision.datasets import CIFAR10
+        from torchvision.datasets.utils import check_integrity, extract_archive
+
+        if not check_integrity(str(self.archive), CIFAR10.tgz_md5):
+            raise self._damaged(self.archive, "is damaged or truncated, its MD5 is another")
+        try:
+            with self._beside() as temporary:
+                extract_archive(str(self.archive), temporary)
+                (Path(temporary) / FOLDER).rename(self.folder)
+        except OSError as error:
+            raise ConfigError(
+                f"data.root={self.root}: {self.archive} cannot be unpacked there ({error.strerror or error}); "
+                "unpack it elsewhere and give that folder"
+            ) from error
+
+    def _download(self) -> None:
+        """Download the archive, unpack it beside its place, and move it there when it is whole."""
+        if reason := unreachable():
             raise self._unavailable(reason)
         from torchvision.datasets import CIFAR10
         from torchvision.datasets.utils import download_and_extract_archive
@@ -81,15 +111,20 @@ class Cifar10:
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(STALL_S)
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix="cifar10-", dir=root) as temporary:
-                place = root if archive.is_file() else temporary
-                download_and_extract_archive(CIFAR10.url, str(place), temporary, CIFAR10.filename, CIFAR10.tgz_md5)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            with self._beside() as temporary:
+                download_and_extract_archive(CIFAR10.url, temporary, temporary, CIFAR10.filename, CIFAR10.tgz_md5)
                 (Path(temporary) / FOLDER).rename(self.folder)
         except (OSError, RuntimeError, EOFError) as error:
             raise self._unavailable(str(error)) from error
         finally:
             socket.setdefaulttimeout(before)
+
+    def _beside(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="cifar10-", dir=self.folder.parent)
+
+    def _damaged(self, path: Path, why: str) -> ConfigError:
+        return ConfigError(f"data.root={self.root}: {path} {why}; get it anew, or remove it")
 
     def _unavailable(self, reason: str) -> UnavailableError:
         return UnavailableError(f"CIFAR-10 is not in data.root={self.root} and cannot be downloaded ({reason})")

@@ -1,42 +1,58 @@
 """The files in a folder or an archive: their names first, then the bytes of those that are wanted.
 
-Nothing is unpacked to disk, and no link in an archive is followed.
+Nothing is unpacked to disk. Links are followed, in an archive only to what is in it too; a link back to a folder above
+it ends there.
 """
 
 import lzma
 import os
+import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from stat import S_ISLNK
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import Protocol
 
 from raylr.errors import ConfigError
 
 ARCHIVES = (".tar", ".tar.xz", ".tar.gz", ".tgz", ".tar.bz2", ".zip")
 LARGEST_FILE = 64 * 2**20  # bytes; a damaged or hostile header may promise any number
+LONGEST_PATH = 4096  # bytes of a link's target; the kernel's own limit
+MAX_HOPS = 40  # links in a row; the kernel's own limit
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, RuntimeError)
+METHODS = {
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_DEFLATED,
+    zipfile.ZIP_BZIP2,
+    zipfile.ZIP_LZMA,
+    getattr(zipfile, "ZIP_ZSTANDARD", zipfile.ZIP_STORED),
+}
+NOT_PLAIN = "is a link or a device; pack plain files only"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file or a folder. The name is relative, with / between the parts; the place is the packing's own."""
+    """A file or a folder. The name is relative, with / between the parts; the place is the packing's own.
+
+    `fault` is the reason for which it cannot be read, as the end of a sentence that begins with the name.
+    """
 
     name: str
     is_folder: bool
     size: int
     place: int | str
+    fault: str = ""
 
 
 class Packing(Protocol):
     """A folder or an archive that is open."""
 
     def members(self) -> Iterator[Member]:
-        """All members as they are stored; of a folder, sorted."""
+        """All members as they are stored; of a folder, sorted. What a link leads to is listed under the link's name."""
 
     def read(self, member: Member) -> bytes:
         """The bytes of a file. Quick only when files are asked for in the order of `members`."""
@@ -47,16 +63,119 @@ class Folder:
         self._path = path
 
     def members(self) -> Iterator[Member]:
-        for folder, folders, files in os.walk(self._path, onerror=_raise):
-            folders.sort()
-            inside = Path(folder).relative_to(self._path)
-            yield Member(inside.as_posix(), True, 0, "")
-            for name in sorted(files):
-                path = inside / name
-                yield Member(path.as_posix(), False, (self._path / path).stat().st_size, str(path))
+        yield from self._walk("", (os.path.realpath(self._path),))
 
     def read(self, member: Member) -> bytes:
         return (self._path / str(member.place)).read_bytes()
+
+    def _walk(self, name: str, above: tuple[str, ...]) -> Iterator[Member]:
+        """A folder, its files, then its folders. `above` are the real paths of the folder and of those that hold it."""
+        yield Member(name or ".", True, 0, "")
+        folders = []
+        for entry in sorted(os.listdir(self._path / name)):
+            inside = posixpath.join(name, entry)
+            real = posixpath.join(above[-1], entry)
+            if (self._path / inside).is_symlink():
+                real = os.path.realpath(real)
+            member = self._member(inside, real, above)
+            if member.is_folder and not member.fault:
+                folders.append((inside, real))
+            else:
+                yield member
+        for inside, real in folders:
+            yield from self._walk(inside, (*above, real))
+
+    def _member(self, name: str, real: str, above: tuple[str, ...]) -> Member:
+        """What is at a path, with the fault of a link that leads nowhere or back, and of a device."""
+        path = self._path / name
+        try:
+            stat = path.stat()
+        except OSError as error:
+            if not path.is_symlink():
+                raise
+            fault = f"is a link to {os.readlink(path)}, which cannot be followed ({error.strerror})"
+            return Member(name, False, 0, "", fault)
+        if S_ISDIR(stat.st_mode):
+            return Member(
+                name, True, 0, "", f"is a link that leads back to {real}, which holds it" if real in above else ""
+            )
+        return Member(
+            name, False, stat.st_size, name, "" if S_ISREG(stat.st_mode) else "is a pipe, a socket or a device"
+        )
+
+
+@dataclass(frozen=True)
+class Links:
+    """The links of an archive, by name, and what they lead to: the paths as in the archive, from its top."""
+
+    members: Mapping[str, Member]
+    targets: Mapping[str, str]
+
+    def followed(self) -> Iterator[Member]:
+        """Every link as what it leads to: a file, or a folder with all that is below it."""
+        below = self._tree()
+        for name in self.targets:
+            yield from self._walk(name, name, (), below)
+
+    def _tree(self) -> dict[str, set[str]]:
+        """The names in each folder."""
+        below: dict[str, set[str]] = {}
+        for name in (*self.members, *self.targets):
+            while name:
+                folder, _, entry = name.rpartition("/")
+                below.setdefault(folder, set()).add(entry)
+                name = folder
+        for name, member in self.members.items():
+            if member.is_folder:
+                below.setdefault(name, set())
+        return below
+
+    def _walk(self, name: str, place: str, above: tuple[str, ...], below: Mapping[str, set[str]]) -> Iterator[Member]:
+        """What is at `place`, under another name. `above` are the folders that were entered on the way."""
+        end = self._end(place)
+        if end is None:
+            yield Member(name, False, 0, "", f"{NOT_PLAIN} (it leads to {self.targets[place]})")
+        elif end in below:
+            fault = (
+                f"is a link that leads back to {end or 'its top'}, which holds it"
+                if self._is_loop(name, end, above)
+                else ""
+            )
+            yield Member(name, True, 0, "", fault)
+            for entry in sorted(below[end]) if not fault else ():
+                yield from self._walk(f"{name}/{entry}", f"{end}/{entry}".lstrip("/"), (*above, end), below)
+        elif end in self.members:
+            yield replace(self.members[end], name=name)
+        else:
+            target = self.targets.get(place, end)
+            yield Member(
+                name, False, 0, "", f"is a link to {target}, which cannot be followed (it is not in the archive)"
+            )
+
+    def _is_loop(self, name: str, end: str, above: tuple[str, ...]) -> bool:
+        return end in above or not end or name.startswith(f"{end}/")
+
+    def _end(self, path: str) -> str | None:
+        """The path with all links in it followed; None where it leaves the archive or goes round."""
+        parts, done, hops = path.split("/")[::-1], "", 0
+        while parts:
+            part = parts.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                if not done:
+                    return None
+                done = done.rpartition("/")[0]
+                continue
+            step = f"{done}/{part}".lstrip("/")
+            target = self.targets.get(step)
+            if target is None:
+                done = step
+            elif target.startswith("/") or (hops := hops + 1) > MAX_HOPS:
+                return None
+            else:
+                parts += target.split("/")[::-1]
+        return done
 
 
 class Zip:
@@ -64,31 +183,58 @@ class Zip:
         self._archive = archive
 
     def members(self) -> Iterator[Member]:
+        plain: dict[str, Member] = {}
+        targets: dict[str, str] = {}
         for info in self._archive.infolist():
-            if S_ISLNK(info.external_attr >> 16):
-                raise _link(self._archive.filename, info.filename)
-            yield Member(_plain(info.filename), info.is_dir(), info.file_size, info.filename)
+            name, fault = _plain(info.filename), _zip_fault(info)
+            if S_ISLNK(info.external_attr >> 16) and not fault and info.file_size <= LONGEST_PATH:
+                targets[name] = self._archive.read(info).decode("utf-8", "surrogateescape")
+            else:
+                plain[name] = Member(name, info.is_dir(), info.file_size, info.filename, fault)
+                yield plain[name]
+        yield from Links(plain, targets).followed()
 
     def read(self, member: Member) -> bytes:
         return self._archive.read(str(member.place))
+
+
+def _zip_fault(info: zipfile.ZipInfo) -> str:
+    if info.flag_bits & 1:
+        return "is encrypted; pack it without a password"
+    if info.compress_type not in METHODS:
+        name = getattr(zipfile, "compressor_names", {}).get(info.compress_type, "unknown")
+        return f"is packed with method {info.compress_type} ({name}), which cannot be read here; pack it with deflate"
+    return ""
 
 
 class Tar:
     def __init__(self, archive: tarfile.TarFile) -> None:
         assert archive.fileobj is not None
         self._archive, self._file = archive, archive.fileobj  # the file is the unpacked stream
+        self._last = (-1, b"")  # a file and the links to it are read in a row
 
     def members(self) -> Iterator[Member]:
+        plain: dict[str, Member] = {}
+        targets: dict[str, str] = {}
         for info in self._archive:
-            if not (info.isfile() or info.isdir()):
-                raise _link(self._archive.name, info.name)
-            yield Member(_plain(info.name), info.isdir(), info.size, info.offset_data)
+            name = _plain(info.name)
+            if info.issym():
+                targets[name] = info.linkname
+            elif info.islnk():  # named from the archive's top
+                targets[name] = posixpath.relpath(_plain(info.linkname), posixpath.dirname(name) or ".")
+            else:
+                fault = "" if info.isdir() or (info.isfile() and not info.issparse()) else NOT_PLAIN
+                plain[name] = Member(name, info.isdir(), info.size, info.offset_data, fault)
+                yield plain[name]
         # tarfile takes a broken header, or the end of the file, for the end of the archive
         if self._bytes(self._archive.offset, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("no end mark")
+        yield from sorted(Links(plain, targets).followed(), key=lambda member: int(member.place or 0))
 
     def read(self, member: Member) -> bytes:
-        return self._bytes(int(member.place), member.size)
+        if self._last[0] != member.place:
+            self._last = int(member.place), self._bytes(int(member.place), member.size)
+        return self._last[1]
 
     def _bytes(self, start: int, size: int) -> bytes:
         self._file.seek(start)
@@ -111,19 +257,19 @@ def opened(source: str, path: Path) -> Iterator[Packing]:
             with tarfile.open(path) as tar:
                 yield Tar(tar)
     except BROKEN as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
-        raise ConfigError(
-            f"data.source={source} cannot be read: it is damaged or truncated ({reason}); get it anew"
-        ) from error
+        raise ConfigError(f"data.source={source} cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a packing cannot be read: the system refuses, the way it is packed is not known here, or it is damaged."""
+    said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; mend that, or give another folder or archive"
+    if isinstance(error, (NotImplementedError, tarfile.CompressionError)):
+        return f"it is packed in a way that is not known here ({said}); pack it again, as .zip or .tar"
+    return f"it is damaged or truncated ({said}); get it anew"
 
 
 def _plain(name: str) -> str:
     return name.removeprefix("./").rstrip("/")
-
-
-def _link(archive: object, name: str) -> ConfigError:
-    return ConfigError(f"data.source={archive}: {name} is a link or a device; pack plain files only")
-
-
-def _raise(error: OSError) -> None:
-    raise error

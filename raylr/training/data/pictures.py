@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from raylr.config.fields import is_utf8
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
 from raylr.training.data.dataset import SPLITS, Contents, Images, Indices, Piece
@@ -38,6 +40,10 @@ class Pictures:
     @property
     def path(self) -> Path:
         path = Path(self.name).expanduser()
+        if path.is_symlink() and not os.path.exists(path):
+            raise ConfigError(
+                f"data.source={self.name} is a link to {os.readlink(path)}, which cannot be followed; mend the link"
+            )
         if not os.path.exists(path):
             raise ConfigError(
                 f"data.source={self.name} does not exist; give a folder or an archive, or auto, cifar10 or synthetic"
@@ -49,7 +55,10 @@ class Pictures:
     def key(self) -> str:
         """An archive is known by its path, size and time of change; a folder by those of all its files."""
         path = self.path
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        files = [path]
+        if path.is_dir():
+            with opened(self.name, path) as packing:
+                files = sorted(path / member.name for member in packing.members() if _is_file(member))
         stamps = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
         digest = hashlib.sha256(repr((str(path), stamps)).encode()).hexdigest()
         return f"{re.sub('[^A-Za-z0-9_-]+', '-', path.name)}-{digest[:12]}"
@@ -81,6 +90,9 @@ class Pictures:
         listed: Listed = []
         other = "nothing"
         for member in packing.members():
+            if member.fault:
+                self._refuse_fault(member)
+                continue
             if member.size > LARGEST_FILE:
                 raise self._error(f"{member.name} has {member.size} bytes; an image has at most {LARGEST_FILE}")
             if place := self._place(member):
@@ -92,10 +104,16 @@ class Pictures:
                 raise self._error(f"there is no {split}/<class>/<image> in it, but {other}")
         return listed
 
+    def _refuse_fault(self, member: Member) -> None:
+        """Refuse what cannot be read at a place where a split, a class or an image would be."""
+        split, *rest = member.name.split("/")
+        if split in SPLITS and len(rest) <= 2 - member.is_folder and not _is_hidden(rest):
+            raise self._error(f"{member.name} {member.fault}{'' if ';' in member.fault else '; mend or remove it'}")
+
     def _place(self, member: Member) -> tuple[str, str] | None:
         """The split and the class that a member belongs to, if any."""
         split, *rest = member.name.split("/")
-        if split not in SPLITS or not rest or any(part.startswith(".") for part in rest):
+        if split not in SPLITS or not rest or _is_hidden(rest):
             return None
         if len(rest) == 2 - member.is_folder:
             return split, rest[0]
@@ -106,6 +124,7 @@ class Pictures:
     def _class_names(self, listed: Listed) -> tuple[str, ...]:
         """The classes, sorted; each has images in both splits."""
         named = {(split, name) for split, name, _ in listed}
+        self._refuse_names(sorted({name for _, name in named}))
         filled = {(split, name) for split, name, member in listed if not member.is_folder}
         if empty := sorted(named - filled):
             split, name = empty[0]
@@ -116,6 +135,19 @@ class Pictures:
                     f"the class {missing[0]} is in {has}/ but missing from {lacks}/; each is to be in both"
                 )
         return tuple(sorted({name for _, name in named}))
+
+    def _refuse_names(self, names: list[str]) -> None:
+        """Refuse a class whose name is not UTF-8, and two that look the same and are spelled in other code points."""
+        known: dict[str, str] = {}
+        for name in names:
+            if not is_utf8(name):
+                raise self._error(f"the name of the class {os.fsencode(name)!r} is not UTF-8; rename its folder")
+            earlier = known.setdefault(unicodedata.normalize("NFC", name), name)
+            if earlier != name:
+                raise self._error(
+                    f"two folders of the class {name} differ by Unicode normalisation only, {earlier!a} and "
+                    f"{name!a}; rename one as the other"
+                )
 
     def _decode(self, files: list[Member], places: dict[str, tuple[str, Indices]], first: First) -> Iterator[Piece]:
         with opened(self.name, self.path) as packing:
@@ -146,6 +178,14 @@ class Pictures:
 
     def _error(self, text: str) -> ConfigError:
         return ConfigError(f"data.source={self.name}: {text}")
+
+
+def _is_file(member: Member) -> bool:
+    return not member.is_folder and not member.fault
+
+
+def _is_hidden(parts: list[str]) -> bool:
+    return any(part.startswith(".") for part in parts)
 
 
 def _shape(image: Image.Image) -> tuple[int, int, int]:
