@@ -16,6 +16,7 @@ from raylr.cli.model import evaluate_command, export
 from raylr.cli.options import EXIT_CODES, ConfigCommand
 from raylr.cli.submit import submit
 from raylr.config import Config
+from raylr.config.fields import shown
 from raylr.config.population import PopulationConfig
 from raylr.errors import ConfigError, RaylrError
 
@@ -239,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _say(message: str, code: int) -> int:
     with contextlib.suppress(BrokenPipeError):
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {shown(message)}", file=sys.stderr)
     return code
 
 

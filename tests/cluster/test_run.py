@@ -41,7 +41,7 @@ def wakeups(thread: int) -> int:
 
 
 def test_a_run_ends_with_a_table_its_folder_and_one_json_line(where, expected):
-    code, out, err = start(where, "whole", 2).end()
+    code, out, err = start(where, "whole", 2, "--fresh").end()
     assert code == 0, err
     result = json.loads(out.splitlines()[-1])
     assert str(where / "whole") in out.splitlines()[-2]
@@ -59,6 +59,20 @@ def test_the_same_name_again_says_that_it_is_complete(where):
     code, out, err = start(where, "whole", 2).end(60)
     assert code == 0, err
     assert "complete" in out.splitlines()[-3]
+
+
+def test_the_config_json_of_a_fresh_run_removes_nothing(where):
+    path = where / "whole" / "config.json"
+    record = json.loads(path.read_text())
+    assert not {"fresh", "address", "stretch"} & record.keys()
+    before = (where / "whole" / "ledger.jsonl").stat().st_ino
+    for content in (record, {**record, "fresh": True, "address": None}):  # the second as older versions wrote it
+        path.write_text(json.dumps(content))
+        code, out, err = Command("train", str(path), cwd=where).end(60)
+        assert code == 0, err
+        assert "complete" in out.splitlines()[-3]
+    assert (where / "whole" / "ledger.jsonl").stat().st_ino == before
+    assert "fresh=True was for the start that wrote it and is left out; give it as a flag" in err
 
 
 def test_another_run_of_the_same_name_is_refused(where):

@@ -10,7 +10,7 @@ import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,11 +59,20 @@ class Packing(Protocol):
 
 
 class Folder:
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    """A folder of which only the `wanted` folders are walked; where it has none of them, up to the first file."""
+
+    def __init__(self, path: Path, wanted: Sequence[str]) -> None:
+        self._path, self._wanted = path, wanted
 
     def members(self) -> Iterator[Member]:
-        yield from self._walk("", (os.path.realpath(self._path),))
+        members = self._walk("", (os.path.realpath(self._path),))
+        if any(os.path.lexists(self._path / name) for name in self._wanted):
+            yield from members
+            return
+        for member in members:
+            yield member
+            if not member.is_folder:
+                return
 
     def read(self, member: Member) -> bytes:
         return (self._path / str(member.place)).read_bytes()
@@ -82,6 +91,8 @@ class Folder:
                 folders.append((inside, real))
             else:
                 yield member
+        if not name:
+            folders = [pair for pair in folders if pair[0] in self._wanted] or folders
         for inside, real in folders:
             yield from self._walk(inside, (*above, real))
 
@@ -245,11 +256,11 @@ class Tar:
 
 
 @contextmanager
-def opened(source: str, path: Path) -> Iterator[Packing]:
-    """The packing at a path. Whatever it raises when it is broken becomes a ConfigError about data.source=`source`."""
+def opened(source: str, path: Path, wanted: Sequence[str]) -> Iterator[Packing]:
+    """The packing at a path, of which the `wanted` folders are of use. Whatever it raises when it is broken becomes a ConfigError about data.source=`source`."""
     try:
         if path.is_dir():
-            yield Folder(path)
+            yield Folder(path, wanted)
         elif path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
                 yield Zip(archive)

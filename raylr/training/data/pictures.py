@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ class Pictures:
     @property
     def path(self) -> Path:
         path = Path(self.name).expanduser()
-        if path.is_symlink() and not os.path.exists(path):
+        if os.path.islink(path) and not os.path.exists(path):
             raise ConfigError(
                 f"data.source={self.name} is a link to {os.readlink(path)}, which cannot be followed; mend the link"
             )
@@ -52,12 +53,16 @@ class Pictures:
             raise ConfigError(f"data.source={self.name} is neither a folder nor an archive ({', '.join(ARCHIVES)})")
         return path.resolve()
 
+    def _opened(self) -> AbstractContextManager[Packing]:
+        """The packing; a folder that has neither split is refused before all of it is walked."""
+        return opened(self.name, self.path, SPLITS)
+
     def key(self) -> str:
         """An archive is known by its path, size and time of change; a folder by those of all its files."""
         path = self.path
         files = [path]
         if path.is_dir():
-            with opened(self.name, path) as packing:
+            with self._opened() as packing:
                 files = sorted(path / member.name for member in packing.members() if _is_file(member))
         stamps = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
         digest = hashlib.sha256(repr((str(path), stamps)).encode()).hexdigest()
@@ -70,7 +75,7 @@ class Pictures:
 
     def scan(self) -> Contents:
         """List the images; their order is that of their names, whatever they are packed in."""
-        with opened(self.name, self.path) as packing:
+        with self._opened() as packing:
             listed = self._list(packing)
             class_names = self._class_names(listed)
             files = [(split, name, member) for split, name, member in listed if not member.is_folder]
@@ -150,7 +155,7 @@ class Pictures:
                 )
 
     def _decode(self, files: list[Member], places: dict[str, tuple[str, Indices]], first: First) -> Iterator[Piece]:
-        with opened(self.name, self.path) as packing:
+        with self._opened() as packing:
             for file in files:  # as they are stored, for packings that can only be read from front to back
                 yield Piece(*places[file.name], self._pixels(packing, file, first)[None])
 
