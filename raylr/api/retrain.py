@@ -4,6 +4,7 @@ Every run is one of `raylr train` with a name of its own, so an interrupted comp
 """
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,8 @@ class Source:
 
 def source_of(what: str, storage: str) -> Source:
     """The policy that `what` names: a file, or the folder or name of a population or a run under `storage`."""
-    path = Path(what).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(what))
+    if os.path.isfile(path):
         return Source(path, LocalFolder(path.parent) if (path.parent / "config.json").exists() else None)
     try:
         folder = open_run(what, storage, *FOUND)

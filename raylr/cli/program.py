@@ -1,7 +1,9 @@
 """The verbs of `raylr`. No logic: each reads its arguments, calls the library and shows what comes back."""
 
 import contextlib
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +95,7 @@ def plan(
 
 def _world_sizes(text: str) -> list[int]:
     sizes = text.replace(" ", "").split(",") if text else []
-    if any(not size.isdigit() or int(size) < 1 for size in sizes):
+    if any(not re.fullmatch("[0-9]{1,9}", size) or int(size) < 1 for size in sizes):
         raise ConfigError(f"world-sizes={text} must be whole numbers from 1, such as 1,2,4,8")
     return sorted({int(size) for size in sizes})
 
@@ -222,6 +224,8 @@ def program(arguments: Sequence[str]) -> click.Group:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `raylr` with these arguments (those of the process by default) and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error has it: a name that is no text is shown escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = program(arguments).main(arguments, prog_name="raylr", standalone_mode=False)
         return code if isinstance(code, int) else 0

@@ -229,7 +229,7 @@ class Config(Section):
     @classmethod
     def _is_a_range(cls, workers: str) -> str:
         low, _, high = workers.partition(":")
-        if not (low.isdigit() and (high or low).isdigit() and 1 <= int(low) <= int(high or low)):
+        if not (re.fullmatch(r"[0-9]{1,9}(:[0-9]{1,9})?", workers) and 1 <= int(low) <= int(high or low)):
             raise ValueError("must be N or MIN:MAX with 1 <= MIN <= MAX, such as 2 or 1:4")
         return workers
 

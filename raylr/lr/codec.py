@@ -10,6 +10,7 @@ from raylr.lr.fields import Argument, arguments, nearest
 from raylr.lr.shapes import SHAPES, Shape
 
 T = TypeVar("T")
+MAX_DIGITS = 15  # of a whole number: what a float holds exactly
 
 
 def encoded(value: Any) -> Any:
@@ -78,6 +79,14 @@ def as_list(data: Any, path: str) -> list[Any]:
 def parsed(text: str, path: str) -> Any:
     """Return JSON text as data, or raise ConfigError naming the line that is not JSON."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=lambda digits: _whole(digits, path))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is no JSON of ours: it is nested too deeply") from None
+
+
+def _whole(digits: str, path: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ConfigError(f"{path} has the number {digits[:9]}... of {len(digits)} digits; use at most {MAX_DIGITS}")
+    return int(digits)

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from raylr.errors import ConfigError
 
-_DURATION = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\s*([a-z]*)")
+_DURATION = re.compile(r"([+-]?)(\d{1,99}\.?\d{0,99}|\.\d{1,99})(e[+-]?\d{1,3})?\s*([a-z]*)")
 _UNITS = "ep (epochs), st (updates), ex (examples) or dur (fraction of the run)"
 
 

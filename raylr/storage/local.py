@@ -46,7 +46,7 @@ class LocalFolder(Folder):
                     stale.unlink()
 
     def exists(self, name: str = "") -> bool:
-        return (self.path / name).exists()
+        return os.path.exists(self.path / name)  # False of a name that no system takes
 
     def remove(self, name: str = "") -> None:
         """Remove a file or a folder below, or the whole folder; nothing happens when it is not there."""
@@ -88,7 +88,7 @@ class LocalFolder(Folder):
     def names(self, folder: str = "") -> list[str]:
         """Sorted names of the entries of a folder below."""
         path = self.path / folder
-        return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
+        return sorted(entry.name for entry in path.iterdir()) if os.path.isdir(path) else []
 
     def read_bytes(self, name: str) -> bytes:
         return (self.path / name).read_bytes()

@@ -1,5 +1,6 @@
 """The folder that a path, a URI or the name of a run means."""
 
+import os
 from pathlib import Path
 
 from raylr.errors import ConfigError
@@ -7,6 +8,7 @@ from raylr.storage.folder import Folder
 from raylr.storage.local import LocalFolder
 
 RUN, POPULATION = "policy.json", "space.json"  # the file by which the folder of each is known
+MAX_NAME = 255  # bytes of a file's name that a system takes
 
 
 def is_uri(storage: str) -> bool:
@@ -20,13 +22,24 @@ def run_folder(storage: str, name: str) -> Folder:
         from raylr.storage.objects import object_folder
 
         return object_folder(storage, name)
-    return LocalFolder(Path(storage).expanduser().resolve() / name)
+    return LocalFolder(_local(storage, "storage").resolve() / _local(name, "run"))
 
 
 def folder_at(location: str) -> Folder:
     """The folder that calls itself `location`, a path or a URI."""
     storage, _, name = location.rstrip("/").rpartition("/")
-    return run_folder(storage, name) if is_uri(storage) else LocalFolder(Path(location).expanduser().resolve())
+    return run_folder(storage, name) if is_uri(storage) else LocalFolder(_local(location, "run").resolve())
+
+
+def _local(text: str, field: str) -> Path:
+    """The path that a text names, ~ expanded. Raises ConfigError for what no system takes as one."""
+    if "\0" in text or any(len(os.fsencode(part)) > MAX_NAME for part in text.split("/")):
+        cut = repr(text if len(text) < 80 else f"{text[:80]}...")
+        raise ConfigError(f"{field}={cut} is no path; the names in one have no null byte and at most {MAX_NAME} bytes")
+    path = os.path.expanduser(text)
+    if path == text and text.startswith("~"):
+        raise ConfigError(f"{field}={text}, no home folder is known for {text.partition('/')[0]}; give the whole path")
+    return Path(path)
 
 
 def runs_under(storage: str, *markers: str) -> list[Folder]:

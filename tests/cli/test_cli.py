@@ -39,6 +39,24 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["train", "--batch.global-size", "1000"], "batch.global_size=1000 is not a multiple of batch.micro_size=128"),
         (["train", "--workers", "9"], "workers=9 is more than there are micro-batches in an update, 4"),
         (["plan", "--world-sizes", "1,x"], "world-sizes=1,x must be whole numbers from 1, such as 1,2,4,8"),
+        (["plan", "--world-sizes", "\u00b2"], "world-sizes=\u00b2 must be whole numbers from 1"),
+        (["plan", "--world-sizes", "9" * 5000], "world-sizes=9999"),
+        (["plan", "--lr.warmup", "9" * 5000 + "ep"], "lr.warmup=9999"),
+        (["plan", "a\nb.yaml"], r"config a\nb.yaml cannot be read (No such file or directory)"),
+        (["explain", "a\nb", "--step", "1"], r"run=a\nb is no run folder"),
+        (["explain", "a" * 300, "--step", "1"], "run='aaaa"),
+        (
+            ["explain", "a\0b", "--step", "1"],
+            r"run='a\x00b' is no path; the names in one have no null byte and at most 255",
+        ),
+        (
+            ["explain", "~no-such-one/x", "--step", "1"],
+            "run=~no-such-one/x, no home folder is known for ~no-such-one; give the whole",
+        ),
+        (["runs", "--storage", "a" * 300], "run='aaaa"),
+        (["report", "a", "--storage", "/proc/self/mem"], "run=a is no run folder"),
+        (["ctl", "a" * 300, "status"], "run='aaaa"),
+        (["distill", "a" * 300], "run='aaaa"),
         (["plan", "none.yaml"], "config none.yaml cannot be read (No such file or directory)"),
         (["plan", "one.yaml", "two.yaml"], "Got unexpected extra argument (two.yaml)"),
         (
@@ -84,6 +102,11 @@ def test_plan_draws_the_curve_into_a_file(capsys: pytest.CaptureFixture[str], tm
     code, out, _ = run(capsys, "plan", *SYNTHETIC, "--png", "lr.png")
     assert (code, out.splitlines()[-1]) == (0, "LR curve: lr.png")
     assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_name_that_is_no_text_is_printed_with_its_bytes_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "plan", *SYNTHETIC, "--save", "caf\udce9")
+    assert (code, out.splitlines()[-1]) == (0, r"policy for --policy: caf\udce9")
 
 
 def test_flags_and_yaml_make_the_same_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ REFUSED = [
         r"^model\.name=cnn-smal is not one of cnn-small, cnn-medium, cnn-large, resnet18, vit-small; did you mean cnn-small\?$",
     ),
     ({"workers": "3:2"}, r"^workers=3:2 must be N or MIN:MAX with 1 <= MIN <= MAX, such as 2 or 1:4$"),
+    ({"workers": "\u00b2"}, r"^workers=\u00b2 must be N or MIN:MAX with"),
+    ({"workers": "9" * 5000}, r"^workers=9+ must be N or MIN:MAX with"),
     ({"name": "a/b"}, r"^name=a/b is one folder's name: no path separators, no leading dot$"),
     ({"batch": "512"}, r"^batch=512 is a section, not a value"),
     ({"optimizers": "512"}, r"^optimizers=512 is a section, not a value"),

@@ -151,6 +151,15 @@ def test_a_wrong_field_is_named(path: str, value: object, message: str) -> None:
         ("{", "policy is not JSON: Expecting property name .* in line 1"),
         ("[]", r"policy=\[\] must be an object with named fields"),
         ("{}", r"policy\.format_version is missing"),
+        ("[" * 5000, r"policy is no JSON of ours: it is nested too deeply$"),
+        (
+            '{"total_examples": 1' + "0" * 400 + "}",
+            r"policy has the number 100000000\.\.\. of 401 digits; use at most 15$",
+        ),
+        (
+            '{"total_examples": ' + "9" * 5000 + "}",
+            r"policy has the number 999999999\.\.\. of 5000 digits; use at most 15$",
+        ),
     ],
 )
 def test_what_is_no_policy_at_all(text: str, message: str) -> None:

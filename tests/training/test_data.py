@@ -393,6 +393,23 @@ def test_a_source_that_is_a_dangling_link_is_told(tmp_path, config):
     assert f"{tmp_path}/a is a link to /nowhere, which cannot be followed; mend" in refusal(config(tmp_path / "a"))
 
 
+def test_a_folder_of_another_layout_is_not_walked_to_its_end(tmp_path, config, monkeypatch):
+    source = make_folder(tmp_path / "a", {f"{number}/mine/0.png": b"x" for number in range(50)})
+    listed, whole = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or whole(path))
+    assert "there is no train/<class>/<image> in it, but 0/mine/0.png" in refusal(config(source))
+    assert len(listed) <= 2 * 3
+
+
+def test_what_lies_beside_the_splits_is_no_part_of_the_data(tmp_path, config):
+    source = make_folder(tmp_path / "a", files())
+    data.prepare(config(source))
+    make_folder(source / "results/train", {"0.txt": b"x"})
+    calls = []
+    assert data.prepare(config(source), lambda *call: calls.append(call)).data_sha256 == SHA256
+    assert not calls
+
+
 def test_a_pipe_among_the_images_is_not_waited_for(tmp_path, config):
     source = make_folder(tmp_path / "a", files())
     os.mkfifo(source / "train/cat/9.png")

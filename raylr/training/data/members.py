@@ -257,7 +257,10 @@ class Tar:
 
 @contextmanager
 def opened(source: str, path: Path, wanted: Sequence[str]) -> Iterator[Packing]:
-    """The packing at a path, of which the `wanted` folders are of use. Whatever it raises when it is broken becomes a ConfigError about data.source=`source`."""
+    """The packing at a path, of which the `wanted` folders are of use.
+
+    Whatever it raises when it is broken becomes a ConfigError about data.source=`source`.
+    """
     try:
         if path.is_dir():
             yield Folder(path, wanted)
