@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from raylr.cli.options import EXIT_CODES
+from raylr.cli.options import EXIT_CODES, Location
 from raylr.config import Config
 from raylr.config.load import load_config
 from raylr.config.population import PopulationConfig
@@ -48,10 +48,10 @@ def explore(config: Config) -> int:
 @click.argument("policy", metavar="POLICY|RUN")
 @click.option("--tolerance", type=click.FloatRange(min=0), default=0.1, show_default=True, help="RMS error of log LR")
 @click.option("--knots", type=click.IntRange(min=2), default=8, show_default=True, help="points that a curve may have")
-@click.option("--out", type=click.Path(path_type=Path), help="the file to write [POLICY with .simple before .json]")
+@click.option("--out", type=Location(path_type=Path), help="the file to write [POLICY with .simple before .json]")
 @click.option("--retrain", type=click.IntRange(min=1), metavar="K", help="also train the schedules, K seeds each")
 @click.option("--peaks", type=click.IntRange(min=1), default=5, show_default=True, help="peak LRs tried for the cosine")
-@click.option("--config", type=click.Path(path_type=Path), help="of the retrained runs [that of the population or run]")
+@click.option("--config", type=Location(path_type=Path), help="of the retrained runs [that of the population or run]")
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
 def distill(
     policy: str,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from raylr.cli.options import ConfigCommand
+from raylr.cli.options import ConfigCommand, Location
 from raylr.config import Config
 
 STORAGE = click.Option(["--storage"], default="runs", help="where RUN is, if it is a name [runs]")
@@ -33,7 +33,7 @@ def _evaluate(config: Config, run: str, storage: str, best: bool) -> int:
 
 @click.command()
 @click.argument("run")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="the weights [NAME.safetensors]")
+@click.option("--out", type=Location(path_type=Path), metavar="FILE", help="the weights [NAME.safetensors]")
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
 @click.option("--best", is_flag=True, help="the weights of best test accuracy among the checkpoints")
 def export(run: str, out: Path | None, storage: str, best: bool) -> int:

@@ -3,6 +3,7 @@
 Values stay text: YAML, flags and Python are validated in one place, by the Config itself.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -18,7 +19,15 @@ EXIT_CODES = {"complete": 0, "stopped": 143}  # of a run or a population by its 
 TITLES = {"": "run", "optimizers.NAME": "several optimizers, each with a NAME"}
 
 EPILOG = """Fields are `batch: {global_size: 512}` in CONFIG.yaml and `--batch.global-size 512` as flags; `raylr fields`
-lists them with their units. A duration is 5ep (epochs), 400st (updates), 20000ex (examples) or 0.3dur (of the run)."""
+lists them with their units. A duration is 5ep (epochs), 400st (updates), 20000ex (examples) or 0.3dur (of the run). In a
+path, ~ and $VARIABLES are expanded, and $$ is a plain $."""
+
+
+class Location(click.Path):
+    """A path on this machine, with ~ expanded where the shell has not (`--out=~/report.html`)."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(os.path.expanduser(value), param, ctx)
 
 
 class FieldOption(click.Option):

@@ -15,7 +15,7 @@ from raylr.cli.cluster import cluster
 from raylr.cli.control import ctl
 from raylr.cli.explore import distill, explore
 from raylr.cli.model import evaluate_command, export
-from raylr.cli.options import EXIT_CODES, ConfigCommand
+from raylr.cli.options import EXIT_CODES, ConfigCommand, Location
 from raylr.cli.submit import submit
 from raylr.config import Config
 from raylr.config.fields import shown
@@ -166,8 +166,8 @@ def explain(run: str, step: int, storage: str) -> int:
 
 @click.command()
 @click.argument("names", metavar="RUN...", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True, help="the page")
-@click.option("--png-dir", type=click.Path(path_type=Path), help="also draw each section into this folder")
+@click.option("--out", type=Location(path_type=Path), default="report.html", show_default=True, help="the page")
+@click.option("--png-dir", type=Location(path_type=Path), help="also draw each section into this folder")
 @click.option("--storage", default="runs", show_default=True, help="where runs named by name are")
 def report(names: tuple[str, ...], out: Path, png_dir: Path | None, storage: str) -> int:
     """Lay runs over each other in one self-contained HTML page."""
@@ -203,10 +203,12 @@ def program(arguments: Sequence[str]) -> click.Group:
     units = click.Choice(["epoch", "update", "fraction"])
     shown = [
         click.Option(["--world-sizes"], default="", metavar="N,N,...", help="numbers of workers to show [1,2,4,8]"),
-        click.Option(["--png"], metavar="FILE", help="also draw the LR curve into this file"),
+        click.Option(["--png"], type=Location(), metavar="FILE", help="also draw the LR curve into this file"),
         click.Option(["--import", "scheduler"], metavar="FILE:OBJECT", help="LR of a torch scheduler or what makes it"),
         click.Option(["--step-unit"], type=units, help="when it is stepped [by its class]"),
-        click.Option(["--save"], metavar="FILE", help="write the LR policy there, for --policy or raylr.drive"),
+        click.Option(
+            ["--save"], type=Location(), metavar="FILE", help="write the LR policy there, for --policy or raylr.drive"
+        ),
     ]
     raylr.add_command(ConfigCommand("train", train, arguments))
     raylr.add_command(ConfigCommand("plan", plan, arguments, own=shown))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from raylr.cli.options import Location
+
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option(
@@ -12,7 +14,7 @@ import click
 )
 @click.option("--submission-id", help="name of the job in Ray [a random one]")
 @click.option(
-    "--working-dir", type=click.Path(path_type=Path), default=".", show_default=True, help="checkout that travels"
+    "--working-dir", type=Location(path_type=Path), default=".", show_default=True, help="checkout that travels"
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def submit(address: str | None, submission_id: str | None, working_dir: Path, arguments: tuple[str, ...]) -> int:

@@ -113,7 +113,9 @@ def _expanded_path(key: str, value: str) -> str:
 
 def _is_record(path: Path) -> bool:
     """Whether the file is what a run or a population has written about itself."""
-    return path.name == "config.json" and any((path.parent / name).is_file() for name in ("plan.json", "space.json"))
+    return path.name == "config.json" and any(
+        (path.parent / name).is_file() for name in ("plan.json", "policy.json", "space.json")
+    )
 
 
 def _record(path: Path) -> dict[str, Any]:

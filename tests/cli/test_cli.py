@@ -56,7 +56,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["runs", "--storage", "a" * 300], "run='aaaa"),
         (["report", "a", "--storage", "/proc/self/mem"], "run=a is no run folder"),
         (["ctl", "a" * 300, "status"], "run='aaaa"),
-        (["distill", "a" * 300], "run='aaaa"),
+        (["distill", "a" * 300], "policy=aaaa"),
         (["plan", "none.yaml"], "config none.yaml cannot be read (No such file or directory)"),
         (["plan", "one.yaml", "two.yaml"], "Got unexpected extra argument (two.yaml)"),
         (
@@ -102,6 +102,17 @@ def test_plan_draws_the_curve_into_a_file(capsys: pytest.CaptureFixture[str], tm
     code, out, _ = run(capsys, "plan", *SYNTHETIC, "--png", "lr.png")
     assert (code, out.splitlines()[-1]) == (0, "LR curve: lr.png")
     assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_home_that_the_shell_left_is_expanded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    assert run(capsys, "plan", *SYNTHETIC, "--save=~/p.json", "--png=~/lr.png")[0] == 0
+    assert run(capsys, "distill", "~/p.json", "--knots=2", "--out=~/s.json")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["lr.png", "p.json", "s.json"]
+    assert not (tmp_path / "~").exists()
 
 
 def test_a_name_that_is_no_text_is_printed_with_its_bytes_escaped(capsys: pytest.CaptureFixture[str]) -> None:

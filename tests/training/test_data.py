@@ -398,7 +398,7 @@ def test_a_folder_of_another_layout_is_not_walked_to_its_end(tmp_path, config, m
     listed, whole = [], os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or whole(path))
     assert "there is no train/<class>/<image> in it, but 0/mine/0.png" in refusal(config(source))
-    assert len(listed) <= 2 * 3
+    assert len(listed) < 10, "of 51 folders"
 
 
 def test_what_lies_beside_the_splits_is_no_part_of_the_data(tmp_path, config):
