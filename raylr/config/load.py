@@ -49,7 +49,7 @@ def load_config(
     if path is None:
         return model(**_nested(given))
     path = Path(path)
-    values = _record(path) if _is_record(path) else _expanded(_of_file(path, model), paths)
+    values = _record(path, given) if _is_record(path) else _expanded(_of_file(path, model), paths)
     return model(**_nested({**values, **given}))
 
 
@@ -118,8 +118,12 @@ def _is_record(path: Path) -> bool:
     )
 
 
-def _record(path: Path) -> dict[str, Any]:
-    """The values of a run's own config.json. A policy in it fits, or fitted once stretched, which changes no other."""
+def _record(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a run's own config.json, which orders nothing: what is `given` does.
+
+    A policy in it fits, or fitted once stretched, and stretching changes none that fits; so that is done, unless what is
+    given changes the policy, the length or the data.
+    """
     try:
         values = dict(_leaves(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -129,7 +133,8 @@ def _record(path: Path) -> dict[str, Any]:
             f"config {path}: {' and '.join(ordered)} was for the start that wrote it and is left out; give it as a flag",
             stacklevel=4,
         )
-    stretch = {"stretch": True} if values.get("policy") else {}
+    is_changed = any(key in ("policy", "epochs", "stretch") or key.startswith("data.") for key in given)
+    stretch = {"stretch": True} if values.get("policy") and not is_changed else {}
     return {key: value for key, value in values.items() if value is not None and key not in ORDERS} | stretch
 
 

@@ -340,6 +340,8 @@ def test_a_record_of_a_stretched_run_is_that_run(run: Path, tmp_path: Path) -> N
         (run / "config.json").write_text(json.dumps(config.record()))
         _, again = resolve(load_config(run / "config.json"), CIFAR10, hardware)
         assert again == lived
+        for change in ({"epochs": "9"}, {"policy": "other.json"}, {"data.train_examples": "500"}, {"stretch": "no"}):
+            assert not load_config(run / "config.json", change).stretch, "what is given is not bent to fit"
 
 
 def test_a_record_that_is_damaged_is_one_line(run: Path) -> None:
