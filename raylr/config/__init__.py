@@ -1,4 +1,4 @@
-"""What a user may set: the config tree of a run and of a population, and how YAML and flags become one."""
+"""Read the config tree of a run or a population from YAML, flags and Python."""
 
 from raylr.config.run import (
     MODELS,

@@ -1,6 +1,6 @@
-"""What a tree of pydantic sections offers, key by key, and its refusals as one line in the user's words.
+"""List the fields of a tree of pydantic sections, and turn its refusals into one line with the name of the field.
 
-Flags, YAML and Python meet here: a key is the dotted path of a field (`batch.global_size`), whoever spelled it.
+A key is the dotted path of a field (`batch.global_size`) for flags, YAML and Python alike.
 """
 
 import difflib
@@ -35,7 +35,7 @@ class Setting:
 
 
 def settings(model: type[BaseModel], prefix: str = "", names: tuple[str, ...] = ("NAME",)) -> Iterator[Setting]:
-    """All leaves of `model`, in the order of the tree; a dict of sections is listed once for each of `names`."""
+    """Yield all leaves of `model` in the order of the tree; a dict of sections is listed once for each of `names`."""
     for name, info in model.model_fields.items():
         section = _section(info.annotation)
         if section is None:
@@ -48,7 +48,7 @@ def settings(model: type[BaseModel], prefix: str = "", names: tuple[str, ...] = 
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section behind a field that is one, or a dict of them."""
+    """Return the section class of a field that is a section or a dict of sections; None for a leaf."""
     candidate = get_args(annotation)[1] if get_origin(annotation) is dict else annotation
     return candidate if isinstance(candidate, type) and issubclass(candidate, BaseModel) else None
 
@@ -64,7 +64,7 @@ def _setting(key: str, info: FieldInfo) -> Setting:
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, tuple[object, ...]]:
-    """A field's own type without `| None` and Annotated, and the marks that Annotated carried."""
+    """Return a field's own type without `| None` and Annotated, and the marks that Annotated carried."""
     if get_origin(annotation) is Annotated:
         base, *marks = get_args(annotation)
         return base, tuple(marks)
@@ -75,7 +75,7 @@ def _unwrapped(annotation: Any) -> tuple[Any, tuple[object, ...]]:
 
 
 def _split_default(description: str) -> tuple[str, str]:
-    """A description may end with what the plan picks where nothing is given: "... [8 epochs]"."""
+    """Split off the default that the plan picks, which may end a description in brackets: "... [8 epochs]"."""
     found = re.fullmatch(r"(.*) \[([^\]]+)\]", description)
     return (found[1], found[2]) if found else (description, "none")
 
@@ -85,7 +85,7 @@ def _text(value: object) -> str:
 
 
 def unknown_field(key: str, known: list[str]) -> ConfigError:
-    """The refusal of a key that is no field, with the nearest one that is."""
+    """Return the refusal of an unknown key, with the nearest field."""
     same_leaf = [candidate for candidate in known if candidate.rpartition(".")[2] == key.rpartition(".")[2]]
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.7) or same_leaf[:1]
     nearest = nearest or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -94,12 +94,12 @@ def unknown_field(key: str, known: list[str]) -> ConfigError:
 
 
 def shown(value: object) -> str:
-    """The value on one line, in characters that every terminal shows."""
+    """Return the value as one line of printable characters; others are escaped."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(value))
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text is one, and not bytes of a name for which Python has lone surrogates."""
+    """Return False for the name of a file whose bytes are not UTF-8, which Python represents by lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -108,7 +108,7 @@ def is_utf8(text: str) -> bool:
 
 
 def refusal(error: ValidationError, model: type[BaseModel]) -> ConfigError:
-    """One of pydantic's findings (misspelled keys first) as a line that names the field as the user would type it."""
+    """Turn one of pydantic's findings (misspelled keys first) into a line that names the field as the user types it."""
     found = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":

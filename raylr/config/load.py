@@ -1,4 +1,4 @@
-"""The one way from YAML and flags to a Config: values stay text until pydantic reads them, so refusals sound alike."""
+"""Make a Config from YAML and flags. Values stay text until pydantic reads them, so refusals are worded alike."""
 
 import json
 import os
@@ -36,13 +36,13 @@ def load_config(
     overrides: Mapping[str, str] | None = None,
     model: type[AnyConfig] = Config,  # type: ignore[assignment]
 ) -> AnyConfig:
-    """The config of a YAML file (nested or dotted keys), with dotted `overrides` such as {"batch.global_size": "256"}.
+    """Return the config of a YAML file (nested or dotted keys), with dotted `overrides` such as {"batch.global_size": "256"}.
 
-    In paths, ~ and $VARIABLES are expanded, and $$ is a plain $. Keys at the top that begin with x- are passed over: a
-    place for what the file merges elsewhere (`<<: *name`). The config.json of a run is read as its record: without the
-    orders of the start that wrote it (fresh, address, stretch), and with paths as they are.
+    Paths: ~ and $VARIABLES are expanded, and $$ is a plain $. Top-level keys that begin with x- are ignored; they can
+    hold values to merge elsewhere (`<<: *name`). The config.json of a run folder is read as a record: the orders of the
+    start that wrote it (fresh, address, stretch) are dropped, and paths are not expanded again.
 
-    Raises ConfigError, one line that names the file or the field, for whatever cannot be read.
+    Raises ConfigError, one line that names the file or the field, for a file that cannot be read.
     """
     paths = {setting.key for setting in settings(model) if setting.unit == "path"}
     given = _expanded(overrides or {}, paths)
@@ -54,7 +54,7 @@ def load_config(
 
 
 def _of_file(path: Path, model: type[Config]) -> dict[str, Any]:
-    """The values of a file by dotted key; a null that stands for "off" is left out."""
+    """Return the values of a file by dotted key, without nulls that mean "off"."""
     values: dict[str, Any] = {}
     known = {setting.key: setting for setting in settings(model)}
     tree = {key: value for key, value in _read(path).items() if not str(key).startswith("x-")}
@@ -70,7 +70,7 @@ def _of_file(path: Path, model: type[Config]) -> dict[str, Any]:
 
 
 def _is_off(key: str, value: str | None, known: Mapping[str, Setting]) -> bool:
-    """Whether null may stand at a field, or nothing in a section. ConfigError where it would leave a choice to raylr."""
+    """Return True for a null that means "off", or an empty section. ConfigError where the default is a choice."""
     listed = re.sub(r"^optimizers\.[^.]+\.", "optimizers.NAME.", key)
     setting = known.get(listed)
     if setting is None:
@@ -87,7 +87,7 @@ def _is_off(key: str, value: str | None, known: Mapping[str, Setting]) -> bool:
 
 
 def _expanded(values: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
-    """The values, with ~ and variables replaced in those that are paths."""
+    """Replace ~ and variables in the values that are paths."""
     return {
         key: _expanded_path(key, value) if key in paths and isinstance(value, str) else value
         for key, value in values.items()
@@ -112,17 +112,17 @@ def _expanded_path(key: str, value: str) -> str:
 
 
 def _is_record(path: Path) -> bool:
-    """Whether the file is what a run or a population has written about itself."""
+    """Return True for the config.json that a run or a population wrote into its folder."""
     return path.name == "config.json" and any(
         (path.parent / name).is_file() for name in ("plan.json", "policy.json", "space.json")
     )
 
 
 def _record(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a run's own config.json, which orders nothing: what is `given` does.
+    """Return the values of a run's own config.json without its orders; only `given` holds orders.
 
-    A policy in it fits, or fitted once stretched, and stretching changes none that fits; so that is done, unless what is
-    given changes the policy, the length or the data.
+    The policy of a finished start fits its length, stretched or not, and stretching changes nothing on a policy that fits.
+    So stretch is set, unless `given` changes the policy, the length or the data.
     """
     try:
         values = dict(_leaves(json.loads(path.read_text(encoding="utf-8"))))

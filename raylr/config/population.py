@@ -1,4 +1,4 @@
-"""What `raylr explore` takes beside the fields of a run: the population, how it is searched, and what it may change."""
+"""The fields that `raylr explore` adds to those of a run: the population, the search, and the settings it may change."""
 
 from typing import Annotated, Literal
 
@@ -30,7 +30,7 @@ class PopulationConfig(Config):
     mutate: str | None = Field(None, description="other fields to change: FIELD=LOW:HIGH, separated by commas [none]")
     quantile_fraction: float = Field(0.25, gt=0, le=0.5, description="share of the trials that copies, and is copied")
     perturbation_factors: str = Field("0.8:1.25", description="what copied settings are multiplied with, down or up")
-    resample_probability: float = Field(0.0, ge=0, le=1, description="of drawing a setting anew instead")
+    resample_probability: float = Field(0.0, ge=0, le=1, description="of drawing a new setting instead")
     subpopulations: int = Field(2, ge=2, description="of fire: each is judged by what becomes of it in the one before")
     evaluators: int | None = Field(None, ge=1, description="of fire: trials that judge the members [a quarter]")
     eval_rounds: int = Field(10, ge=1, description="of fire: intervals after which an evaluator without success stops")
@@ -68,5 +68,5 @@ class PopulationConfig(Config):
 
     @property
     def perturbations(self) -> Bounds:
-        """The factors down and up by which a copied setting is perturbed."""
+        """The factors by which a copied setting is lowered or raised."""
         return Bounds.parse(self.perturbation_factors, "perturbation_factors")

@@ -1,4 +1,4 @@
-"""The one config tree: what a user may set, as frozen typed data.
+"""Define the config tree of a run as frozen typed data.
 
 Flags, YAML keys and `raylr fields` all come from here: the field `batch.global_size` is `--batch.global-size` as a flag
 and `batch: {global_size: ...}` in YAML. Nothing is chosen here: that is `resolve.py`. Knows neither torch nor ray.
@@ -33,7 +33,7 @@ FailureMode = Literal["continue", "restart"]
 Scaling = Literal["none", "linear", "sqrt", "legw", "sde"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "lars", "muon"]
 TRACKERS = ("tensorboard", "mlflow", "wandb")
-ORDERS = ("fresh", "address", "stretch")  # fields that tell one start what to do, and no other
+ORDERS = ("fresh", "address", "stretch")  # fields that apply to one start only
 MODELS = ("cnn-small", "cnn-medium", "cnn-large", "resnet18", "vit-small")
 
 
@@ -234,12 +234,12 @@ class Config(Section):
         return workers
 
     def record(self) -> dict[str, Any]:
-        """Return the fields as `config.json` keeps them: those that are set, but for the orders of this one start."""
+        """Return the fields for `config.json`: all that have a value, except ORDERS."""
         return self.model_dump(mode="json", exclude=set(ORDERS), exclude_none=True)
 
     @property
     def tracker_names(self) -> tuple[str, ...]:
-        """The trackers that hear of the run; by default TensorBoard, which appends to files of the run's folder."""
+        """The names of the run's trackers; by default TensorBoard, which appends to files of the run's folder."""
         if self.trackers is None:
             return () if is_uri(self.storage) else ("tensorboard",)
         return () if self.trackers == "none" else tuple(name.strip() for name in self.trackers.split(","))

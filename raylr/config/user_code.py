@@ -1,4 +1,4 @@
-"""Objects of the user by name, `package.module:name` or `FILE.py:name`, and calls of them: what fails is one line.
+"""Import the user's objects by name (`package.module:name` or `FILE.py:name`) and call them; a failure is one line.
 
 Modules are looked for where Python looks and in the current folder, as `python -m` does.
 """
@@ -19,7 +19,7 @@ from raylr.errors import ConfigError
 
 
 def import_object(text: str, field: str) -> Any:
-    """The object that `text` names. ConfigError, naming `field`, when it cannot be imported or is not there."""
+    """Return the object that `text` names. ConfigError, naming `field`, when it cannot be imported or does not exist."""
     source, _, name = text.rpartition(":")
     if not source or not name.isidentifier():
         raise ConfigError(f"{field}={text} names no object; write package.module:name or FILE.py:name")
@@ -37,7 +37,7 @@ def import_object(text: str, field: str) -> Any:
 
 
 def call_with(function: Callable[..., Any], offered: Mapping[str, object], field: str) -> Any:
-    """What `function` returns for those of the offered arguments that it takes, by name.
+    """Call `function` with the offered arguments that it takes, by name, and return its result.
 
     `field` is `name=value`, for the ConfigError when it needs another argument, or raises.
     """
@@ -49,12 +49,12 @@ def call_with(function: Callable[..., Any], offered: Mapping[str, object], field
 
 
 def accepts(function: Callable[..., Any], name: str) -> bool:
-    """Whether the function has a parameter of this name."""
+    """Return True if the function has a parameter of this name."""
     return (taken := _parameters(function)) is None or name in taken
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
-    """The parameters by name; None where any name will do, or where they cannot be known."""
+    """Return the parameters by name; None if the function takes any name, or its signature is unknown."""
     try:
         taken = dict(inspect.signature(function).parameters)
     except ValueError:
@@ -77,7 +77,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _module_of_file(path: Path) -> ModuleType:
-    """The file as a module of its own; what lies beside it can be imported, as from a script."""
+    """Import the file as a module of its own; modules in its folder can be imported, as from a script."""
     path = path.expanduser().resolve()
     spec = spec_from_file_location(f"_imported_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
@@ -92,7 +92,7 @@ def _module_of_file(path: Path) -> ModuleType:
 
 
 def _told(error: BaseException) -> str:
-    """The error in one line, with the place where it was raised, if that is not here."""
+    """Return the error in one line, with the place where it was raised unless that is this file."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     frames = [frame for frame in frames if "importlib" not in frame.filename]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

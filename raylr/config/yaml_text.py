@@ -1,4 +1,4 @@
-"""YAML in which every scalar stays the text that it is, and in which what a user cannot have meant is an error."""
+"""Read YAML with every scalar as text, and refuse constructs that are almost certainly mistakes."""
 
 import re
 from typing import Any
@@ -13,14 +13,14 @@ QUOTES = "put a value with such marks in quotes"
 
 
 class _Null(str):
-    """What a scalar says that is null and not empty; to be compared by identity, for a quoted "null" is text."""
+    """The value of an explicit null. Compare it by identity: a quoted "null" is text."""
 
 
 NULL = _Null("null")
 
 
 class _Text(yaml.BaseLoader):
-    """Scalars stay text (YAML would read `1:4` as 64 and `no` as false) but for an empty one; a doubled key is an error."""
+    """Keep scalars as text (YAML would read `1:4` as 64 and `no` as false) except nulls; a doubled key is an error."""
 
     flatten_mapping = SafeConstructor.flatten_mapping  # carries out `<<: *name`
 
@@ -45,7 +45,7 @@ _Text.add_constructor(_NULL, lambda loader, node: NULL if node.value else None)
 
 
 def load_text(text: str) -> Any:
-    """What a YAML text holds. Raises YAMLError, with the way out where a value lacks quotes."""
+    """Return the content of a YAML text. Raises YAMLError, with advice where a value lacks quotes."""
     try:
         return yaml.load(text, Loader=_Text)
     except yaml.MarkedYAMLError as error:
@@ -55,14 +55,14 @@ def load_text(text: str) -> Any:
 
 
 def _lacks_quotes(error: yaml.MarkedYAMLError) -> bool:
-    """Whether the marks of a value, such as those of `match: *` or `knots(0ep: 1)`, were taken for YAML's own."""
+    """Return True if YAML took marks inside a value, as in `match: *` or `knots(0ep: 1)`, for its own."""
     said = f"{error.context} {error.problem}"
     marks = ("scanning an alias", "undefined alias", "mapping values are not allowed", "cannot start any token")
     return any(mark in said for mark in marks) or "flow mapping expected ',' or '}'" in said
 
 
 def _refuse_unquoted(node: yaml.MappingNode) -> None:
-    """Refuse `{shape: step(every=2ep, gamma=0.5)}`, where the second half would be a key of its own."""
+    """Refuse `{shape: step(every=2ep, gamma=0.5)}`, which YAML splits into two keys at the comma."""
     for number in range(1, len(node.value)):
         (key, value), (rest, nothing) = node.value[number - 1 : number + 1]
         if not (_is_plain(value) and _is_plain(rest) and nothing.value == ""):
@@ -75,7 +75,7 @@ def _refuse_unquoted(node: yaml.MappingNode) -> None:
 
 
 def _is_listed(key: yaml.Node, rest: yaml.Node) -> bool:
-    """Whether `rest` is more of a value with commas, or no name of a field at all."""
+    """Return True if `rest` continues a value with commas: the field takes a list, or `rest` cannot be a field."""
     return str(key.value).rpartition(".")[2] in LISTS or not re.fullmatch(r"[\w.-]+", rest.value)
 
 

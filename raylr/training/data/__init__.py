@@ -1,4 +1,4 @@
-"""The images: found, decoded once per node into a checked cache, memory-mapped by every rank. Knows numpy, never torch.
+"""Find the images, decode them once per node into a checked cache, and map it into every rank. Never imports torch.
 
 `describe` says what a source holds, `prepare` decodes it, `load` maps it, `verify` checks every byte.
 """

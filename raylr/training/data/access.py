@@ -1,4 +1,4 @@
-"""From `data.source` to images: which source it means here, and what is used of it."""
+"""Resolve `data.source` to a source, and give the part of its images that the config asks for."""
 
 import warnings
 from dataclasses import replace
@@ -16,7 +16,7 @@ STAND_IN = "the images are SYNTHETIC, not CIFAR-10"
 
 
 def describe(config: DataConfig) -> DatasetInfo:
-    """What the source holds, from its cache or else by listing names: nothing is decoded, downloaded or written."""
+    """Describe the source from its cache or by listing names; decodes, downloads and writes nothing."""
     source = _wanted(config)
     folder = cache.folder_of(config.cache_dir, source)
     info = _info(source, *cache.open_cache(folder)) if cache.is_made(folder) else source.describe()
@@ -26,7 +26,7 @@ def describe(config: DataConfig) -> DatasetInfo:
 
 
 def prepare(config: DataConfig, report: Report | None = None) -> DatasetInfo:
-    """Decode the source into this node's cache, unless it is there; every rank may call it, one does the work.
+    """Decode the source into this node's cache, unless it is there; every rank may call it, one rank decodes.
 
     `auto` becomes cifar10 if that is here or can be downloaded, else synthetic, with a note and a warning: hand the
     answer's `source` on, so that all nodes use the same. `report(done, total)` is called now and then while decoding.
@@ -46,7 +46,7 @@ def prepare(config: DataConfig, report: Report | None = None) -> DatasetInfo:
 
 
 def load(config: DataConfig) -> Dataset:
-    """Map what `prepare` has made on this node. Checks sizes, headers and labels of the cache; `verify` all of it."""
+    """Map the cache that `prepare` made on this node. Checks sizes, headers and labels of the cache; `verify` all of it."""
     return _open(config, _prepared(config))
 
 
@@ -56,14 +56,14 @@ def verify(config: DataConfig) -> None:
 
 
 def _wanted(config: DataConfig) -> Source:
-    """The source as asked for; of `auto` the first choice."""
+    """Return the source that the config names; for `auto` the first choice."""
     if config.source in ("auto", "cifar10"):
         return Cifar10(config.root)
     return Synthetic() if config.source == "synthetic" else Pictures(config.source)
 
 
 def _prepared(config: DataConfig) -> Source:
-    """The source whose cache is here; of `auto` the first that has one."""
+    """Return the source whose cache exists; for `auto` the first that has one."""
     sources = (_wanted(config), Synthetic()) if config.source == "auto" else (_wanted(config),)
     for source in sources:
         if cache.is_made(cache.folder_of(config.cache_dir, source)):
@@ -74,7 +74,7 @@ def _prepared(config: DataConfig) -> Source:
 
 
 def _open(config: DataConfig, source: Source) -> Dataset:
-    """A view of the examples that the config asks for."""
+    """Map the examples that the config asks for."""
     sidecar, arrays = cache.open_cache(cache.folder_of(config.cache_dir, source))
     info = _limited(_info(source, sidecar, arrays), config)
     if not info.data_sha256:
@@ -99,7 +99,7 @@ def _info(source: Source, sidecar: cache.Sidecar, arrays: cache.Arrays) -> Datas
 
 
 def _limited(info: DatasetInfo, config: DataConfig) -> DatasetInfo:
-    """The info of the subset that the config asks for; its checksum is no longer that of the whole."""
+    """Return the info of the subset that the config asks for, without the checksum of the whole."""
     wanted = (config.train_examples, config.test_examples)
     for field, number, there in zip(
         ("train_examples", "test_examples"), wanted, (info.num_train, info.num_test), strict=True

@@ -1,4 +1,4 @@
-"""Decoded images on disk: a folder of .npy files and a sidecar with their checksums, made whole or not at all.
+"""Keep decoded images on disk: a folder of .npy files and a sidecar with their checksums, complete or absent.
 
 The examples are stored in a fixed, shuffled order in which every prefix has the classes in their proportions, so that a
 subset is a prefix, and the same one whatever the seed.
@@ -69,7 +69,7 @@ def make(folder: Path, source: Source, report: Report | None = None) -> None:
 
 
 def open_cache(folder: Path) -> tuple[Sidecar, Arrays]:
-    """The sidecar and the four arrays: images mapped, labels read. Checks sizes, headers and labels, not every byte."""
+    """Open the sidecar and the four arrays: images mapped, labels read. Checks sizes, headers and labels, not every byte."""
     try:
         sidecar = Sidecar.model_validate_json((folder / SIDECAR).read_text())
     except (OSError, ValidationError, UnicodeDecodeError) as error:
@@ -102,7 +102,7 @@ def check_all(folder: Path) -> None:
 
 
 def data_sha256(arrays: Arrays, num_train: int, num_test: int) -> str:
-    """SHA-256 over the first num_train training and num_test test examples: shape of an image, images, labels."""
+    """Return the SHA-256 over the first num_train training and num_test test examples: shape of an image, images, labels."""
     digest = hashlib.sha256(repr(arrays["train_images"].shape[1:]).encode())
     for split, count in zip(SPLITS, (num_train, num_test), strict=True):
         for start in range(0, count, CHUNK):
@@ -112,7 +112,7 @@ def data_sha256(arrays: Arrays, num_train: int, num_test: int) -> str:
 
 
 def balanced_order(labels: Indices, seed: int) -> Indices:
-    """A shuffled order of the examples of which every prefix has the classes in their proportions."""
+    """Return a shuffled order of the examples in which every prefix has the classes in their proportions."""
     places, turns = [], []
     for label in np.unique(labels):
         inside = np.flatnonzero(labels == label)
@@ -144,7 +144,7 @@ def _make(folder: Path, source: Source, report: Report | None) -> None:
 
 
 def _write(folder: Path, contents: Contents, report: Report | None) -> None:
-    """The images, each at its place in the balanced order, and the labels."""
+    """Write the images, each at its place in the balanced order, and the labels."""
     images, places = {}, {}
     for number, split in enumerate(SPLITS):
         labels = contents.labels[split]
@@ -192,7 +192,7 @@ def _seal(folder: Path, source: str, contents: Contents) -> None:
 
 
 def _statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel in 0..1, from counts of the 256 values; 1 for a flat channel."""
+    """Return mean and standard deviation per channel in 0..1, from counts of the 256 values; 1 for a flat channel."""
     channels = images.shape[-1]
     counts = np.zeros((channels, 256), dtype=np.int64)
     for start in range(0, len(images), CHUNK):

@@ -1,6 +1,6 @@
-"""CIFAR-10 as torchvision has it: its files, its integrity check, its download.
+"""Read CIFAR-10 with torchvision's file list, integrity check and download.
 
-torchvision, and torch with it, is imported only by what reads or downloads the files.
+Only the functions that read or download the files import torchvision, and torch with it.
 """
 
 import os
@@ -27,7 +27,7 @@ FOLDER = "cifar-10-batches-py"
 FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SHAPE = (32, 32, 3)
-REACH_S = 8.0  # to find out whether there is a way to the server; by then we have promised nothing yet
+REACH_S = 8.0  # to find out whether there is a way to the server; before anything else starts
 STALL_S = 30.0  # without a byte, once the download runs
 
 
@@ -53,7 +53,7 @@ class Cifar10:
         return "cifar10"
 
     def is_here(self) -> bool:
-        """Whether the files or their archive are in data.root. ConfigError for what is there and cannot be read."""
+        """Return True if the files or their archive are in data.root. ConfigError for a broken link in their place."""
         for path, is_whole in ((self.folder, Path.is_dir), (self.archive, Path.is_file)):
             if os.path.lexists(path) and not is_whole(path):
                 raise self._damaged(path, "is a link that leads nowhere, or of another kind")
@@ -74,7 +74,7 @@ class Cifar10:
         return contents(self.folder)
 
     def _check(self) -> None:
-        """torchvision's integrity check, file by file."""
+        """Run torchvision's integrity check, file by file."""
         from torchvision.datasets import CIFAR10
         from torchvision.datasets.utils import check_integrity
 
@@ -85,7 +85,7 @@ class Cifar10:
                 )
 
     def _unpack(self) -> None:
-        """Unpack the archive that is in data.root. Refuse a broken one, and leave alone what the user put there."""
+        """Unpack the archive in data.root. Refuses a broken one and leaves it in place."""
         from torchvision.datasets import CIFAR10
         from torchvision.datasets.utils import check_integrity, extract_archive
 
@@ -131,7 +131,7 @@ class Cifar10:
 
 
 def contents(folder: Path) -> Contents:
-    """The batches in a folder whose MD5 were checked: unpickling runs whatever is in them."""
+    """Read the batches in a folder. Check their MD5 first: unpickling runs the code in them."""
     labels = {split: np.concatenate([_read(folder / name)["labels"] for name in FILES[split]]) for split in SPLITS}
     return Contents(CLASS_NAMES, SHAPE, labels, lambda: _pieces(folder))
 
@@ -151,7 +151,7 @@ def _read(path: Path) -> Any:
 
 
 def unreachable(url: str = URL, limit_s: float = REACH_S) -> str:
-    """Why a server cannot be reached; empty when it can. Takes at most limit_s, even where names are not resolved."""
+    """Return why a server cannot be reached; empty if it can. Takes at most limit_s, also if names are not resolved."""
     outcome = [f"no answer within {limit_s:g} s"]
 
     def ask() -> None:

@@ -1,4 +1,4 @@
-"""What a data set is to those who use it, and what a source of images must offer to become one."""
+"""Define a data set, and the interface of a source of images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Contents:
-    """Everything about a source's images but the images. `pieces` decodes them, in any order, each place once."""
+    """The outline of a source: all but the images, which `pieces` decodes in any order, each place once."""
 
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
@@ -48,17 +48,17 @@ class Contents:
 
 
 class Source(Protocol):
-    """Where images come from. Whatever is wrong with it is raised as a ConfigError."""
+    """A source of images. Every fault of it raises ConfigError."""
 
     @property
     def name(self) -> str:
-        """As DatasetInfo.source has it."""
+        """The name in DatasetInfo.source."""
 
     def key(self) -> str:
-        """A folder's name that changes whenever the content may have."""
+        """Return a folder name that changes when the content may have changed."""
 
     def describe(self) -> DatasetInfo:
-        """All of it, without decoding."""
+        """Describe the whole source without decoding it."""
 
     def scan(self) -> Contents:
-        """List the images; fetches them first where they are not here."""
+        """List the images; downloads them first if they are missing."""

@@ -1,7 +1,6 @@
-"""The files in a folder or an archive: their names first, then the bytes of those that are wanted.
+"""List the files in a folder or an archive, then read some of them.
 
-Nothing is unpacked to disk. Links are followed, in an archive only to what is in it too; a link back to a folder above
-it ends there.
+Unpacks nothing to disk. Follows links, in an archive only to other members; ends at a link to a folder that contains it.
 """
 
 import lzma
@@ -38,7 +37,7 @@ NOT_PLAIN = "is a link or a device; pack plain files only"
 class Member:
     """A file or a folder. The name is relative, with / between the parts; the place is the packing's own.
 
-    `fault` is the reason for which it cannot be read, as the end of a sentence that begins with the name.
+    `fault` says why it cannot be read, as the end of a sentence that begins with the name; empty if it can.
     """
 
     name: str
@@ -49,17 +48,17 @@ class Member:
 
 
 class Packing(Protocol):
-    """A folder or an archive that is open."""
+    """An open folder or archive."""
 
     def members(self) -> Iterator[Member]:
-        """All members as they are stored; of a folder, sorted. What a link leads to is listed under the link's name."""
+        """Yield all members as stored; those of a folder sorted. The target of a link is listed under the link's name."""
 
     def read(self, member: Member) -> bytes:
-        """The bytes of a file. Quick only when files are asked for in the order of `members`."""
+        """Return the bytes of a file. Fast only if files are read in the order of `members`."""
 
 
 class Folder:
-    """A folder of which only the `wanted` folders are walked; where it has none of them, up to the first file."""
+    """A folder. Walks only its `wanted` folders; without any of them, up to the first file."""
 
     def __init__(self, path: Path, wanted: Sequence[str]) -> None:
         self._path, self._wanted = path, wanted
@@ -78,7 +77,7 @@ class Folder:
         return (self._path / str(member.place)).read_bytes()
 
     def _walk(self, name: str, above: tuple[str, ...]) -> Iterator[Member]:
-        """A folder, its files, then its folders. `above` are the real paths of the folder and of those that hold it."""
+        """Yield a folder, its files, then its folders. `above` holds the real paths of the folder and its parents."""
         yield Member(name or ".", True, 0, "")
         folders = []
         for entry in sorted(os.listdir(self._path / name)):
@@ -97,7 +96,7 @@ class Folder:
             yield from self._walk(inside, (*above, real))
 
     def _member(self, name: str, real: str, above: tuple[str, ...]) -> Member:
-        """What is at a path, with the fault of a link that leads nowhere or back, and of a device."""
+        """Return the member at a path; a dangling link, a link to a parent and a device carry their fault."""
         path = self._path / name
         try:
             stat = path.stat()
@@ -117,19 +116,19 @@ class Folder:
 
 @dataclass(frozen=True)
 class Links:
-    """The links of an archive, by name, and what they lead to: the paths as in the archive, from its top."""
+    """The links of an archive by name, with their targets, and the other members by name."""
 
     members: Mapping[str, Member]
     targets: Mapping[str, str]
 
     def followed(self) -> Iterator[Member]:
-        """Every link as what it leads to: a file, or a folder with all that is below it."""
+        """Yield the target of every link under the link's name: a file, or a folder with all that is below it."""
         below = self._tree()
         for name in self.targets:
             yield from self._walk(name, name, (), below)
 
     def _tree(self) -> dict[str, set[str]]:
-        """The names in each folder."""
+        """Return the names in each folder."""
         below: dict[str, set[str]] = {}
         for name in (*self.members, *self.targets):
             while name:
@@ -142,7 +141,7 @@ class Links:
         return below
 
     def _walk(self, name: str, place: str, above: tuple[str, ...], below: Mapping[str, set[str]]) -> Iterator[Member]:
-        """What is at `place`, under another name. `above` are the folders that were entered on the way."""
+        """Yield the members at `place` under another name. `above` holds the folders entered on the way."""
         end = self._end(place)
         if end is None:
             yield Member(name, False, 0, "", f"{NOT_PLAIN} (it leads to {self.targets[place]})")
@@ -167,7 +166,7 @@ class Links:
         return end in above or not end or name.startswith(f"{end}/")
 
     def _end(self, path: str) -> str | None:
-        """The path with all links in it followed; None where it leaves the archive or goes round."""
+        """Follow all links in the path; None if it leaves the archive or never ends."""
         parts, done, hops = path.split("/")[::-1], "", 0
         while parts:
             part = parts.pop()
@@ -257,9 +256,9 @@ class Tar:
 
 @contextmanager
 def opened(source: str, path: Path, wanted: Sequence[str]) -> Iterator[Packing]:
-    """The packing at a path, of which the `wanted` folders are of use.
+    """Open the folder or archive at a path, of which the `wanted` folders are read.
 
-    Whatever it raises when it is broken becomes a ConfigError about data.source=`source`.
+    Errors of a broken one become a ConfigError about data.source=`source`.
     """
     try:
         if path.is_dir():
@@ -275,7 +274,7 @@ def opened(source: str, path: Path, wanted: Sequence[str]) -> Iterator[Packing]:
 
 
 def _reason(error: Exception) -> str:
-    """Why a packing cannot be read: the system refuses, the way it is packed is not known here, or it is damaged."""
+    """Return why it cannot be read: the system refuses, the format is unknown, or it is damaged."""
     said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename else ""

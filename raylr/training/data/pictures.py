@@ -1,4 +1,4 @@
-"""Image files laid out as train/<class>/* and test/<class>/* in a folder or an archive: any one size, grey or RGB."""
+"""Read image files laid out as train/<class>/* and test/<class>/* in a folder or an archive: one size, grey or RGB."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ CHANNELS = {"L": 1, "RGB": 3}
 
 @dataclass(frozen=True)
 class First:
-    """The image that sets what all others must be like."""
+    """The first image, whose shape all others must have."""
 
     name: str
     shape: tuple[int, int, int]
@@ -54,11 +54,11 @@ class Pictures:
         return path.resolve()
 
     def _opened(self) -> AbstractContextManager[Packing]:
-        """The packing; a folder that has neither split is refused before all of it is walked."""
+        """Open the source; only its two splits are walked."""
         return opened(self.name, self.path, SPLITS)
 
     def key(self) -> str:
-        """An archive is known by its path, size and time of change; a folder by those of all its files."""
+        """Return a name made from the path, size and time of change of the archive, or of all files of the folder."""
         path = self.path
         files = [path]
         if path.is_dir():
@@ -74,7 +74,7 @@ class Pictures:
         return DatasetInfo(self.name, num_train, num_test, contents.class_names, contents.image_shape)
 
     def scan(self) -> Contents:
-        """List the images; their order is that of their names, whatever they are packed in."""
+        """List the images in the order of their names, which does not depend on the packing."""
         with self._opened() as packing:
             listed = self._list(packing)
             class_names = self._class_names(listed)
@@ -110,13 +110,13 @@ class Pictures:
         return listed
 
     def _refuse_fault(self, member: Member) -> None:
-        """Refuse what cannot be read at a place where a split, a class or an image would be."""
+        """Refuse an unreadable member in the place of a split, a class or an image."""
         split, *rest = member.name.split("/")
         if split in SPLITS and len(rest) <= 2 - member.is_folder and not _is_hidden(rest):
             raise self._error(f"{member.name} {member.fault}{'' if ';' in member.fault else '; mend or remove it'}")
 
     def _place(self, member: Member) -> tuple[str, str] | None:
-        """The split and the class that a member belongs to, if any."""
+        """Return the split and the class of a member; None outside of the layout."""
         split, *rest = member.name.split("/")
         if split not in SPLITS or not rest or _is_hidden(rest):
             return None
@@ -127,7 +127,7 @@ class Pictures:
         return None
 
     def _class_names(self, listed: Listed) -> tuple[str, ...]:
-        """The classes, sorted; each has images in both splits."""
+        """Return the classes, sorted. Refuses one without images in both splits."""
         named = {(split, name) for split, name, _ in listed}
         self._refuse_names(sorted({name for _, name in named}))
         filled = {(split, name) for split, name, member in listed if not member.is_folder}
@@ -142,7 +142,7 @@ class Pictures:
         return tuple(sorted({name for _, name in named}))
 
     def _refuse_names(self, names: list[str]) -> None:
-        """Refuse a class whose name is not UTF-8, and two that look the same and are spelled in other code points."""
+        """Refuse a class whose name is not UTF-8, and two names that differ by Unicode normalisation only."""
         known: dict[str, str] = {}
         for name in names:
             if not is_utf8(name):
@@ -167,7 +167,7 @@ class Pictures:
             )
         try:
             return np.asarray(image if image.mode in CHANNELS else image.convert("RGB")).reshape(shape)
-        except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        except Exception as error:  # Pillow's decoders raise many kinds of errors
             raise self._error(f"{member.name} does not decode ({error}); remove or replace it") from error
 
     def _open(self, packing: Packing, member: Member) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Procedural images for where no others can be had: ten classes of textures that a small CNN learns, but not at once.
+"""Make procedural images where no others are available: ten classes of textures that a small CNN learns gradually.
 
 An image shows one of its class's textures, shifted and mirrored, mixed with one of another class, under changing
 contrast, brightness and noise. Integers only, so that every machine makes the same bytes.
@@ -51,7 +51,7 @@ def _pieces() -> Iterator[Piece]:
 
 
 def draw(stream: int, places: Indices) -> Images:
-    """The images of these places; a place's class is its last digit."""
+    """Draw the images of these places; the class of a place is its last digit."""
     first, second, third, noise = (splitmix64(start_state(VERSION, 1, stream, number), places) for number in range(4))
     own = places % NUM_CLASSES
     other = (own + 1 + below(NUM_CLASSES - 1, third, 0)) % NUM_CLASSES
@@ -64,7 +64,7 @@ def draw(stream: int, places: Indices) -> Images:
 
 
 def _patch(classes: Integers, words: Integers) -> npt.NDArray[np.int32]:
-    """A texture of each class, shifted around its edges and mirrored: [b, H, W, 3] in -128..127."""
+    """Draw a texture of each class, shifted around its edges and mirrored: [b, H, W, 3] in -128..127."""
     texture = below(TEXTURES, words, 0)
     rows = (np.arange(SIDE) + below(SIDE, words, 1)[:, None]) % SIDE
     columns = (np.arange(SIDE) * (1 - 2 * below(2, words, 3))[:, None] + below(SIDE, words, 2)[:, None]) % SIDE
@@ -81,7 +81,7 @@ def _textures() -> npt.NDArray[np.int32]:
 
 
 def _field(cells: int, number: int) -> Integers:
-    """Random values on cells x cells points of a torus, with linear interpolation between them."""
+    """Draw random values on cells x cells points of a torus, with linear interpolation between them."""
     shape = (NUM_CLASSES, TEXTURES, cells, cells, 3)
     words = splitmix64(start_state(VERSION, 0, number), np.arange(np.prod(shape))).reshape(shape)
     values = below(256, words) - 128
@@ -94,7 +94,7 @@ def _field(cells: int, number: int) -> Integers:
 
 
 def _noise(words: Integers) -> npt.NDArray[np.int32]:
-    """Triangular noise in -32..30 for each pixel and channel, from one word per eight of them."""
+    """Draw triangular noise in -32..30 for each pixel and channel, from one word per eight of them."""
     count = SIDE * SIDE * 3 // 8
     bits = splitmix64(words[:, None], np.arange(count)[None, :]).astype("<i8").view(np.uint8)
     return ((bits >> 4).astype(np.int32) + (bits & 15) - 16).reshape(len(words), SIDE, SIDE, 3) * 2
