@@ -395,8 +395,8 @@ def test_a_source_that_is_a_dangling_link_is_told(tmp_path, config):
 
 def test_a_folder_of_another_layout_is_not_walked_to_its_end(tmp_path, config, monkeypatch):
     source = make_folder(tmp_path / "a", {f"{number}/mine/0.png": b"x" for number in range(50)})
-    listed, whole = [], os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or whole(path))
+    listed, whole = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or whole(path))
     assert "there is no train/<class>/<image> in it, but 0/mine/0.png" in refusal(config(source))
     assert len(listed) < 10, "of 51 folders"
 

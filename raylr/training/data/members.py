@@ -80,38 +80,37 @@ class Folder:
         """Yield a folder, its files, then its folders. `above` holds the real paths of the folder and its parents."""
         yield Member(name or ".", True, 0, "")
         folders = []
-        for entry in sorted(os.listdir(self._path / name)):
-            inside = posixpath.join(name, entry)
-            real = posixpath.join(above[-1], entry)
-            if (self._path / inside).is_symlink():
-                real = os.path.realpath(real)
-            member = self._member(inside, real, above)
-            if member.is_folder and not member.fault:
-                folders.append((inside, real))
-            else:
-                yield member
+        with os.scandir(self._path / name) as entries:
+            for entry in sorted(entries, key=lambda one: one.name):
+                inside = f"{name}/{entry.name}" if name else entry.name
+                real = f"{above[-1]}/{entry.name}"
+                if entry.is_symlink():
+                    real = os.path.realpath(real)
+                member = _member(entry, inside, real, above)
+                if member.is_folder and not member.fault:
+                    folders.append((inside, real))
+                else:
+                    yield member
         if not name:
             folders = [pair for pair in folders if pair[0] in self._wanted] or folders
         for inside, real in folders:
             yield from self._walk(inside, (*above, real))
 
-    def _member(self, name: str, real: str, above: tuple[str, ...]) -> Member:
-        """Return the member at a path; a dangling link, a link to a parent and a device carry their fault."""
-        path = self._path / name
-        try:
-            stat = path.stat()
-        except OSError as error:
-            if not path.is_symlink():
-                raise
-            fault = f"is a link to {os.readlink(path)}, which cannot be followed ({error.strerror})"
-            return Member(name, False, 0, "", fault)
-        if S_ISDIR(stat.st_mode):
-            return Member(
-                name, True, 0, "", f"is a link that leads back to {real}, which holds it" if real in above else ""
-            )
+
+def _member(entry: os.DirEntry[str], name: str, real: str, above: tuple[str, ...]) -> Member:
+    """Return the member at a path; a dangling link, a link to a parent and a device carry their fault."""
+    try:
+        stat = entry.stat()
+    except OSError as error:
+        if not entry.is_symlink():
+            raise
+        fault = f"is a link to {os.readlink(entry)}, which cannot be followed ({error.strerror})"
+        return Member(name, False, 0, "", fault)
+    if S_ISDIR(stat.st_mode):
         return Member(
-            name, False, stat.st_size, name, "" if S_ISREG(stat.st_mode) else "is a pipe, a socket or a device"
+            name, True, 0, "", f"is a link that leads back to {real}, which holds it" if real in above else ""
         )
+    return Member(name, False, stat.st_size, name, "" if S_ISREG(stat.st_mode) else "is a pipe, a socket or a device")
 
 
 @dataclass(frozen=True)
