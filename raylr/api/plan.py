@@ -10,6 +10,7 @@ from raylr.planning.facts import local_hardware
 from raylr.planning.lr import GivenPolicy
 from raylr.planning.plan import Plan
 from raylr.planning.resolve import resolve
+from raylr.running.ray_internals.features import features
 from raylr.training.data import describe
 
 
@@ -18,7 +19,8 @@ def plan(config: Config) -> tuple[Plan, Policy]:
 
     Raises ConfigError for a config that `raylr train` would refuse.
     """
-    return resolve(config, describe(config.data), local_hardware())
+    offered = features()
+    return resolve(config, describe(config.data), local_hardware(), features=offered)
 
 
 def plan_imported(
@@ -35,11 +37,12 @@ def plan_imported(
             raise ConfigError(
                 f"{field} beside import={scheduler}, which makes a policy of its own; drop one of the two"
             )
+    offered = features()
     dataset, hardware = describe(config.data), local_hardware()
-    made, _ = resolve(config, dataset, hardware)
+    made, _ = resolve(config, dataset, hardware, features=offered)
     clock = Clock(made.num_train, made.total_examples, made.batch_at(made.workers[1]))
     policy = import_policy(scheduler, clock, step_unit)
-    return resolve(config, dataset, hardware, GivenPolicy(f"import={scheduler}", policy))
+    return resolve(config, dataset, hardware, GivenPolicy(f"import={scheduler}", policy), offered)
 
 
 def save_policy(policy: Policy, path: Path) -> Path:
