@@ -88,10 +88,6 @@ class Features:
         """The names of the features that are not there."""
         return tuple(one.name for one in fields(self) if getattr(self, one.name) is False)
 
-    @property
-    def is_newer_than_tested(self) -> bool:
-        return bool(self.ray) and release(self.ray) > release(NEWEST_RAY)
-
     def summary(self) -> str:
         """What is done without the features that are missing, each with the version that has it."""
         found = [
@@ -100,6 +96,17 @@ class Features:
             if one.name in self.missing
         ]
         return "; ".join(found) or "all that raylr uses is there"
+
+    def newer(self) -> str | None:
+        """The warning for a Ray that is newer than the newest tested one; None for others."""
+        if not self.ray or release(self.ray) <= release(NEWEST_RAY):
+            return None
+        return f"Ray {self.ray} is newer than {NEWEST_RAY}, the newest that was tested with this version of raylr"
+
+    def notes(self) -> tuple[str, ...]:
+        """What is done without, and that this Ray is newer than tested, for a reader of no plan; none of all that is there."""
+        lacks = (f"Ray {self.ray}: {self.summary()}",) if self.missing else ()
+        return (*lacks, *filter(None, [self.newer()]))
 
     def refusal(self, request: str, feature: str, instead: str) -> ConfigError:
         """The error for a request, `name=value`, that needs a feature which is missing."""

@@ -10,7 +10,7 @@ from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, examples, lint
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, TUNED
-from raylr.planning.facts import ALL_FEATURES, NEWEST_RAY, DatasetInfo, Features, Hardware
+from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.lr import GivenPolicy, Part, parts_of, policy_as_given, policy_of_config, policy_of_file, run_length
 from raylr.planning.plan import Chosen, GuardPlan, OptimizerPlan, Plan
 from raylr.planning.story import Choices, story
@@ -189,10 +189,8 @@ def _warnings(
     plan: Plan, dataset: DatasetInfo, hardware: Hardware, policy: Policy, batches: list[int], features: Features
 ) -> list[str]:
     found = [dataset.note] if dataset.note else []
-    if features.is_newer_than_tested:
-        found.append(
-            f"Ray {features.ray} is newer than {NEWEST_RAY}, the newest that was tested with this version of raylr"
-        )
+    if newer := features.newer():
+        found.append(newer)
     if plan.precision == "bf16" and plan.device == "cpu" and not hardware.bf16:
         found.append("precision=bf16 is slow on this processor, which has no instructions for it; use fp32 for speed")
     for batch in batches:

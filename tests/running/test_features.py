@@ -1,5 +1,6 @@
 """What the probe finds in an installed Ray, and what a run then does, says or refuses. No Ray is started."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -8,16 +9,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from raylr.config import Config
 from raylr.config.population import PopulationConfig
 from raylr.errors import ConfigError, RaylrError
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware, refuse_older, release
 from raylr.planning.resolve import resolve
-from raylr.running.population.driver import checked_space
+from raylr.reporting.population import PopulationDisplay
+from raylr.running.population.driver import Exploration, checked_space
 from raylr.running.ray_internals.features import FEATURES, NEEDED, features, features_of, lacking
 from raylr.running.ray_internals.gcs import refuse_mismatch, refuse_other_versions
 from raylr.running.ray_internals.overriding import overriding
+from raylr.storage import run_folder
 
 DATA = DatasetInfo("synthetic", 1000, 100, tuple("abcdefghij"), (32, 32, 3))
 CPU = Hardware(bf16=False, num_gpus=0)
@@ -180,6 +184,19 @@ def test_a_newer_ray_is_warned_of_and_the_probe_decides(tree):
     assert plan.warnings[0].startswith("Ray 2.61.0 is newer than 2.60, the newest that was tested")
     plan, _ = resolve(Config(), DATA, CPU, features=features_of(of_version(tree, "2.60.3")))
     assert not any("newer" in warning for warning in plan.warnings)
+
+
+def test_a_population_says_in_its_plan_what_this_ray_cannot_do(tmp_path):
+    space = checked_space(PopulationConfig(trials=2, workers=1), DATA, CPU, OLD)
+    assert space.plan.failure_mode == "restart"
+    (note,) = Exploration(space).planned(run_folder(str(tmp_path), "p")).notes
+    assert note.startswith("Ray 2.54.0: a lost worker restarts all (until 2.56); ")
+    shown = io.StringIO()
+    display = PopulationDisplay(Console(file=shown, width=200))
+    display(Exploration(space).planned(run_folder(str(tmp_path), "p")))
+    assert note in shown.getvalue()
+    assert Features("2.60.0").notes() == ()
+    assert Features("2.61.0").notes()[0].startswith("Ray 2.61.0 is newer than 2.60")
 
 
 def test_without_replacing_one_worker_the_plan_restarts_all_and_says_why():

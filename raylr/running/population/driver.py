@@ -115,6 +115,7 @@ class Exploration:
             model=plan.model,
             total_examples=plan.total_examples,
             global_batch=plan.batch_at(plan.workers[1]),
+            notes=self.space.features.notes(),
         )
 
     def ended(self, folder: Folder, result: dict[str, Any], again: bool) -> Explored:
