@@ -389,6 +389,7 @@ class PopulationPlanned:
     model: str
     total_examples: int
     global_batch: int
+    notes: tuple[str, ...] = ()  # what the installed Ray cannot do
 
 
 @dataclass(frozen=True)

@@ -126,3 +126,24 @@ def test_a_runs_largest_distance_is_from_the_run_of_its_kind_on_one_worker(tmp_p
     found = {row[0]: row[1:] for row in same_bits.lines(tmp_path)}
     assert found["2 workers"] == ["0123456789ab", "80.00", "0.00"]
     assert found["DDP, 2 workers"] == ["0123456789ab", "69.00", "2.00"]
+
+
+def version_row(ray, torch="2.15.0", train="a", **others):
+    same = {"killed": train, "submitted": train, "explore": "e"}
+    return {"ray_version": ray, "torch_version": torch, "train": train, **same, **others}
+
+
+@pytest.mark.parametrize(
+    ("rows", "different"),
+    [
+        ([version_row("2.53.0"), version_row("2.60.0")], []),
+        ([version_row("2.60.0"), version_row("2.60.0", torch="2.9.1", train="b")], []),
+        ([version_row("2.53.0"), version_row("2.60.0", train="b")], ["train", "killed", "submitted"]),
+        ([version_row("2.53.0", killed="b")], ["train"]),
+        ([version_row("2.53.0"), version_row("2.60.0", explore="f")], ["explore"]),
+    ],
+)
+def test_weights_must_be_equal_on_every_ray_under_one_torch(rows, different):
+    from benchmarks.versions import _different
+
+    assert _different(rows) == [f"{name} under torch 2.15.0" for name in different]

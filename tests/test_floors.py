@@ -1,12 +1,17 @@
 """The house: every module imports only what stands on its own floor or below."""
 
 import ast
+import importlib
+import inspect
+import re
 import sys
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests.private_names import private_names
 
 PACKAGE = Path(__file__).parents[1] / "raylr"
 STDLIB = set(sys.stdlib_module_names)
@@ -19,7 +24,8 @@ FLOORS = [
     ["events"],
     ["torch_lr"],
     ["training", "reporting"],
-    ["running.ray_internals", "running.local_cluster"],
+    ["running.ray_internals"],
+    ["running.local_cluster"],
     ["running"],
     ["running.population"],
     ["api"],
@@ -116,6 +122,76 @@ def test_ray_is_imported_in_running_alone_and_torch_where_it_trains(module: str)
     assert not outside(module) & forbidden
 
 
+OUTSIDE_RAY_INTERNALS = [name for name in ALL if room_of(name) != "running.ray_internals"]
+
+
+@pytest.mark.parametrize("module", OUTSIDE_RAY_INTERNALS)
+def test_private_names_of_ray_are_in_ray_internals_alone(module: str) -> None:
+    assert not private_names(ALL[module].read_text())
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import ray._private.worker", "ray._private.worker"),
+        ("from ray._raylet import RAY_NODE_ID_KEY", "ray._raylet.RAY_NODE_ID_KEY"),
+        ("from ray.train._internal.session import _TrainingResult", "ray.train._internal.session._TrainingResult"),
+        ("from ray.core.generated import gcs_pb2", "ray.core.generated.gcs_pb2"),
+        ("from ray.autoscaler.v2 import sdk", "ray.autoscaler.v2.sdk"),
+        ("from ray.experimental.internal_kv import internal_kv_get", "ray.experimental.internal_kv.internal_kv_get"),
+        ("from ray import scripts", "ray.scripts"),
+        ("from ray.tune.schedulers.pb2_utils import TV", "ray.tune.schedulers.pb2_utils.TV"),
+        ("import ray\nray._raylet.KEY", "ray._raylet.KEY"),
+        ("import ray as r\nr.util._private()", "r.util._private"),
+        ("import ray\nray.get(one)._secret", "ray.get._secret"),
+        ("actor.__ray_ready__.remote()", "__ray_ready__"),
+        ("trial.run_metadata.last_result", "run_metadata"),
+        ("import ray\nray.init(_temp_dir=here)", "_temp_dir="),
+        ("import os\nos.environ['RAY_worker_niceness'] = '0'", "RAY_worker_niceness"),
+        ("command = ['-m', 'ray.scripts.scripts', 'start']", "ray.scripts.scripts"),
+        ("folder / 'ray_current_cluster'", "ray_current_cluster"),
+        ("getattr(actor, '__ray_ready__')", "__ray_ready__"),
+    ],
+)
+def test_a_private_name_of_ray_is_found(source: str, name: str) -> None:
+    assert any(found.partition(": ")[2] == name for found in private_names(source))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import ray\nray.util.get_node_ip_address()",
+        "import ray\nray.__version__",
+        "from ray.tune.schedulers import PopulationBasedTraining",
+        "import os\nos.environ['RAY_ADDRESS']",
+        "self._own.remote()",
+    ],
+)
+def test_public_names_of_ray_are_not(source: str) -> None:
+    assert not private_names(source)
+
+
+def test_no_class_outside_ray_internals_replaces_a_private_method_of_ray() -> None:
+    replaced = []
+    for name in OUTSIDE_RAY_INTERNALS:
+        if "ray" in outside(name):
+            for made in vars(importlib.import_module(name)).values():
+                bases = (
+                    [base for base in inspect.getmro(made) if base.__module__.startswith("ray.")]
+                    if inspect.isclass(made)
+                    else []
+                )
+                if getattr(made, "__module__", "") == name:
+                    replaced += [
+                        f"{name}.{made.__name__}.{method}"
+                        for method in vars(made)
+                        if method.startswith("_")
+                        and not method.startswith("__")
+                        and any(hasattr(base, method) for base in bases)
+                    ]
+    assert not replaced
+
+
 def test_jobs_are_thin() -> None:
     jobs = sorted((PACKAGE.parent / "jobs").glob("*.py"))
     assert jobs
@@ -124,3 +200,8 @@ def test_jobs_are_thin() -> None:
 
 def test_there_are_no_drawers_for_everything() -> None:
     assert not [path for path in ALL.values() if path.name in ("utils.py", "helpers.py", "common.py")]
+
+
+def test_nothing_but_the_features_asks_for_a_version() -> None:
+    asking = re.compile(r"import .*\brelease\b|facts\.release|version_info|\bpackaging\b")
+    assert not [name for name, path in ALL.items() if asking.search(path.read_text())]

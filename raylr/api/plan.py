@@ -11,6 +11,7 @@ from raylr.planning.facts import local_hardware
 from raylr.planning.lr import GivenPolicy, Part, parts_of, refuse_lr_beside
 from raylr.planning.plan import Plan, Reason
 from raylr.planning.resolve import resolve
+from raylr.running.ray_internals.features import features
 from raylr.training.data import describe
 
 
@@ -19,7 +20,8 @@ def plan(config: Config) -> tuple[Plan, Policy]:
 
     Raises ConfigError for a config that `raylr train` would refuse.
     """
-    return resolve(config, describe(config.data), local_hardware())
+    offered = features()
+    return resolve(config, describe(config.data), local_hardware(), features=offered)
 
 
 def plan_imported(
@@ -41,8 +43,9 @@ def plan_imported(
             raise ConfigError(
                 f"{field} beside import={scheduler}, which makes a policy of its own; drop one of the two"
             )
+    offered = features()
     dataset, hardware = describe(config.data), local_hardware()
-    made, _ = resolve(config, dataset, hardware)
+    made, _ = resolve(config, dataset, hardware, features=offered)
     clock = Clock(made.num_train, made.total_examples, made.batch_at(made.workers[1]))
     with warnings.catch_warnings(record=True) as caught:
         policy = import_policy(scheduler, clock, step_unit)
@@ -56,7 +59,7 @@ def plan_imported(
             )
         made = _for_drive(made, policy, parts, scheduler)
     else:
-        made, policy = resolve(config, dataset, hardware, GivenPolicy(f"import={scheduler}", policy))
+        made, policy = resolve(config, dataset, hardware, GivenPolicy(f"import={scheduler}", policy), offered)
     return made.model_copy(update={"warnings": (*made.warnings, *doubts)}), policy
 
 

@@ -1,8 +1,14 @@
 """What a plan is made from beside the config: the data set and the machines that train."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
+
+from raylr.errors import ConfigError
+
+OLDEST_RAY, NEWEST_RAY = "2.53", "2.60"  # what the tests have passed on
+OLDEST_TORCH = "2.9"  # the first with torch.optim.Muon
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,97 @@ def local_hardware() -> Hardware:
     if visible is not None:
         num_gpus = min(num_gpus, len([device for device in visible.split(",") if device.strip() not in ("", "-1")]))
     return Hardware(bool(words & {"avx512_bf16", "amx_bf16", "bf16"}), num_gpus)
+
+
+def release(version: str) -> tuple[int, int]:
+    """The first two numbers of a version, which compare as versions do.
+
+    >>> release("2.9.1+cu130") < release("2.53.0.dev0")
+    True
+    """
+    major, minor = version.split(".")[:2]
+    return int(major), int("".join(character for character in minor if character.isdigit()) or 0)
+
+
+def _feature(since: str, without: str) -> Any:
+    return field(default=True, metadata={"since": since, "without": without})
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the installed Ray offers beside its public API, or offers there only since a version; all of it by default.
+
+    Each states the version in which it came and, in a few words, what is done without it. An empty `ray` is a version that
+    is of no concern, as where a plan is made that no Ray carries out.
+    """
+
+    ray: str = ""
+    replace_one_worker: bool = _feature("2.56", "a lost worker restarts all")
+    elastic: bool = _feature("2.55", "no --workers MIN:MAX")
+    local_cluster: bool = _feature("2.53", "no raylr cluster up")
+    local_nodes: bool = _feature("2.55", "local clusters of one node")
+    quiet_agent: bool = _feature("2.54", "Ray's dashboard agent runs beside the workers")
+    lean_start: bool = _feature("2.53", "Ray's helper processes run beside the workers")
+    population: bool = _feature("2.53", "no raylr explore")
+    pbt: bool = _feature("2.53", "no --search pbt or pb2")
+    pb2_kernel: bool = _feature("2.53", "no --search pb2")
+    gcs_calls: bool = _feature("2.53", "an address is checked by connecting to it")
+    drains: bool = _feature("2.53", "no checkpoint before a node is taken away")
+    autoscaler_report: bool = _feature("2.53", "every cluster may have an autoscaler: missing nodes are waited for")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names of the features that are not there."""
+        return tuple(one.name for one in fields(self) if getattr(self, one.name) is False)
+
+    def summary(self) -> str:
+        """What is done without the features that are missing, each with the version that has it."""
+        found = [
+            f"{one.metadata['without']} ({'until' if self._is_to_come(one.name) else 'gone since'} {self._last(one.name)})"
+            for one in fields(self)
+            if one.name in self.missing
+        ]
+        return "; ".join(found) or "all that raylr uses is there"
+
+    def newer(self) -> str | None:
+        """The warning for a Ray that is newer than the newest tested one; None for others."""
+        if not self.ray or release(self.ray) <= release(NEWEST_RAY):
+            return None
+        return f"Ray {self.ray} is newer than {NEWEST_RAY}, the newest that was tested with this version of raylr"
+
+    def notes(self) -> tuple[str, ...]:
+        """What is done without, and that this Ray is newer than tested, for a reader of no plan; none of all that is there."""
+        lacks = (f"Ray {self.ray}: {self.summary()}",) if self.missing else ()
+        return (*lacks, *filter(None, [self.newer()]))
+
+    def refusal(self, request: str, feature: str, instead: str) -> ConfigError:
+        """The error for a request, `name=value`, that needs a feature which is missing."""
+        since = _since(feature)
+        needed = since if self._is_to_come(feature) else f"{since} to {NEWEST_RAY}"
+        return ConfigError(f"{request} needs Ray {needed}, and {self.ray} is installed; {instead}")
+
+    def _is_to_come(self, feature: str) -> bool:
+        """True for an older Ray than the first with the feature, False for a newer one that has lost it."""
+        return release(self.ray) < release(_since(feature))
+
+    def _last(self, feature: str) -> str:
+        return _since(feature) if self._is_to_come(feature) else NEWEST_RAY
+
+
+def _since(feature: str) -> str:
+    """The version in which a feature came."""
+    found: str = next(one.metadata["since"] for one in fields(Features) if one.name == feature)
+    return found
+
+
+ALL_FEATURES = Features()
+
+
+def refuse_older(package: str, installed: str | None, needed: str) -> None:
+    """Raise ConfigError where a package is older than raylr can work with, or not there (None)."""
+    if installed is None or release(installed) < release(needed):
+        found = "not installed" if installed is None else f"{installed} is installed"
+        raise ConfigError(
+            f"{package}={installed or 'none'}: {found}, and raylr needs {needed} or newer; "
+            f'pip install "{package}>={needed}"'
+        )

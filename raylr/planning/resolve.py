@@ -10,19 +10,23 @@ from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, examples, lint
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, TUNED
-from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.lr import GivenPolicy, Part, parts_of, policy_as_given, policy_of_config, policy_of_file, run_length
 from raylr.planning.plan import Chosen, GuardPlan, OptimizerPlan, Plan
 from raylr.planning.story import Choices, story
 
 
 def resolve(
-    config: Config, dataset: DatasetInfo, hardware: Hardware, imported: GivenPolicy | None = None
+    config: Config,
+    dataset: DatasetInfo,
+    hardware: Hardware,
+    imported: GivenPolicy | None = None,
+    features: Features = ALL_FEATURES,
 ) -> tuple[Plan, Policy]:
     """The plan and the LR policy of a run. They differ between numbers of workers only where that must show.
 
-    `imported` is a policy that takes the place of the config's own. Raises ConfigError, one line that names the field,
-    for everything that could not be carried out.
+    `imported` is a policy that takes the place of the config's own; `features` are those of the Ray that carries the plan
+    out. Raises ConfigError, one line that names the field, for everything that could not be carried out.
     """
     parts = parts_of(config)
     batches = possible_batches(config, dataset)
@@ -43,12 +47,17 @@ def resolve(
             policy.factors(0, batch, part.name)  # refuses what does not fit this batch
     device = _device(config, hardware)
     choices = Choices(
-        length, fixed_global_batch(config), device, _precision(config, hardware, device.value), _failure_mode(config)
+        length,
+        fixed_global_batch(config),
+        device,
+        _precision(config, hardware, device.value),
+        _failure_mode(config, features),
+        Chosen(f"{features.ray}: {features.summary()}", "its installed files") if features.ray else None,
     )
     plan = _plan(config, dataset, choices, parts, Clock(dataset.num_train, length.value, batches[-1]))
     told = {
         "story": tuple(story(config, dataset, parts, plan, choices, lr_story)),
-        "warnings": tuple(_warnings(plan, dataset, hardware, policy, batches)),
+        "warnings": tuple(_warnings(plan, dataset, hardware, policy, batches, features)),
     }
     return plan.model_copy(update=told), policy
 
@@ -112,9 +121,11 @@ def _guard(config: Config, clock: Clock) -> GuardPlan:
     )
 
 
-def _failure_mode(config: Config) -> Chosen[str]:
+def _failure_mode(config: Config, features: Features) -> Chosen[str]:
     """Continue without the lost workers where their number is fixed and the reduction can form groups again."""
     low, high = config.num_workers
+    if low < high and not features.elastic:
+        raise features.refusal(f"workers={config.workers}", "elastic", f"use a fixed number, such as {high}")
     obstacle = why = None
     if config.batch.reduce == "ddp":
         obstacle, why = "batch.reduce=ddp", "batch.reduce=ddp forms no group again"
@@ -122,6 +133,10 @@ def _failure_mode(config: Config) -> Chosen[str]:
         obstacle, why = f"workers={config.workers}", "the number of workers may change"
     if config.failure.mode == "continue" and obstacle:
         raise ConfigError(f"failure.mode=continue does not go with {obstacle}; use failure.mode=restart")
+    if not features.replace_one_worker:
+        if config.failure.mode == "continue":
+            raise features.refusal("failure.mode=continue", "replace_one_worker", "use failure.mode=restart")
+        why = why or f"Ray {features.ray} replaces no single worker"
     if config.failure.mode is not None:
         return Chosen(config.failure.mode, "given")
     return Chosen("restart", why) if why else Chosen("continue", "the number of workers is fixed")
@@ -170,8 +185,12 @@ def _device(config: Config, hardware: Hardware) -> Chosen[str]:
     return Chosen("cpu" if config.gpu == "no" or hardware.num_gpus < needed else "cuda", why)
 
 
-def _warnings(plan: Plan, dataset: DatasetInfo, hardware: Hardware, policy: Policy, batches: list[int]) -> list[str]:
+def _warnings(
+    plan: Plan, dataset: DatasetInfo, hardware: Hardware, policy: Policy, batches: list[int], features: Features
+) -> list[str]:
     found = [dataset.note] if dataset.note else []
+    if newer := features.newer():
+        found.append(newer)
     if plan.precision == "bf16" and plan.device == "cpu" and not hardware.bf16:
         found.append("precision=bf16 is slow on this processor, which has no instructions for it; use fp32 for speed")
     for batch in batches:

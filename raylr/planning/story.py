@@ -18,6 +18,7 @@ class Choices:
     device: Chosen[str]
     precision: Chosen[str]
     failure_mode: Chosen[str]
+    ray: Chosen[str] | None  # None where no Ray carries the plan out
 
 
 def story(
@@ -37,6 +38,8 @@ def story(
     yield from lr
     yield _line("device", plan.device, choices.device.why)
     yield _line("precision", plan.precision, choices.precision.why)
+    if choices.ray is not None:
+        yield _line("Ray", choices.ray.value, choices.ray.why)
     does = "all start again from the newest checkpoint"
     if plan.failure_mode == "continue":
         does = "the others go on while it is replaced"

@@ -98,6 +98,8 @@ class PopulationDisplay:
             f"{plan.interval} ({plan.search})"
         )
         self._print(f"{plan.model}, {self._total:,} examples each, global batch {plan.global_batch}")
+        for note in plan.notes:
+            self._print(note)
         self._print(f"population folder: {plan.run_dir}")
 
     def _show_trial(self, trial: str, news: News | TrialReport | TrialEnded) -> None:

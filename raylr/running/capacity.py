@@ -1,7 +1,4 @@
-"""Whether a named cluster has room for a run or a population, and waiting until it has.
-
-Reads private state of Ray 2.60 to tell whether an autoscaler is at work.
-"""
+"""Whether a named cluster has room for a run or a population, and waiting until it has."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -18,6 +18,7 @@ from raylr.running.capacity import Demand, resources
 from raylr.running.control import NAMESPACE, write_address
 from raylr.running.job import RAY_FOLDER, Request, carry_out, data_for_workers, identity
 from raylr.running.nodes import beside_the_driver
+from raylr.running.ray_internals.features import features
 from raylr.running.ray_internals.state import draining_nodes
 from raylr.running.signals import stop_on_signals
 from raylr.storage import Folder
@@ -49,7 +50,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
     """
 
     def resolved(info: DatasetInfo, hardware: Hardware) -> "Run":
-        return Run(config, *resolve(config, info, hardware))
+        return Run(config, *resolve(config, info, hardware, features=features()))
 
     wanted = config.num_workers[1]
     request = Request(config, Hardware(True, wanted), wanted if config.gpu == "yes" else 0, resolved)

@@ -13,7 +13,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from raylr.planning.plan import Plan
 from raylr.running.capacity import resources
 from raylr.running.job import RAY_FOLDER
-from raylr.running.ray_internals.train import LeanTrainer, OwnGroupConfig
+from raylr.running.ray_internals.features import features
+from raylr.running.ray_internals.start import START_TIMEOUT
+from raylr.running.ray_internals.stock import StockConfig, StockTrainer
 from raylr.storage import Folder
 
 SHUTDOWN_TIMEOUT_S = 15.0  # for Ray Train to end after the run has
@@ -36,17 +38,21 @@ class TrainRun:
         gpus: float = 1.0,
     ) -> None:
         low, high = plan.workers
-        if low != high:  # how long Train waits for nodes that have gone; 60 s by default
-            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
-        self.trainer = LeanTrainer(
+        resize = {}
+        if low != high:
+            for name, value in START_TIMEOUT.items():
+                os.environ.setdefault(name, value)
+            resize["elastic_resize_monitor_interval_s"] = 2.0
+        trainer, backend_config = _trainer(plan)
+        self.trainer = trainer(
             rank,
             train_loop_config=settings,
-            backend_config=OwnGroupConfig(plan.failure_mode == "continue"),
+            backend_config=backend_config,
             scaling_config=ScalingConfig(
                 num_workers=trials * high if low == high else (low, high),
                 use_gpu=plan.device == "cuda",
                 resources_per_worker=resources(plan, gpus),
-                elastic_resize_monitor_interval_s=2.0,
+                **resize,
             ),
             run_config=RunConfig(
                 name=RAY_FOLDER,
@@ -83,12 +89,23 @@ class TrainRun:
                 deadline = min(deadline, time.monotonic() + SHUTDOWN_TIMEOUT_S)
                 self.thread.join(0.5)
         if self.thread.is_alive():  # it must not wait on Ray while Ray is shut down: that ends the process
-            self.trainer.controller.abort()
+            self.trainer.abort()
             self.thread.join(SHUTDOWN_TIMEOUT_S)
         return ended
 
     def _run(self) -> None:
         try:
-            self.outcome["result"] = self.trainer.fit().return_value
+            found = getattr(self.trainer.fit(), "return_value", None)  # a Result has none below Ray 2.56
+            if found is not None:
+                self.outcome["result"] = found
         except Exception as error:
             self.outcome["error"] = error
+
+
+def _trainer(plan: Plan) -> tuple[Any, Any]:
+    """The class of Ray Train's trainer and its backend's config; the stock ones where Ray cannot replace one worker."""
+    if not features().replace_one_worker:
+        return StockTrainer, StockConfig()
+    from raylr.running.ray_internals.train import LeanTrainer, OwnGroupConfig
+
+    return LeanTrainer, OwnGroupConfig(plan.failure_mode == "continue")

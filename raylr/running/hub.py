@@ -28,6 +28,7 @@ from raylr.events import (
     StopOrder,
 )
 from raylr.running.gauges import Gauges
+from raylr.running.ray_internals.state import sign_of_life
 
 LIVENESS_TIMEOUT_S = 10.0
 JOIN_TIMEOUT_S = 2.0
@@ -107,7 +108,7 @@ class Hub:
 
     async def _check(self, rank: int, actor: Any) -> None:
         """Drop a member that is dead; kill and drop one that gives no sign of life, not even by coming here."""
-        sign = asyncio.wrap_future(actor.__ray_ready__.remote().future())
+        sign = asyncio.wrap_future(sign_of_life(actor).future())
         coming = asyncio.create_task(self._wait_until(lambda: rank in self.waiting))
         await asyncio.wait((sign, coming), timeout=LIVENESS_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         coming.cancel()

@@ -17,6 +17,7 @@ from raylr.planning.facts import DatasetInfo, Hardware, local_hardware
 from raylr.planning.plan import Plan
 from raylr.running.capacity import Demand, wait_for_capacity
 from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see
+from raylr.running.ray_internals.state import is_submitted_job
 from raylr.running.session import named_cluster, own_cluster
 from raylr.storage import Folder, is_uri, run_folder
 from raylr.training.data import describe, prepare
@@ -144,9 +145,7 @@ def look_at_own_parts(plan: Plan) -> None:
 
 def refuse_throw_away_storage(config: Config) -> None:
     """A submitted job runs in a copy of the working directory that Ray throws away."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not (
-        is_uri(config.storage) or Path(config.storage).expanduser().is_absolute()
-    ):
+    if is_submitted_job() and not (is_uri(config.storage) or Path(config.storage).expanduser().is_absolute()):
         raise ConfigError(
             f"storage={config.storage} is relative, and Ray throws a job's folder away; use an absolute path"
         )

@@ -12,8 +12,10 @@ from raylr.storage import Folder
 def beside_the_driver() -> dict[str, Any]:
     """Options of an actor that the loss of another node must not take away."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return {"num_cpus": 0, "label_selector": {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}}
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": here}
 
 
 def on_other_hosts(question: Callable[..., Any], *arguments: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from raylr.errors import ConfigError, RaylrError, first_line
 from raylr.running.local_cluster.state import STOP_WAIT_S
+from raylr.running.ray_internals.features import features
 
 SCRIPT = "jobs/train_cifar10.py"
 FINISHED = {"SUCCEEDED": 0, "STOPPED": 143, "FAILED": 1}
@@ -34,6 +35,7 @@ def submit(
     """
     if not (working_dir / SCRIPT).exists():
         raise ConfigError(f"working-dir={working_dir} has no {SCRIPT}; run this in a checkout of the project")
+    features()  # refuses a Ray that is too old
     if address:
         os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray lets its own variables go before what a caller says
     os.environ.setdefault("RAY_AUTH_MODE", "token" if _has_token() else "disabled")

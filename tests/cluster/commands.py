@@ -11,6 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from raylr.running.ray_internals.features import features
+
 DEADLINE_S = 240
 SMALL = [
     "--data.source", "synthetic", "--data.train-examples", "1000", "--data.test-examples", "200", "--epochs", "6",
@@ -19,6 +23,11 @@ SMALL = [
 ]  # fmt: skip
 LONG = ["--epochs", "16"]  # half a minute and more on two cores
 TIMES = {"time", "wall_s", "images_per_s", "world_size", "restarts", "rejoins", "resizes"}
+
+
+def needs(feature: str) -> pytest.MarkDecorator:
+    """For tests of what not every Ray can do."""
+    return pytest.mark.skipif(feature in features().missing, reason=f"this Ray lacks {feature}")
 
 
 def wait_until(holds: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:

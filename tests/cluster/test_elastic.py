@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from raylr.running.local_cluster import commands as cluster
-from tests.cluster.commands import SMALL, Command, assert_same, rows, start, wait_until
+from tests.cluster.commands import SMALL, Command, assert_same, needs, rows, start, wait_until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), needs("elastic")]
 
 
 @pytest.fixture(scope="module")

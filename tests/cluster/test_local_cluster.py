@@ -1,7 +1,9 @@
 """Local clusters with the real commands: one is shared by most tests, a second comes up beside it and crashes."""
 
+import contextlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -20,12 +22,13 @@ from raylr.running.local_cluster import commands as cluster
 from raylr.running.local_cluster import nodes as cluster_nodes
 from raylr.running.local_cluster.commands import LocalCluster
 from raylr.running.local_cluster.state import read
-from tests.cluster.commands import SMALL, Command, said_by
+from raylr.running.ray_internals.features import features
+from tests.cluster.commands import SMALL, Command, needs, said_by
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), needs("local_nodes")]
 
 
 def left_of(one: LocalCluster, index: int | None = None) -> set[int]:
@@ -120,6 +123,46 @@ def test_a_run_is_refused_in_one_line_without_the_token_and_where_nothing_listen
     assert (refused[0], refused[2]) == (2, f"error: address={shared.address} {reason}\n")
     code, _, err = Command(*flags, "--address=127.0.0.1:1", cwd=tmp_path).end(120)
     assert (code, err) == (2, "error: address=127.0.0.1:1 does not answer: Connection refused\n")
+
+
+@contextlib.contextmanager
+def another_version(one: LocalCluster, field: str, version: str) -> Iterator[None]:
+    """Let the cluster's head tell another version of itself for a while."""
+    program = """
+import json, sys
+from ray._raylet import GcsClient
+address, field, version = sys.argv[1:]
+head, key, names = GcsClient(address=address), b"CLUSTER_METADATA", b"cluster"
+told = json.loads(head.internal_kv_get(key, names))
+print(told[field])
+head.internal_kv_put(key, json.dumps({**told, field: version}).encode(), True, names)
+"""
+
+    def tell(number: str) -> str:
+        command = [sys.executable, "-c", program, one.address, field, number]
+        env = {**os.environ, **one.env}
+        return subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+    before = tell(version)
+    try:
+        yield
+    finally:
+        tell(before)
+
+
+@pytest.mark.parametrize(
+    ("field", "theirs"), [("ray_version", "Ray 2.51.0 on"), ("python_version", "on Python 2.51.0,")]
+)
+def test_a_cluster_of_another_ray_or_python_is_refused_in_one_line_with_both(
+    shared: LocalCluster, tmp_path: Path, field: str, theirs: str
+) -> None:
+    flags = ["train", *SMALL, str(tmp_path / "cache"), f"--storage={tmp_path}", f"--address={shared.address}"]
+    with another_version(shared, field, "2.51.0"):
+        code, _, err = Command(*flags, cwd=tmp_path, **shared.env).end(60)
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert err.startswith(f"error: address={shared.address} runs Ray ")
+    assert theirs in err
+    assert f"and this driver has Ray {features().ray} on Python {platform.python_version()}; use the cluster's" in err
 
 
 def test_a_job_server_that_does_not_answer_is_told_in_one_line() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.commands import Command, assert_same, kill, members, rows, said_by, start, wait_until
+from raylr.running.ray_internals.features import features
+from tests.cluster.commands import Command, assert_same, kill, members, needs, rows, said_by, start, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -94,6 +95,8 @@ def test_a_checkpoint_of_another_version_is_refused_and_stays(where):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+@needs("replace_one_worker")
+@needs("quiet_agent")
 def test_a_stopped_run_goes_on_with_other_workers_and_through_a_kill(where, expected):
     first = start(where, "stopped", 2)
     wait_until(lambda: len(rows(where / "stopped", "ledger.jsonl")) > 20, "20 updates")
@@ -149,3 +152,31 @@ def test_in_restart_mode_all_start_again_from_the_checkpoint(where, expected):
     result = json.loads(out.splitlines()[-1])
     assert_same(where, "restart", result, expected)
     assert result["restarts"] == 1
+
+
+@pytest.mark.skipif(features().replace_one_worker, reason="this Ray replaces one worker")
+def test_a_ray_that_replaces_no_single_worker_restarts_all_and_the_plan_and_the_result_say_so(where, expected):
+    run = start(where, "stock", 2)
+    wait_until(lambda: list((where / "stock" / "checkpoints").glob("*.json")), "a checkpoint")
+    kill(members(where / "stock")[1])
+    code, out, err = run.end()
+    assert code == 0, err
+    assert f"{features().ray}: a lost worker restarts all (until 2.56)" in " ".join(out.split())
+    result = json.loads(out.splitlines()[-1])
+    assert_same(where, "stock", result, expected)
+    assert result["restarts"] == 1
+
+
+@pytest.mark.skipif(not features().missing, reason="this Ray lacks nothing")
+def test_a_request_for_what_this_ray_lacks_is_refused_before_anything_starts(where):
+    missing = features().missing
+    requests = {
+        "elastic": (["--workers", "1:2"], "workers=1:2 needs Ray 2.55"),
+        "replace_one_worker": (["--failure.mode", "continue"], "failure.mode=continue needs Ray 2.56"),
+    }
+    for feature in [name for name in missing if name in requests]:
+        flags, message = requests[feature]
+        code, _, err = start(where, feature, 2, *flags).end(60)
+        assert (code, len(err.splitlines())) == (2, 1), err
+        assert f"{message}, and {features().ray} is installed; use " in err
+        assert not (where / feature).exists()

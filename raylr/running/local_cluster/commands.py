@@ -5,12 +5,10 @@ logs), ports, a short temporary folder and a token of its own, so that several l
 machine: they have logical CPUs and no GPUs.
 """
 
-import json
 import os
 import secrets
 import shutil
 import tempfile
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +17,13 @@ from raylr.running.local_cluster import nodes as cluster_nodes
 from raylr.running.local_cluster import state as cluster_state
 from raylr.running.local_cluster.processes import end, need_proc
 from raylr.running.local_cluster.state import LocalCluster, Node
+from raylr.running.ray_internals.features import features
+from raylr.running.ray_internals.nodes import SOCKET_PATH_BYTES, SOCKET_PATH_REST, names_alive
 
 __all__ = ["CLUSTERS", "LocalCluster", "Node", "add_node", "down", "kill_node", "status", "up"]
 
 CLUSTERS = Path("~/.cache/raylr/clusters")
-_SOCKET_PATH_BYTES = 107  # what the system allows
-_SOCKET_PATH_REST = len("/raylr-abcdefgh/10/session_2026-11-22_13-09-38_071997_4194304/sockets/plasma_store.10")
+_TEMP_DIR_BYTES = len("/raylr-abcdefgh")
 
 
 def up(
@@ -38,6 +37,7 @@ def up(
     """
     need_proc()
     _check_counts(nodes=nodes, cpus=cpus)
+    _check_features(nodes, f"nodes={nodes}", "use --nodes 1")
     folder = cluster_state.folder_of(name, clusters)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with cluster_state.locked(folder):
@@ -68,6 +68,7 @@ def down(name: str = "local", *, clusters: Path = CLUSTERS) -> None:
 def add_node(name: str = "local", cpus: int = 2, *, clusters: Path = CLUSTERS) -> LocalCluster:
     """Start one more node with `cpus` logical CPUs and wait until it has joined."""
     _check_counts(cpus=cpus)
+    _check_features(2, "add-node", "this Ray's local clusters have one node")
     with cluster_state.locked(cluster_state.read_running(name, clusters).folder):
         cluster = cluster_state.read_running(name, clusters)
         index = cluster.nodes[-1].index + 1
@@ -101,6 +102,15 @@ def _check_counts(**counts: int) -> None:
             raise ConfigError(f"{field}={count}, it counts from one; use 1")
 
 
+def _check_features(nodes: int, request: str, instead: str) -> None:
+    """Refuse what the installed Ray cannot do: without `local_nodes` its nodes share one folder, and jobs lose files."""
+    offered = features()
+    if not offered.local_cluster:
+        raise offered.refusal(request, "local_cluster", "use raylr train, which starts a cluster of its own")
+    if nodes > 1 and not offered.local_nodes:
+        raise offered.refusal(request, "local_nodes", instead)
+
+
 def _clear_earlier(folder: Path) -> None:
     if (cluster := cluster_state.read(folder)) is None:
         return
@@ -128,7 +138,7 @@ def _prepare(folder: Path, dashboard_port: int | None) -> LocalCluster:
 
 
 def _make_temp_dir() -> Path:
-    root, room = tempfile.gettempdir(), _SOCKET_PATH_BYTES - _SOCKET_PATH_REST
+    root, room = tempfile.gettempdir(), SOCKET_PATH_BYTES - SOCKET_PATH_REST - _TEMP_DIR_BYTES
     if len(os.fsencode(root)) > room:
         raise ConfigError(f"TMPDIR={root}, Ray's socket paths leave it {room} bytes; use TMPDIR=/tmp")
     return Path(tempfile.mkdtemp(prefix="raylr-", dir=root))
@@ -151,11 +161,7 @@ def _state(node: Node, cluster: LocalCluster, known: set[str]) -> str:
 def _names_alive(cluster: LocalCluster) -> set[str]:
     """The names of the nodes that the cluster itself takes for alive."""
     headers = {"Authorization": f"Bearer {cluster.token_path.read_text()}"}
-    request = urllib.request.Request(f"{cluster.dashboard}/api/v0/nodes", headers=headers)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know our 127.0.0.1
     try:
-        with opener.open(request, timeout=10) as answer:
-            nodes = json.load(answer)["data"]["result"]["result"]
+        return names_alive(cluster.dashboard, headers)
     except OSError as error:
         raise RaylrError(f"the job server at {cluster.dashboard} does not answer ({error})") from error
-    return {node["node_name"] for node in nodes if node["state"] == "ALIVE"}

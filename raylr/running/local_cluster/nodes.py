@@ -13,11 +13,10 @@ from raylr.errors import RaylrError
 from raylr.running.local_cluster import state as cluster_state
 from raylr.running.local_cluster.processes import MARK, spawn
 from raylr.running.local_cluster.state import LocalCluster, Node
+from raylr.running.ray_internals.nodes import ENVIRONMENT, FOREIGN, METRICS_PORT, START_RETRIES, is_up, start_command
 
 OBJECT_STORE_BYTES = 256 * 2**20  # per node; by default each would plan with a third of the machine's memory
 START_TIMEOUT_S = 300.0  # a bound for a loaded machine; on idle cores it takes seconds
-# What would lead our nodes to another cluster, another folder or another token than theirs.
-_FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_REDIS_ADDRESS", "RAY_TMPDIR", "RAY_GCS_SERVER_PORT")
 _PORTS = range(20_000, 32_000)  # below those that the system hands out to connections, so that none is taken meanwhile
 
 
@@ -59,8 +58,7 @@ def free_ports(count: int) -> int:
 
 
 def _command(cluster: LocalCluster, index: int, cpus: int) -> list[str]:
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
-    command += [f"--num-cpus={cpus}", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+    command = start_command(f"--num-cpus={cpus}", "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}")
     command += [f"--temp-dir={cluster.node_dir(index)}", f"--node-name={cluster.node_name(index)}"]
     command += ["--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0"]  # 0: any that is free
     if index > 0:
@@ -77,28 +75,22 @@ def _port_of(address: str) -> int:
 
 def _environment(cluster: LocalCluster, index: int) -> dict[str, str]:
     """The environment of everything that runs on a node, jobs included."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     own = {
         MARK: f"{cluster.id}/{index}",
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",  # a job's `python` is ours
         "PYTHONUNBUFFERED": "1",  # so that the last line of a node's log is what it said last
-        "SPT_NOENV": "1",  # Ray renames its processes; without this the new name overwrites the mark
-        "DASHBOARD_METRIC_PORT": str(_port_of(cluster.address) + 2),
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # a `uv run` above us would make every job pack its whole directory
-        "RAY_worker_niceness": "0",  # Ray starts workers with niceness 15, behind its own helpers on the same cores
+        METRICS_PORT: str(_port_of(cluster.address) + 2),
     }
     if index > 0:
-        own |= {"RAY_NUM_REDIS_GET_RETRIES": str(int(START_TIMEOUT_S))}  # how often it asks for a head that is late
-    return inherited | cluster.env | own
+        own |= {START_RETRIES: str(int(START_TIMEOUT_S))}
+    return inherited | ENVIRONMENT | cluster.env | own
 
 
 def _wait_for(cluster: LocalCluster, node: Node, deadline: float) -> None:
-    """Wait until a node has joined; the head: until the job server answers.
-
-    `ray start` writes this file into the node's temporary folder as the last thing before it blocks.
-    """
-    ready, log = cluster.node_dir(node.index) / "ray_current_cluster", cluster.log_path(node.index)
-    while not ready.exists():
+    """Wait until a node has joined; the head: until the job server answers."""
+    log = cluster.log_path(node.index)
+    while not is_up(cluster.node_dir(node.index)):
         if not node.process.runs():
             raise RaylrError(f"node {node.index} ended while it started: {_last_line(log)}; all it said: {log}")
         if time.monotonic() > deadline:

@@ -83,8 +83,9 @@ def best_point(known: Points, gains: Points, now: Points, box: Points, draws: np
     Rows of `known` are time, score before, and a point; those of `now` the same of the point that is left, then of points
     that are being tried: their gain is not known yet, but a second one need not go there.
     """
-    from ray.tune.schedulers.pb2_utils import TV_SquaredExp
     from sklearn.gaussian_process import GaussianProcessRegressor
+
+    from raylr.running.ray_internals.tune import forgetting_kernel
 
     low = np.concatenate([known[:, :2].min(axis=0), box[:, 0]])
     span = np.concatenate([known[:, :2].max(axis=0), box[:, 1]]) - low
@@ -95,7 +96,7 @@ def best_point(known: Points, gains: Points, now: Points, box: Points, draws: np
     around = np.hstack([np.tile(rows[0, :2].clip(0, 1), (NUM_DRAWS, 1)), draws.uniform(size=(NUM_DRAWS, len(box)))])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a kernel that ends at a bound of its numbers is one that will do
-        process = GaussianProcessRegressor(TV_SquaredExp(), alpha=NOISE).fit(seen, rises)
+        process = GaussianProcessRegressor(forgetting_kernel(), alpha=NOISE).fit(seen, rises)
         spread = GaussianProcessRegressor(process.kernel_, alpha=NOISE, optimizer=None).fit(tried, np.zeros(len(tried)))
         _, deviation = spread.predict(around, return_std=True)
     beta = 0.2 + max(0.0, math.log(0.4 * len(known)))

@@ -12,7 +12,7 @@ from raylr.config import Config
 from raylr.config.population import FIXED, PopulationConfig
 from raylr.errors import ConfigError
 from raylr.events import Explored, OfTrial, PopulationNews, PopulationPlanned
-from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.plan import Plan
 from raylr.running.capacity import Demand, resources
 from raylr.running.control import NAMESPACE, write_address
@@ -20,6 +20,7 @@ from raylr.running.job import RAY_FOLDER, Request, carry_out, data_for_workers, 
 from raylr.running.nodes import beside_the_driver
 from raylr.running.population.lineage import trial_ids
 from raylr.running.population.space import Settings, Space, plain
+from raylr.running.ray_internals.features import features
 from raylr.running.signals import stop_on_signals
 from raylr.storage import Folder, run_folder
 
@@ -50,7 +51,7 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
     gpus = math.ceil(ranks * wanted.gpus_per_worker) if wanted.gpu == "yes" else 0
 
     def resolved(info: DatasetInfo, hardware: Hardware) -> "Exploration":
-        return Exploration(checked_space(wanted, info, hardware))
+        return Exploration(checked_space(wanted, info, hardware, features()))
 
     request = Request(wanted, Hardware(True, ranks), gpus, resolved)
     run_dir, result = carry_out(request, on_event or (lambda news: None))
@@ -114,6 +115,7 @@ class Exploration:
             model=plan.model,
             total_examples=plan.total_examples,
             global_batch=plan.batch_at(plan.workers[1]),
+            notes=self.space.features.notes(),
         )
 
     def ended(self, folder: Folder, result: dict[str, Any], again: bool) -> Explored:
@@ -127,14 +129,17 @@ class Exploration:
         return _run(self.space, folder, info, tell)
 
 
-def checked_space(config: PopulationConfig, info: DatasetInfo, hardware: Hardware) -> Space:
+def checked_space(
+    config: PopulationConfig, info: DatasetInfo, hardware: Hardware, offered: Features = ALL_FEATURES
+) -> Space:
     """The population's space, on GPUs if all that train at once have places there."""
     low, high = config.num_workers
     if low != high:
         raise ConfigError(
             f"workers={config.workers} changes while trials train; a trial needs a fixed number, such as {high}"
         )
-    return Space.of(config, info, Hardware(hardware.bf16, _places(config, hardware.num_gpus) // config.num_at_once))
+    places = _places(config, hardware.num_gpus) // config.num_at_once
+    return Space.of(config, info, Hardware(hardware.bf16, places), offered)
 
 
 def _places(config: PopulationConfig, num_gpus: int) -> int:

@@ -2,27 +2,22 @@
 
 Tune decides which trial copies which; nothing of it runs a trial. A trial here is Tune's own `Trial` without a trainable: a
 light proxy in the driver for ranks that train elsewhere, so an exploit pauses, kills and starts nothing.
-Touches private names of Ray 2.60: `_checkpoint_or_exploit`, `_get_new_config`.
 """
 
-import contextlib
 import logging
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ray.train._internal.session import _TrainingResult
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from raylr.running.population.bandit import Bandit
 from raylr.running.population.fire import WORST, FirePBT
 from raylr.running.population.lineage import draw
 from raylr.running.population.space import Settings, Space
-from raylr.running.ray_internals.tune import Trials
+from raylr.running.ray_internals.tune import SCORE, TIME, InPlacePBT, Trials
 
-TIME, SCORE = "round", "score"
 logging.getLogger("ray.tune").setLevel(logging.WARNING)  # it logs every exploit in ten lines; ours are in lineage.jsonl
 
 
@@ -35,53 +30,27 @@ class Verdict:
     stops: bool = False
 
 
-class InPlacePBT(PopulationBasedTraining):
-    """Tune's synchronous PBT, with draws that can be repeated, bounds that hold, and donors whose score is finite."""
+def _pbt(space: Space, bandit: Bandit | None = None) -> InPlacePBT:
+    """Tune's PBT with the draws and bounds of `space`; under a bandit PB2: PBT's perturbations while that knows too little."""
 
-    def __init__(self, space: Space) -> None:
-        super().__init__(
-            time_attr=TIME,
-            metric=SCORE,
-            mode="max",
-            perturbation_interval=1,
-            burn_in_period=space.burn_in,
-            hyperparam_mutations={name: (bounds.low, bounds.high) for name, bounds in space.bounds.items()},
-            quantile_fraction=space.config.quantile_fraction,
-            log_config=False,
-            synch=True,
-        )
-        self.space = space
-        self.donors: dict[str, str] = {}  # donors of this round, by receiver
+    def renewed(receiver: str, donor: str, settings: Settings, number: int) -> Settings:
+        perturbed = space.mutated(settings, receiver, number)
+        chosen = None if bandit is None else bandit.choose(receiver, donor, settings, number)
+        return perturbed if chosen is None else chosen
 
-    def _checkpoint_or_exploit(self, trial: Trial, controller: Any, upper: list[Trial], lower: list[Trial]) -> None:
-        finite = [one for one in upper if self._trial_state[one].last_score > WORST]
-        if trial in lower and not finite:
-            return
-        with _drawing(draw(self.space.config.seed, "donor", trial.trial_id, trial.last_result[TIME])):
-            super()._checkpoint_or_exploit(trial, controller, finite, lower)
+    def noted(trial: str, number: int, settings: Settings, score: float) -> None:
+        if bandit is not None:
+            bandit.note(trial, number, settings, score if score > WORST else None)
 
-    def _get_new_config(self, trial: Trial, donor: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
-        self.donors[trial.trial_id] = donor.trial_id
-        return self.space.mutated(donor.config, trial.trial_id, trial.last_result[TIME]), {}
-
-
-class InPlacePB2(InPlacePBT):
-    """The same with settings that a bandit chooses; PBT's own perturbations as long as that knows too little."""
-
-    def __init__(self, space: Space) -> None:
-        super().__init__(space)
-        self.bandit = Bandit(space)
-
-    def _save_trial_state(self, state: Any, time: int, result: dict[str, Any], trial: Trial) -> Any:
-        score = super()._save_trial_state(state, time, result, trial)
-        self.bandit.note(trial.trial_id, time, trial.config, score if score > WORST else None)
-        return score
-
-    def _get_new_config(self, trial: Trial, donor: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
-        perturbed = super()._get_new_config(trial, donor)
-        number = trial.last_result[TIME]
-        chosen = self.bandit.choose(trial.trial_id, donor.trial_id, donor.config, number)
-        return (chosen, {}) if chosen is not None else perturbed
+    return InPlacePBT(
+        burn_in=space.burn_in,
+        bounds={name: (bounds.low, bounds.high) for name, bounds in space.bounds.items()},
+        quantile_fraction=space.config.quantile_fraction,
+        worst=WORST,
+        draws=lambda receiver, number: draw(space.config.seed, "donor", receiver, number),
+        renewed=renewed,
+        noted=noted,
+    )
 
 
 def scheduler_for(space: Space, names: Sequence[str]) -> TrialScheduler:
@@ -89,9 +58,9 @@ def scheduler_for(space: Space, names: Sequence[str]) -> TrialScheduler:
     config, plan = space.config, space.plan
     match config.search:
         case "pbt":
-            return InPlacePBT(space)
+            return _pbt(space)
         case "pb2":
-            return InPlacePB2(space)
+            return _pbt(space, Bandit(space))
         case "fire":
             return FirePBT(space, names, TIME, SCORE)
         case "asha":
@@ -139,11 +108,7 @@ class Judge:
         donors: dict[str, str] = getattr(self.scheduler, "donors", {})
         donors.clear()
         for name in scores:
-            trial = self.trials.trials[name]
-            trial.run_metadata.last_result = {TIME: number, SCORE: max(scores[name], WORST)}
-            checkpoint: Any = name  # where the state is; schedulers pass it on and never look inside
-            result = _TrainingResult(checkpoint=checkpoint, metrics=trial.last_result)
-            trial.run_metadata.checkpoint_manager._latest_checkpoint_result = result
+            self.trials.record(name, number, max(scores[name], WORST))
         verdicts = {}
         for name in sorted(scores):
             trial = self.trials.trials[name]
@@ -154,14 +119,3 @@ class Judge:
         for name in scores.keys() - verdicts.keys():
             verdicts[name] = Verdict(self.settings(name), donors.get(name))
         return verdicts
-
-
-@contextlib.contextmanager
-def _drawing(source: random.Random) -> Iterator[None]:
-    """Let what draws from Python's global random numbers draw from `source`."""
-    before = random.getstate()
-    random.setstate(source.getstate())
-    try:
-        yield
-    finally:
-        random.setstate(before)

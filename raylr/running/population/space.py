@@ -16,7 +16,7 @@ from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, examples
 from raylr.lr.bounds import Bounds
 from raylr.lr.fields import nearest
-from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.plan import Plan
 from raylr.planning.resolve import resolve
 from raylr.running.population.lineage import draw
@@ -40,11 +40,18 @@ class Space:
     policy: Policy
     bounds: Mapping[str, Bounds]  # of what is mutated: `lr` and fields
     burn_in: int  # rounds before which nothing is copied
+    features: Features = ALL_FEATURES  # of the Ray that carries it out
 
     @classmethod
-    def of(cls, config: PopulationConfig, dataset: DatasetInfo, hardware: Hardware) -> "Space":
+    def of(
+        cls,
+        config: PopulationConfig,
+        dataset: DatasetInfo,
+        hardware: Hardware,
+        features: Features = ALL_FEATURES,
+    ) -> "Space":
         """The space of a config. Raises ConfigError for fields that cannot be mutated and bounds that cannot hold."""
-        plain_plan, policy = resolve(run_config(config, "1ep"), dataset, hardware)
+        plain_plan, policy = resolve(run_config(config, "1ep"), dataset, hardware, features=features)
         clock = Clock(plain_plan.num_train, plain_plan.total_examples, plain_plan.batch_at(plain_plan.workers[1]))
         interval = examples(config.interval, clock, "interval")
         if not clock.global_batch <= interval <= clock.total_examples:
@@ -54,12 +61,12 @@ class Space:
                 else f"longer than the run of {clock.total_examples}; use 0.2dur, say"
             )
             raise ConfigError(f"interval={config.interval} is {interval} examples, {rule}")
-        plan, _ = resolve(run_config(config), dataset, hardware)
+        plan, _ = resolve(run_config(config), dataset, hardware, features=features)
         burn_in = -(-examples(config.burn_in, clock, "burn_in") // interval)
         bounds = {LR: config.factor}
         for field, text in _mutations(config):
             bounds[field] = Bounds.parse(text, f"mutate: {field}", log=False)
-        space = cls(config, dataset, hardware, plan, policy, bounds, burn_in)
+        space = cls(config, dataset, hardware, plan, policy, bounds, burn_in, features)
         space.check()
         return space
 
@@ -76,6 +83,7 @@ class Space:
             )
         config = self.config
         _refuse_missing_package(config)
+        _refuse_missing_feature(config, self.features)
         if config.num_at_once < config.trials and config.search not in FIXED:
             raise ConfigError(
                 f"at_once={config.at_once} of trials={config.trials} cannot take turns in search={config.search}, which "
@@ -174,7 +182,7 @@ class Space:
                 for name in sections:
                     section = section[name]
                 section[leaf] = settings[field]
-        plan, _ = resolve(Config(**values), self.dataset, self.hardware)
+        plan, _ = resolve(Config(**values), self.dataset, self.hardware, features=self.features)
         return plan
 
     def changes_for(self, settings: Mapping[str, float]) -> dict[str, Any]:
@@ -192,6 +200,16 @@ def _refuse_missing_package(config: PopulationConfig) -> None:
             f"search={config.search} needs a package that is not installed; "
             f'pip install "raylr[{config.search}]", or use {instead}'
         )
+
+
+def _refuse_missing_feature(config: PopulationConfig, offered: Features) -> None:
+    """Refuse a search that needs what the installed Ray Tune does not have."""
+    if not offered.population:
+        raise offered.refusal(f"trials={config.trials}", "population", "use raylr train")
+    if config.search in ("pbt", "pb2") and not offered.pbt:
+        raise offered.refusal(f"search={config.search}", "pbt", "use --search fire, asha, grid or random")
+    if config.search == "pb2" and not offered.pb2_kernel:
+        raise offered.refusal("search=pb2", "pb2_kernel", "use --search pbt")
 
 
 def run_config(config: PopulationConfig, interval: str | None = None) -> Config:

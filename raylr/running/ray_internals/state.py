@@ -1,8 +1,11 @@
-"""What Ray knows of its nodes and does not tell in public: drains, and an autoscaler at work."""
+"""What Ray knows of its nodes, actors and jobs and does not tell in public: drains, an autoscaler, signs of life."""
 
 import json
+import os
 import time
 from typing import Any
+
+from raylr.running.ray_internals.features import features
 
 FIRST_REPORT_S = 15.0  # after the cluster's start
 
@@ -13,8 +16,11 @@ _ANONYMOUS = "node_"  # how Ray names the node types of a cluster without an aut
 def autoscaler() -> tuple[bool, bool]:
     """Whether the cluster has an autoscaler, and whether that is starting nodes now.
 
-    Every cluster has a process that tells; in one that has just started, its first word is waited for.
+    Every cluster has a process that tells; in one that has just started, its first word is waited for. Where its reports
+    cannot be read, one is taken for there, and for idle: what waits for it has a limit.
     """
+    if not features().autoscaler_report:
+        return True, False
     deadline = time.monotonic() + FIRST_REPORT_S
     while not (report := _report())[0] and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -43,4 +49,24 @@ def draining_nodes() -> set[str]:
     """The nodes that Ray has announced to take away: a preemption, or an autoscaler that scales down."""
     import ray
 
-    return set(ray._private.state.state.get_draining_nodes() or ())
+    return set(ray._private.state.state.get_draining_nodes() or ()) if features().drains else set()
+
+
+def sign_of_life(actor: Any) -> Any:
+    """A reference that is ready once the actor has answered, and fails where it is dead."""
+    return actor.__ray_ready__.remote()
+
+
+def kill_actors(*states: str) -> None:
+    """Kill this job's actors that are in one of these states, such as PENDING_CREATION."""
+    import ray
+
+    driver = ray._private.worker.global_worker
+    for state in states:
+        for actor in ray._private.state.actors(None, driver.current_job_id, state):
+            driver.core_worker.kill_actor(ray.ActorID.from_hex(actor), True)
+
+
+def is_submitted_job() -> bool:
+    """True in a process that Ray's job server has started."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ

@@ -1,6 +1,6 @@
 """Ray Train without its own process group: workers form theirs through the hub, and a dead one is replaced alone.
 
-Touches private names of Ray 2.60: a backend with `has_replica_groups` makes Train's controller replace only the worker that
+Needs `Features.replace_one_worker`: a backend with `has_replica_groups` makes Train's controller replace only the worker that
 failed and leave the train function of the others running. The stock controller gives up when a second worker dies before
 the first is replaced; ours looks for all the dead first.
 """
@@ -25,6 +25,9 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, state, worker_group
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from raylr.running.ray_internals.overriding import overriding
+from raylr.running.ray_internals.state import kill_actors, sign_of_life
+from raylr.running.ray_internals.stock import StockBackend
 from raylr.running.ray_internals.train_worker import LOOK_S, RayTrainWorker
 
 BETWEEN_LOOKS_S = 0.02
@@ -32,13 +35,8 @@ LIVENESS_TIMEOUT_S = 5.0
 UNUSED = (PlacementGroupCleanerCallback, DatasetsCallback)
 
 
-class RestartBackend(Backend):
-    """A worker sees the GPU that Ray gave it and no other, so that `cuda` is its own."""
-
-    share_cuda_visible_devices = False
-
-
-class ContinueBackend(RestartBackend):
+@overriding()
+class ContinueBackend(StockBackend):
     has_replica_groups = True
 
 
@@ -50,9 +48,10 @@ class OwnGroupConfig(BackendConfig):
 
     @property
     def backend_cls(self) -> type[Backend]:
-        return ContinueBackend if self.can_continue else RestartBackend
+        return ContinueBackend if self.can_continue else StockBackend
 
 
+@overriding()
 class FixedNumber(FixedScalingPolicy):
     """Train's policy for a fixed number of workers, without the process that asks an autoscaler for their places.
 
@@ -85,6 +84,7 @@ class Answer:
         return ray.put(None)
 
 
+@overriding()
 class StartingGroup(WorkerGroup):
     """Train's workers; one that is lost with its node just as it is told to train does not fail the run either."""
 
@@ -103,6 +103,7 @@ class StartingGroup(WorkerGroup):
             raise WorkerGroupStartupFailedError(str(error)) from error
 
 
+@overriding("abort")
 class ReplacingController(TrainController):
     """Train's controller, which replaces several dead workers at once."""
 
@@ -116,9 +117,7 @@ class ReplacingController(TrainController):
     def abort(self) -> None:
         """End now, also where a replacement is waited for that no node has room for. Another thread calls it."""
         self._failure_policy = create_failure_policy(FailureConfig(max_failures=0, controller_failure_limit=0))
-        driver = ray._private.worker.global_worker
-        for waiting in ray._private.state.actors(None, driver.current_job_id, "PENDING_CREATION"):
-            driver.core_worker.kill_actor(ray.ActorID.from_hex(waiting), True)
+        kill_actors("PENDING_CREATION")
 
     async def _poll_workers(self) -> WorkerGroupPollStatus:
         """Look at the workers again at once: each waits before it answers."""
@@ -127,7 +126,7 @@ class ReplacingController(TrainController):
 
     def _replace_bad_workers(self, poll_status: WorkerGroupPollStatus) -> None:
         groups = self._worker_group._replica_groups
-        signs = [group.get_workers()[0].actor.__ray_ready__.remote() for group in groups]
+        signs = [sign_of_life(group.get_workers()[0].actor) for group in groups]
         ray.wait(signs, num_returns=len(signs), timeout=LIVENESS_TIMEOUT_S)
         failing = poll_status.failing_replica_group_indices
         dead = [index for index, sign in enumerate(signs) if index in failing or not _is_alive(sign)]
@@ -148,6 +147,7 @@ def _is_alive(sign: Any) -> bool:
     return True
 
 
+@overriding("abort")
 class LeanTrainer(DataParallelTrainer):
     """Ray Train's trainer with the controller above in the caller's thread, and without the processes that nobody asks for.
 
@@ -157,6 +157,10 @@ class LeanTrainer(DataParallelTrainer):
     """
 
     controller: ReplacingController
+
+    def abort(self) -> None:
+        """End now. Another thread than that of `fit` calls it."""
+        self.controller.abort()
 
     def _create_default_callbacks(self) -> list[Any]:
         return [one for one in super()._create_default_callbacks() if not isinstance(one, UNUSED)]

@@ -4,9 +4,12 @@ from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.worker_group import worker
 from ray.train.v2._internal.execution.worker_group.poll import WorkerStatus
 
+from raylr.running.ray_internals.overriding import overriding
+
 LOOK_S = 2.0
 
 
+@overriding()
 class RayTrainWorker(worker.RayTrainWorker):
     """A worker that answers a look at it when its training has ended, or after `LOOK_S`.
 
