@@ -26,7 +26,7 @@ from raylr.training.checkpoint_index import refuse_other_formats
 Listener = Callable[[News], None]
 # What a plan may change between two starts of one run without changing its result.
 FREE = {
-    *("workers", "cpus_per_worker", "max_failures", "failure_mode", "stall_s"),
+    *("workers", "cpus_per_worker", "gpus_per_worker", "backend", "max_failures", "failure_mode", "stall_s"),
     *("checkpoint_keep", "data_source", "story", "warnings"),
 }
 

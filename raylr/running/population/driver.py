@@ -134,16 +134,17 @@ def checked_space(config: PopulationConfig, info: DatasetInfo, hardware: Hardwar
         raise ConfigError(
             f"workers={config.workers} changes while trials train; a trial needs a fixed number, such as {high}"
         )
-    return Space.of(config, info, Hardware(hardware.bf16, _places(config, hardware.num_gpus) // config.num_at_once))
+    gpus = _places(config, hardware.num_gpus) // config.num_at_once
+    return Space.of(config, info, Hardware(hardware.bf16, gpus if gpus >= high else 0))
 
 
 def _places(config: PopulationConfig, num_gpus: int) -> int:
     """How many workers have a place on the GPUs. Raises ConfigError where GPUs are asked for and have too few."""
     share, workers = config.gpus_per_worker, config.num_workers[1]
-    if share < 1 and workers > 1:
+    if share < 1 and workers > 1 and config.batch.backend != "gloo":
         raise ConfigError(
             f"gpus_per_worker={share:g} beside workers={workers}: NCCL lets no two workers of a trial share a GPU; use "
-            "--workers 1"
+            "--workers 1 or batch.backend=gloo"
         )
     places, ranks = num_gpus * int(1 / share + 1e-9), config.num_at_once * workers
     if config.gpu == "yes" and places < ranks:
