@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from raylr.config import Config
 from raylr.errors import ConfigError
-from raylr.events import CheckpointOrder, Finished, News, Planned, StopOrder
+from raylr.events import CheckpointOrder, Finished, News, Planned, StopOrder, Waiting
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.plan import Plan
@@ -132,7 +132,8 @@ class Run:
         }
         fit = TrainRun(train_rank, settings, plan, folder)
         with stop_on_signals(lambda: hub.order.remote(StopOrder())):
-            ended = fit.follow(hub.news_after, tell, _Preemptions(hub) if nodes_may_go else None)
+            look = _Preemptions(hub) if nodes_may_go else None
+            ended = fit.follow(hub.news_after, tell, lambda text: tell(Waiting(text)), look)
         for leftover in ("hub.json", RAY_FOLDER):
             folder.remove(leftover)
         lost = {"status": "failed", "reason": str(fit.outcome.get("error", "the hub was lost"))}

@@ -11,7 +11,6 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from raylr.errors import RaylrError
-from raylr.events import Waiting
 from raylr.planning.plan import Plan
 from raylr.running.capacity import resources
 from raylr.running.job import RAY_FOLDER
@@ -61,10 +60,12 @@ class TrainRun:
         self.outcome: dict[str, Any] = {}
         self.thread = threading.Thread(target=self._run, daemon=True, name="fit")
 
-    def follow(self, news: Any, take: Callable[[Any], None], look: Callable[[], None] | None = None) -> Any:
+    def follow(
+        self, news: Any, take: Callable[[Any], None], say: Callable[[str], None], look: Callable[[], None] | None = None
+    ) -> Any:
         """Start, and pass on what the actor's method `news` gives, and what is true at the end, which is returned.
 
-        Ray Train is waited for only so long: it would wait for ever for the replacement of a worker that no node has room
+        `say` hears what is waited for. Ray Train is waited for only so long: it would wait for ever for the replacement of a worker that no node has room
         for. Silence is told, and ends it after SILENCE_TIMEOUT_S; a lost actor ends it too.
         """
         self.thread.start()
@@ -75,7 +76,7 @@ class TrainRun:
                 found, ended = ray.get(news.remote(count, NEWS_S if alive and not ended else 0.0))
                 count += len(found)
                 if (text := silence.after(bool(found), bool(ended))) is not None:
-                    take(Waiting(text))
+                    say(text)
                 for event in found:
                     take(event)
                 if look:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from raylr.config import Config
 from raylr.config.population import FIXED, PopulationConfig
 from raylr.errors import ConfigError
-from raylr.events import Explored, OfTrial, PopulationNews, PopulationPlanned
+from raylr.events import Explored, OfTrial, PopulationNews, PopulationPlanned, Waiting
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.plan import Plan
 from raylr.running.capacity import Demand, resources
@@ -197,7 +197,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
         tell(told)
 
     with stop_on_signals(lambda: hubs.stop.remote()):
-        fit.follow(hubs.news_after, take)
+        fit.follow(hubs.news_after, take, lambda text: tell(Waiting(text)))
     for leftover in ("hub.json", RAY_FOLDER):
         folder.remove(leftover)
     journal.close()
