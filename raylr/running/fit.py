@@ -65,8 +65,8 @@ class TrainRun:
     ) -> Any:
         """Start, and pass on what the actor's method `news` gives, and what is true at the end, which is returned.
 
-        `say` hears what is waited for. Ray Train is waited for only so long: it would wait for ever for the replacement of a worker that no node has room
-        for. Silence is told, and ends it after SILENCE_TIMEOUT_S; a lost actor ends it too.
+        `say` hears what is waited for. Ray Train is waited for only so long: it would wait for ever for the replacement of a
+        worker that no node has room for. Silence ends it after SILENCE_TIMEOUT_S; a lost actor ends it too.
         """
         self.thread.start()
         ended, count, deadline, silence = None, 0, math.inf, _Silence()

@@ -12,7 +12,7 @@ from pathlib import Path
 from raylr.errors import ConfigError, first_line
 from raylr.running.local_cluster.processes import MARK, end
 from raylr.running.priority import low_priority
-from raylr.running.ray_internals.start import only_what_a_run_needs, without_colours_in_a_file
+from raylr.running.ray_internals.start import newest_cluster, only_what_a_run_needs, without_colours_in_a_file
 from raylr.running.signals import sigterm_as_ctrl_c
 
 PREFIX = "raylr-run-"
@@ -53,8 +53,12 @@ def set_up() -> None:
 
 @contextlib.contextmanager
 def named_cluster(address: str) -> Iterator[None]:
-    """Connect to the cluster at `address`. Raises ConfigError when it does not answer or does not let us in."""
+    """Connect to the cluster at `address`, or with `auto` to the one that was started here last.
+
+    Raises ConfigError when it does not answer or does not let us in.
+    """
     set_up()
+    address = newest_cluster() if address == "auto" else address
     check_reachable(address)
     import ray
     import ray.exceptions

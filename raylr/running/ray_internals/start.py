@@ -6,7 +6,22 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from raylr.errors import ConfigError
 from raylr.running.ray_internals import quiet_agent
+
+
+def newest_cluster() -> str:
+    """The address of the cluster that runs here or was started here last: Ray's `auto`. Raises ConfigError without one.
+
+    Ray itself would ask a cluster that has ended for minutes.
+    """
+    from ray._private import services
+
+    running = services.find_gcs_addresses()
+    address = services.find_bootstrap_address(None) or next(iter(running), None)
+    if address is None:
+        raise ConfigError("address=auto: no Ray cluster was started on this machine; give its address as host:port")
+    return str(address)
 
 
 @contextlib.contextmanager
