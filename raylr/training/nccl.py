@@ -98,7 +98,7 @@ def form(store: Any, group_rank: int, size: int, timeout_s: float) -> tuple[Any,
     group = dist.ProcessGroupNCCL(store, group_rank, size, options)
 
     def failed() -> str | None:
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, AttributeError):  # not every version of torch tells
             error = group.get_error().name
             return None if error == "SUCCESS" else f"NCCL reports {error}"
         return None

@@ -139,14 +139,14 @@ class WrongSplits(Group):
 
 
 def broken_run(place: int, size: int, port: int, data: Images, run_dir: str) -> tuple[dict, int, bool]:
-    from raylr.storage import Folder
+    from raylr.storage import LocalFolder
     from raylr.training.loop import Loop
     from raylr.training.trainer import Trainer
 
     of = plan()
     group = formed(place, size, port, 60.0)
     membership = Broken(WrongSplits(group.process_group, place, size))
-    folder = Folder(Path(run_dir))
+    folder = LocalFolder(Path(run_dir))
     folder.create()
     result = Loop(Trainer(of, policy(of), data), membership, folder).run()
     return result, membership.asked, membership.result == result
