@@ -53,15 +53,13 @@ class RayMembership:
         self._wanted = threading.Event()
         self._watching = False
         self._group = Group()
-        self._trouble = ""  # why the last group was not formed
 
     def rendezvous(self, mark: Mark | None, trouble: str = "") -> Quorum:
         self._group.leave()
         address = ray.util.get_node_ip_address()
         server = listen(address)
         own = Endpoint(socket.gethostname(), address, server.port)
-        answer = self._join(mark, own, trouble or self._trouble)
-        self._trouble = ""
+        answer = self._join(mark, own, trouble)
         if "ended" in answer:
             raise RunEnded(answer["ended"])
         if "failed" in answer:
@@ -69,7 +67,6 @@ class RayMembership:
         try:
             self._group = group = self._form(server, own, answer)
         except GroupBroken as error:
-            self._trouble = str(error)
             warnings.warn(f"rank {self.rank} formed no group: {error}; trying again", stacklevel=2)
             time.sleep(RETRY_S)
             raise
