@@ -189,7 +189,7 @@ def form_group(
     store = dist.PrefixStore(str(generation), server)  # type: ignore[attr-defined]
     with _as_our_errors():
         if backend == "nccl":
-            _refuse_a_shared_card(store)
+            refuse_a_shared_card(store, nccl.card())
         if default:
             return Group(_default_group(store, group_rank, size, backend, device, address, timeout_s), group_rank, size)
         if backend == "nccl":
@@ -232,9 +232,9 @@ def _default_group(
     return dist.group.WORLD
 
 
-def _refuse_a_shared_card(store: Any) -> None:
-    card = nccl.shares_a_card(store)
-    if card is not None:
+def refuse_a_shared_card(store: Any, card: str) -> None:
+    """Raise GroupUnusable in the second rank of a group that has this card: NCCL would do so in many words."""
+    if store.add(f"card {card}", 1) > 1:
         raise GroupUnusable(
             f"batch.backend=nccl needs a GPU for each worker, and two of them are on one ({card}); "
             "use batch.backend=gloo, whose workers may share one"

@@ -106,10 +106,9 @@ def form(store: Any, group_rank: int, size: int, timeout_s: float) -> tuple[Any,
     return group, Watch(group.abort, _mark, timeout_s, failed)
 
 
-def shares_a_card(store: Any) -> str | None:
-    """The card of this rank where another rank of the group has it too, which NCCL refuses; else None."""
-    card = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-    return card if store.add(f"card {card}", 1) > 1 else None
+def card() -> str:
+    """The name of this rank's card, which no other card has."""
+    return str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
 
 
 def _mark() -> Done:

@@ -13,7 +13,17 @@ import torch.distributed as dist
 
 from raylr.training import group as groups
 from raylr.training import network
-from raylr.training.group import Group, GroupBroken, GroupUnusable, connect, form_group, is_peer_lost, listen, one_line
+from raylr.training.group import (
+    Group,
+    GroupBroken,
+    GroupUnusable,
+    connect,
+    form_group,
+    is_peer_lost,
+    listen,
+    one_line,
+    refuse_a_shared_card,
+)
 from raylr.training.nccl import Watch
 from raylr.training.network import Endpoint, all_of, interface_of, is_own, socket_interface, unreachable
 from tests.training.runs import Images, images, plan, policy
@@ -157,6 +167,18 @@ def test_an_error_that_no_peer_explains_ends_the_run_with_its_own_words_at_the_f
         assert result["status"] == "failed"
         assert result["reason"].endswith("Split sizes doesn't match total dim 0 size")
         assert (asked, was_told) == (1, True)
+
+
+def test_two_nccl_ranks_on_one_card_are_refused_in_a_line_that_names_gloo():
+    store = dist.PrefixStore("1", listen("127.0.0.1"))
+    refuse_a_shared_card(store, "GPU-1")
+    refuse_a_shared_card(store, "GPU-2")
+    with pytest.raises(GroupUnusable) as refused:
+        refuse_a_shared_card(store, "GPU-1")
+    assert str(refused.value) == (
+        "batch.backend=nccl needs a GPU for each worker, and two of them are on one (GPU-1); use batch.backend=gloo, whose "
+        "workers may share one"
+    )
 
 
 class Read(torch.Tensor):
