@@ -68,6 +68,7 @@ class Plan(Frozen):
     num_threads: int
     workers: tuple[int, int]
     cpus_per_worker: int
+    gpus_per_worker: float = 1.0  # on cuda; less than 1 where workers share a card
     model: str
     dropout: float
     num_classes: int
@@ -84,6 +85,7 @@ class Plan(Frozen):
     per_worker_size: int | None
     micro_size: int
     reduce: str
+    backend: str = "gloo"  # or nccl
     eval_every: int
     eval_micro_size: int
     eval_mirror: bool = False

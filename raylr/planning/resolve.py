@@ -10,6 +10,7 @@ from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, examples, lint
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, TUNED
+from raylr.planning.device import backend, device, gpus_per_worker
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.lr import GivenPolicy, Part, parts_of, policy_as_given, policy_of_config, policy_of_file, run_length
 from raylr.planning.plan import Chosen, GuardPlan, OptimizerPlan, Plan
@@ -45,16 +46,18 @@ def resolve(
     for batch in batches:
         for part in parts:
             policy.factors(0, batch, part.name)  # refuses what does not fit this batch
-    device = _device(config, hardware)
+    where = device(config, hardware)
+    share = gpus_per_worker(config, hardware, where.value)
     choices = Choices(
         length,
         fixed_global_batch(config),
-        device,
-        _precision(config, hardware, device.value),
+        where,
+        backend(config, where.value, share),
+        _precision(config, hardware, where.value),
         _failure_mode(config, features),
         Chosen(f"{features.ray}: {features.summary()}", "its installed files") if features.ray else None,
     )
-    plan = _plan(config, dataset, choices, parts, Clock(dataset.num_train, length.value, batches[-1]))
+    plan = _plan(config, dataset, choices, share, parts, Clock(dataset.num_train, length.value, batches[-1]))
     told = {
         "story": tuple(story(config, dataset, parts, plan, choices, lr_story)),
         "warnings": tuple(_warnings(plan, dataset, hardware, policy, batches, features)),
@@ -62,7 +65,9 @@ def resolve(
     return plan.model_copy(update=told), policy
 
 
-def _plan(config: Config, dataset: DatasetInfo, choices: Choices, parts: list[Part], clock: Clock) -> Plan:
+def _plan(
+    config: Config, dataset: DatasetInfo, choices: Choices, share: float, parts: list[Part], clock: Clock
+) -> Plan:
     low, high = config.num_workers
     return Plan(
         seed=config.seed,
@@ -71,6 +76,7 @@ def _plan(config: Config, dataset: DatasetInfo, choices: Choices, parts: list[Pa
         num_threads=config.num_threads,
         workers=(low, high),
         cpus_per_worker=config.cpus_per_worker,
+        gpus_per_worker=share,
         model=config.model.name,
         dropout=config.model.dropout,
         num_classes=len(dataset.class_names),
@@ -87,6 +93,7 @@ def _plan(config: Config, dataset: DatasetInfo, choices: Choices, parts: list[Pa
         per_worker_size=config.batch.per_worker_size,
         micro_size=config.batch.micro_size,
         reduce=config.batch.reduce,
+        backend=choices.backend.value,
         eval_every=_interval(config.eval.every, clock, "eval.every"),
         eval_micro_size=config.eval.micro_size,
         eval_mirror=config.eval.mirror,
@@ -174,15 +181,6 @@ def _interval(text: str, clock: Clock, field: str) -> int:
     if count < 1:
         raise ConfigError(f"{field}={text} is no interval; use 1st for every update, or 1ep")
     return count
-
-
-def _device(config: Config, hardware: Hardware) -> Chosen[str]:
-    needed = config.num_workers[1]
-    why = f"{hardware.num_gpus} GPUs for {needed} workers" if config.gpu == "auto" else "given"
-    if config.gpu == "yes" and hardware.num_gpus < needed:
-        there = f"there are {hardware.num_gpus}"
-        raise ConfigError(f"gpu=yes needs {needed} GPUs, one per worker, but {there}; use gpu=no or fewer workers")
-    return Chosen("cpu" if config.gpu == "no" or hardware.num_gpus < needed else "cuda", why)
 
 
 def _warnings(

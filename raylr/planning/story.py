@@ -16,6 +16,7 @@ class Choices:
     length: Chosen[int]  # examples
     global_batch: Chosen[int | None]  # None where it follows the workers
     device: Chosen[str]
+    backend: Chosen[str]
     precision: Chosen[str]
     failure_mode: Chosen[str]
     ray: Chosen[str] | None  # None where no Ray carries the plan out
@@ -37,6 +38,7 @@ def story(
         yield _optimizer(part, plan)
     yield from lr
     yield _line("device", plan.device, choices.device.why)
+    yield _line("backend", plan.backend, choices.backend.why)
     yield _line("precision", plan.precision, choices.precision.why)
     if choices.ray is not None:
         yield _line("Ray", choices.ray.value, choices.ray.why)

@@ -62,9 +62,10 @@ class Demand:
         return f"use --{self.field} {most}" if self.trials is not None and most else "lower --workers or add a node"
 
 
-def resources(plan: Plan, gpus: float = 1.0) -> dict[str, float]:
-    """What Ray is to reserve for a worker; `gpus` is the share of one that it has."""
-    return {"CPU": float(plan.cpus_per_worker), **({"GPU": gpus} if plan.device == "cuda" else {})}
+def resources(plan: Plan, gpus: float | None = None) -> dict[str, float]:
+    """What Ray is to reserve for a worker; `gpus` is the share of one that it has, by default the plan's."""
+    share = plan.gpus_per_worker if gpus is None else gpus
+    return {"CPU": float(plan.cpus_per_worker), **({"GPU": share} if plan.device == "cuda" else {})}
 
 
 def wait_for_capacity(demand: Demand, say: Callable[[str], None]) -> None:

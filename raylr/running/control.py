@@ -30,6 +30,7 @@ from raylr.storage import POPULATION, RUN, Folder, open_run
 OrderKind = Literal["lr", "checkpoint", "stop"]
 NAMESPACE = "raylr"
 TIMEOUT_S = 120.0
+HUB_TIMEOUT_S = 30.0  # for a word of the hub, which is always ready for one
 
 
 def write_address(folder: Folder, name: str) -> None:
@@ -45,9 +46,7 @@ def write_address(folder: Folder, name: str) -> None:
 def status(run: str, storage: str) -> dict[str, Any]:
     """The newest progress of a running job. Raises ConfigError when it has ended or cannot be reached."""
     with _hub(_folder(run, storage)) as hub:
-        import ray
-
-        found: Status | PopulationStatus = ray.get(hub.status.remote())
+        found: Status | PopulationStatus = _answer(run, hub.status.remote(), HUB_TIMEOUT_S)
         return found.row()
 
 
@@ -60,10 +59,10 @@ def order(
         raise ConfigError(f"run={run} is a population, which knows status and stop; {kind} is an order to one run")
     wish = _order(kind, factor, _examples(folder, duration))
     with _hub(folder) as hub:
-        import ray
-
-        queued = replace(wish, number=ray.get(hub.order.remote(wish)))
-        answer: RunEvent | PopulationStopped | None = ray.get(hub.answer.remote(queued, TIMEOUT_S))
+        queued = replace(wish, number=_answer(run, hub.order.remote(wish), HUB_TIMEOUT_S))
+        answer: RunEvent | PopulationStopped | None = _answer(
+            run, hub.answer.remote(queued, TIMEOUT_S), TIMEOUT_S + HUB_TIMEOUT_S
+        )
     if answer is None:
         raise RaylrError(f"run={run} did not carry out {kind!r} within {TIMEOUT_S:g} s; it still will when it can")
     return answer.row() if isinstance(answer, PopulationStopped) else row(answer)
@@ -78,6 +77,17 @@ def _order(kind: OrderKind, factor: float | None, for_examples: int | None) -> O
             return CheckpointOrder()
         case "stop":
             return StopOrder()
+
+
+def _answer(run: str, asked: Any, timeout_s: float) -> Any:
+    import ray
+
+    try:
+        return ray.get(asked, timeout=timeout_s)
+    except ray.exceptions.GetTimeoutError as error:
+        raise RaylrError(
+            f"run={run} gives no answer within {timeout_s:g} s; its node may be cut off or busy"
+        ) from error
 
 
 def _folder(run: str, storage: str) -> Folder:

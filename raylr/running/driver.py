@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from raylr.config import Config
 from raylr.errors import ConfigError
-from raylr.events import CheckpointOrder, Finished, News, Planned, StopOrder
+from raylr.events import CheckpointOrder, Finished, News, Planned, StopOrder, Waiting
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.plan import Plan
@@ -27,7 +27,7 @@ from raylr.training.checkpoint_index import refuse_other_formats
 Listener = Callable[[News], None]
 # What a plan may change between two starts of one run without changing its result.
 FREE = {
-    *("workers", "cpus_per_worker", "max_failures", "failure_mode", "stall_s"),
+    *("workers", "cpus_per_worker", "gpus_per_worker", "backend", "max_failures", "failure_mode", "stall_s"),
     *("checkpoint_keep", "data_source", "story", "warnings"),
 }
 
@@ -133,7 +133,8 @@ class Run:
         }
         fit = TrainRun(train_rank, settings, plan, folder)
         with stop_on_signals(lambda: hub.order.remote(StopOrder())):
-            ended = fit.follow(hub.news_after, tell, _Preemptions(hub) if nodes_may_go else None)
+            look = _Preemptions(hub) if nodes_may_go else None
+            ended = fit.follow(hub.news_after, tell, lambda text: tell(Waiting(text)), look)
         for leftover in ("hub.json", RAY_FOLDER):
             folder.remove(leftover)
         lost = {"status": "failed", "reason": str(fit.outcome.get("error", "the hub was lost"))}

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
+from raylr.errors import RaylrError
 from raylr.planning.plan import Plan
 from raylr.running.capacity import resources
 from raylr.running.job import RAY_FOLDER
@@ -20,6 +21,8 @@ from raylr.storage import Folder
 
 SHUTDOWN_TIMEOUT_S = 15.0  # for Ray Train to end after the run has
 NEWS_S = 2.0  # every look takes time from the workers' cores
+SAY_EVERY_S = 60.0  # when no news come: lost workers may wait for a place that no node has
+SILENCE_TIMEOUT_S = 3600.0
 
 
 class TrainRun:
@@ -35,7 +38,7 @@ class TrainRun:
         plan: Plan,
         folder: Folder,
         trials: int = 1,
-        gpus: float = 1.0,
+        gpus: float | None = None,
     ) -> None:
         low, high = plan.workers
         resize = {}
@@ -63,27 +66,31 @@ class TrainRun:
         self.outcome: dict[str, Any] = {}
         self.thread = threading.Thread(target=self._run, daemon=True, name="fit")
 
-    def follow(self, news: Any, take: Callable[[Any], None], look: Callable[[], None] | None = None) -> Any:
+    def follow(
+        self, news: Any, take: Callable[[Any], None], say: Callable[[str], None], look: Callable[[], None] | None = None
+    ) -> Any:
         """Start, and pass on what the actor's method `news` gives, and what is true at the end, which is returned.
 
-        Ray Train is waited for only so long: it would wait for ever for the replacement of a worker that no node has room
-        for. A lost actor ends it too.
+        `say` hears what is waited for. Ray Train is waited for only so long: it would wait for ever for the replacement of a
+        worker that no node has room for. Silence ends it after SILENCE_TIMEOUT_S; a lost actor ends it too.
         """
         self.thread.start()
-        ended, count, deadline = None, 0, math.inf
+        ended, count, deadline, silence = None, 0, math.inf, _Silence()
         while True:
             alive = self.thread.is_alive() and time.monotonic() < deadline
             try:
                 found, ended = ray.get(news.remote(count, NEWS_S if alive and not ended else 0.0))
                 count += len(found)
+                if (text := silence.after(bool(found), bool(ended))) is not None:
+                    say(text)
                 for event in found:
                     take(event)
                 if look:
                     look()
-            except ray.exceptions.RayError:
-                self.thread.join()
+            except ray.exceptions.RayError:  # the hub is lost, and with it who trains with whom
+                self.thread.join(SHUTDOWN_TIMEOUT_S)
                 break
-            if not alive:
+            if not alive or silence.is_too_long:
                 break
             if ended:
                 deadline = min(deadline, time.monotonic() + SHUTDOWN_TIMEOUT_S)
@@ -91,6 +98,8 @@ class TrainRun:
         if self.thread.is_alive():  # it must not wait on Ray while Ray is shut down: that ends the process
             self.trainer.abort()
             self.thread.join(SHUTDOWN_TIMEOUT_S)
+        if silence.is_too_long:
+            self.outcome["error"] = RaylrError(f"{silence}; look at the nodes of the cluster")
         return ended
 
     def _run(self) -> None:
@@ -109,3 +118,27 @@ def _trainer(plan: Plan) -> tuple[Any, Any]:
     from raylr.running.ray_internals.train import LeanTrainer, OwnGroupConfig
 
     return LeanTrainer, OwnGroupConfig(plan.failure_mode == "continue")
+
+
+class _Silence:
+    """How long there has been no news."""
+
+    def __init__(self) -> None:
+        self.since = self.said = self.now = time.monotonic()
+
+    def __str__(self) -> str:
+        return f"no news from the workers for {self.now - self.since:.0f} s"
+
+    def after(self, is_news: bool, ended: bool) -> str | None:
+        """What to say after a look, if anything."""
+        self.now = time.monotonic()
+        if is_news or ended:
+            self.since = self.said = self.now
+        if self.now - self.said < SAY_EVERY_S:
+            return None
+        self.said = self.now
+        return f"{self}: they prepare data, test, or wait for a place on a node"
+
+    @property
+    def is_too_long(self) -> bool:
+        return self.now - self.since > SILENCE_TIMEOUT_S

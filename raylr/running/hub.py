@@ -2,14 +2,15 @@
 
 It knows ranks and marks, never tensors; it imports neither torch nor the loop. A rank calls `join` when it starts, when a
 collective broke, or when all ranks agreed to let a newcomer in; the answer is the group. Members of the last group that
-do not come are asked for a sign of life: the dead are left out, and who hangs is killed, so that Ray replaces it.
+do not come are asked for a sign of life: the dead are left out, and who hangs is killed, so that Ray replaces it. One may
+hang in CUDA and yet give a sign of life: it is killed once it has not come for longer than a stalled collective may take.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -28,24 +29,13 @@ from raylr.events import (
     StopOrder,
 )
 from raylr.running.gauges import Gauges
+from raylr.running.joiners import Joiner, Tries
 from raylr.running.ray_internals.state import sign_of_life
+from raylr.training.network import Endpoint
 
 LIVENESS_TIMEOUT_S = 10.0
 JOIN_TIMEOUT_S = 2.0
-
-
-@dataclass(frozen=True)
-class Joiner:
-    """A rank that waits for a group."""
-
-    rank: int
-    world_size: int
-    mark: tuple[int, int] | None
-    host: str
-    port: int
-    pid: int
-    actor: Any
-    answer: asyncio.Future[dict[str, Any]]
+COMING_TIMEOUT_S = 15.0  # beyond the run's stall_s, for a member that gives a sign of life and yet does not come
 
 
 class Hub:
@@ -62,18 +52,30 @@ class Hub:
         self.news: list[News] = []
         self.changed = asyncio.Condition()
         self._settling: asyncio.Task[None] | None = None
+        self._tries = Tries()
 
     async def join(
-        self, rank: int, world_size: int, mark: tuple[int, int] | None, host: str, port: int, pid: int, actor: Any
+        self,
+        rank: int,
+        world_size: int,
+        mark: tuple[int, int] | None,
+        endpoint: Endpoint,
+        pid: int,
+        actor: Any,
+        stall_s: float,
+        trouble: str = "",
     ) -> dict[str, Any]:
-        """Wait for the next group and return it: the fields of `Quorum`, and where group rank 0 listens."""
+        """Wait for the next group and return it: the fields of `Quorum`, and where each group rank listens.
+
+        `failed` in its place is the reason why the run is to end.
+        """
         if self.result is not None:
             return {"ended": self.result}
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         if mark is None and rank in self.active:  # a new process in the place of an old one
             del self.active[rank]
             self.lost.add(rank)
-        self.waiting[rank] = Joiner(rank, world_size, mark, host, port, pid, actor, answer)
+        self.waiting[rank] = Joiner(rank, world_size, mark, endpoint, pid, actor, answer, stall_s, trouble)
         await self._notify()
         if self._settling is None or self._settling.done():
             self._settling = asyncio.create_task(self._settle())
@@ -90,15 +92,17 @@ class Hub:
 
     async def _settle(self) -> None:
         """Form a group as soon as everybody who is expected waits."""
-        since = time.monotonic()
+        since, broken_at = time.monotonic(), None
         while self.waiting:
             missing = [rank for rank in self.active if rank not in self.waiting]
             if not missing and (self.active or len(self.waiting) >= self._world_size()):
                 self._form()
                 return
             broken = any(rank in self.waiting for rank in self.active)
+            broken_at = (broken_at or time.monotonic()) if broken else None
             if missing and (broken or time.monotonic() - since > JOIN_TIMEOUT_S):
-                await asyncio.gather(*(self._check(rank, self.active[rank]) for rank in missing))
+                overdue = broken_at is not None and time.monotonic() - broken_at > self._patience_s()
+                await asyncio.gather(*(self._check(rank, self.active[rank], overdue) for rank in missing))
             async with self.changed:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.changed.wait(), 0.05 if broken else 0.5)
@@ -106,22 +110,31 @@ class Hub:
     def _world_size(self) -> int:
         return max(joiner.world_size for joiner in self.waiting.values())
 
-    async def _check(self, rank: int, actor: Any) -> None:
-        """Drop a member that is dead; kill and drop one that gives no sign of life, not even by coming here."""
+    def _patience_s(self) -> float:
+        return max(joiner.stall_s for joiner in self.waiting.values()) + COMING_TIMEOUT_S
+
+    async def _check(self, rank: int, actor: Any, overdue: bool) -> None:
+        """Drop a member that is dead; kill and drop one that gives no sign of life, not even by coming here, or is overdue."""
         sign = asyncio.wrap_future(sign_of_life(actor).future())
         coming = asyncio.create_task(self._wait_until(lambda: rank in self.waiting))
         await asyncio.wait((sign, coming), timeout=LIVENESS_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         coming.cancel()
-        if rank in self.waiting or (sign.done() and sign.exception() is None):
+        is_alive = sign.done() and sign.exception() is None
+        if rank in self.waiting or (is_alive and not overdue):
             return
-        if not sign.done():
+        if is_alive or not sign.done():
             ray.kill(actor)
         if self.active.get(rank) is actor:
             del self.active[rank]
             self.lost.add(rank)
+            await self._notify()
 
     def _form(self) -> None:
         joiners = [self.waiting[rank] for rank in sorted(self.waiting)]
+        reason = self._tries.another(joiners)
+        if reason is not None:
+            self._answer(joiners, {"failed": reason})
+            return
         marks = [joiner.mark for joiner in joiners]
         best = max((mark for mark in marks if mark is not None), default=None)
         source = None if best is None else marks.index(best)
@@ -130,20 +143,33 @@ class Hub:
         group = {
             "generation": self.generation,
             "size": len(joiners),
-            "host": joiners[0].host,
-            "port": joiners[0].port,
             "source": source,
             "writer": source or 0,
+            "endpoints": [joiner.endpoint for joiner in joiners],
             "all_equal": best is not None and all(mark == best for mark in marks),
             "cause": cause,
             "lost": sorted(self.lost),
-            "members": [Member(joiner.rank, joiner.pid, joiner.host) for joiner in joiners],
+            "members": [Member(joiner.rank, joiner.pid, joiner.endpoint.address) for joiner in joiners],
         }
         self.active = {joiner.rank: joiner.actor for joiner in joiners}
-        self.waiting, self.lost = {}, set()
+        self.lost = set()
+        self._answer(joiners, group)
+
+    def _answer(self, joiners: list[Joiner], answer: dict[str, Any]) -> None:
+        """Give all who wait the same answer, and each its rank."""
+        self.waiting = {}
         for group_rank, joiner in enumerate(joiners):
             if not joiner.answer.done():  # its caller may be gone
-                joiner.answer.set_result({**group, "group_rank": group_rank})
+                joiner.answer.set_result({**answer, "group_rank": group_rank})
+
+    async def missing(self) -> list[int]:
+        """The ranks that others wait for."""
+        expected = set(self.active) or set(range(self._world_size() if self.waiting else 0))
+        return sorted(expected - set(self.waiting))
+
+    async def broken(self, generation: int) -> None:
+        """Return once a member of that group is lost, or the group is no more."""
+        await self._wait_until(lambda: self.generation != generation or bool(self.lost))
 
     async def wanted(self, since: int) -> None:
         """Return once there is an order younger than `since`, or a newcomer waits."""
@@ -165,11 +191,10 @@ class Hub:
         return number
 
     async def end(self, result: dict[str, Any]) -> None:
-        """Keep the run's result for ranks that come after its end; those that wait for a group get it now."""
-        self.result = result
-        for joiner in self.waiting.values():
-            joiner.answer.set_result({"ended": result})
-        self.waiting = {}
+        """Keep the run's first result for ranks that come after its end; those that wait for a group get it now."""
+        if self.result is None:
+            self.result = result
+        self._answer(list(self.waiting.values()), {"ended": self.result})
         await self._notify()
 
     async def publish(self, news: News) -> None:

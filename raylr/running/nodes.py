@@ -1,5 +1,6 @@
 """What the nodes of a named cluster are asked before a run starts there."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,8 @@ from raylr.errors import ConfigError
 from raylr.planning.facts import Hardware, local_hardware
 from raylr.running.ray_internals.state import autoscaler
 from raylr.storage import Folder
+
+ANSWER_TIMEOUT_S = 60.0  # for a small question to every host; the first one starts a process there
 
 
 def beside_the_driver() -> dict[str, Any]:
@@ -32,7 +35,19 @@ def on_other_hosts(question: Callable[..., Any], *arguments: Any) -> dict[str, A
         for host, node in nodes.items()
         if host != here
     }
-    return {host: ray.get(answer) for host, answer in asked.items()}
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    return {host: _in_time(host, answer, deadline) for host, answer in asked.items()}
+
+
+def _in_time(host: str, answer: Any, deadline: float) -> Any:
+    import ray
+
+    try:
+        return ray.get(answer, timeout=max(0.0, deadline - time.monotonic()))
+    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError, ray.exceptions.NodeDiedError) as error:
+        raise ConfigError(
+            f"host {host} of the cluster runs nothing within {ANSWER_TIMEOUT_S:g} s; mend it or take it from the cluster"
+        ) from error
 
 
 def _answer(question: Callable[..., Any], *arguments: Any) -> Any:

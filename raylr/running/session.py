@@ -14,7 +14,13 @@ from raylr.running.local_cluster.processes import MARK, end
 from raylr.running.priority import low_priority
 from raylr.running.ray_internals.features import features
 from raylr.running.ray_internals.gcs import check_gcs, refuse_mismatch
-from raylr.running.ray_internals.start import QUIET, RAY_SETTINGS, start_local, without_colours_in_a_file
+from raylr.running.ray_internals.start import (
+    QUIET,
+    RAY_SETTINGS,
+    newest_cluster,
+    start_local,
+    without_colours_in_a_file,
+)
 from raylr.running.signals import sigterm_as_ctrl_c
 
 PREFIX = "raylr-run-"
@@ -29,8 +35,12 @@ def set_up() -> None:
 
 @contextlib.contextmanager
 def named_cluster(address: str) -> Iterator[None]:
-    """Connect to the cluster at `address`. Raises ConfigError when it does not answer or does not let us in."""
+    """Connect to the cluster at `address`, or with `auto` to the one that was started here last.
+
+    Raises ConfigError when it does not answer or does not let us in.
+    """
     set_up()
+    address = newest_cluster() if address == "auto" else address
     check_reachable(address)
     import ray
     import ray.exceptions

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import shlex
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from raylr.running.ray_internals.features import features
 SCRIPT = "jobs/train_cifar10.py"
 FINISHED = {"SUCCEEDED": 0, "STOPPED": 143, "FAILED": 1}
 SILENCE_TIMEOUT_S = 30.0  # how long a job server may be silent after it took the job
+SUBMIT_TIMEOUT_S = 600.0  # the working directory goes with it
 
 
 def submit(
@@ -45,7 +47,9 @@ def submit(
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         client = JobSubmissionClient(address)
-        job = client.submit_job(
+        job = _in_time(
+            SUBMIT_TIMEOUT_S,
+            client.submit_job,
             entrypoint=shlex.join(["python", SCRIPT, *arguments]),
             submission_id=submission_id,
             runtime_env={
@@ -75,7 +79,7 @@ def _ended(client: Any, job: str, say: Callable[[str], None]) -> int:
     heard_at = time.monotonic()
     while True:
         try:
-            info = client.get_job_info(job)
+            info = _in_time(SILENCE_TIMEOUT_S, client.get_job_info, job)
             heard_at = time.monotonic()
         except (OSError, RuntimeError) as error:
             if time.monotonic() - heard_at > SILENCE_TIMEOUT_S:
@@ -87,8 +91,37 @@ def _ended(client: Any, job: str, say: Callable[[str], None]) -> int:
 
 
 async def _follow(client: Any, job: str, say: Callable[[str], None]) -> None:
-    async for text in client.tail_job_logs(job):
+    """Say the job's log as it comes. Raises OSError when the server is silent, which a log may well be."""
+    pieces = aiter(client.tail_job_logs(job))
+    while True:
+        piece = asyncio.ensure_future(anext(pieces, None))
+        while not (await asyncio.wait((piece,), timeout=SILENCE_TIMEOUT_S))[0]:
+            await asyncio.to_thread(_in_time, SILENCE_TIMEOUT_S, client.get_job_info, job)
+        text = piece.result()
+        if text is None:
+            return
         say(text)
+
+
+def _in_time(timeout_s: float, ask: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What a call answers that has no deadline of its own. Raises TimeoutError, an OSError, without an answer in time."""
+    answers: list[Any] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            answers.append(ask(*arguments, **named))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True, name="job server")
+    thread.start()
+    thread.join(timeout_s)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise TimeoutError(f"no answer within {timeout_s:g} s")
+    return answers[0]
 
 
 def _has_token() -> bool:

@@ -1,8 +1,11 @@
 """What runs in a Ray Train worker: its membership in the run, and the loop."""
 
+import contextlib
 import json
 import os
+import socket
 import threading
+import time
 import warnings
 from typing import Any
 
@@ -10,16 +13,32 @@ import ray
 import ray.train
 
 from raylr.config import DataConfig
+from raylr.errors import RaylrError
 from raylr.events import News, Order, Warned
 from raylr.lr import Policy
+from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Plan
 from raylr.running.priority import restore_priority
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
 from raylr.training.ddp import trainer_for
-from raylr.training.group import connect, form_group, listen
+from raylr.training.group import (
+    RENDEZVOUS_TIMEOUT_S,
+    Group,
+    GroupBroken,
+    GroupUnusable,
+    connect,
+    form_group,
+    listen,
+)
 from raylr.training.loop import Loop
 from raylr.training.membership import Mark, Quorum, RunEnded
+from raylr.training.network import REACH_TIMEOUT_S, Endpoint, all_of, unreachable
+
+SAY_EVERY_S = 30.0
+JOIN_TIMEOUT_S = 3600.0  # for the others, who may have to decode their images first
+RETRY_S = 1.0
+INTERFACES = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 
 
 class RayMembership:
@@ -33,28 +52,68 @@ class RayMembership:
         self._since = 0
         self._wanted = threading.Event()
         self._watching = False
+        self._group = Group()
 
-    def rendezvous(self, mark: Mark | None) -> Quorum:
-        import torch
-
-        host = ray.util.get_node_ip_address()
-        server = listen(host)
-        me = ray.get_runtime_context().current_actor
-        join = self.hub.join.remote(self.rank, self.world_size, mark, host, server.port, os.getpid(), me)
-        answer = ray.get(join)
+    def rendezvous(self, mark: Mark | None, trouble: str = "") -> Quorum:
+        self._group.leave()
+        address = ray.util.get_node_ip_address()
+        server = listen(address)
+        own = Endpoint(socket.gethostname(), address, server.port)
+        answer = self._join(mark, own, trouble)
         if "ended" in answer:
             raise RunEnded(answer["ended"])
-        group_rank, size = answer["group_rank"], answer["size"]
-        device = torch.device(self.plan.device)
-        store = server if group_rank == 0 else connect(answer["host"], answer["port"])
-        default = self.plan.reduce == "ddp"
-        group = form_group(store, answer["generation"], group_rank, size, device, self.plan.stall_s, default)
+        if "failed" in answer:
+            raise GroupUnusable(answer["failed"])
+        try:
+            self._group = group = self._form(server, own, answer)
+        except GroupBroken as error:
+            warnings.warn(f"rank {self.rank} formed no group: {error}; trying again", stacklevel=2)
+            time.sleep(RETRY_S)
+            raise
         self._wanted.clear()
-        if group_rank == answer["writer"] and not self._watching:
+        if group.watch is not None:
+            self._start(self._watch_members, group, answer["generation"])
+        if group.group_rank == answer["writer"] and not self._watching:
             self._watching = True
-            threading.Thread(target=self._watch, daemon=True, name="orders").start()
+            self._start(self._watch)
         who = tuple(answer["members"]), tuple(answer["lost"])
         return Quorum(group, answer["source"], answer["writer"], answer["all_equal"], answer["cause"], *who)
+
+    def _join(self, mark: Mark | None, own: Endpoint, trouble: str) -> dict[str, Any]:
+        """What the hub answers, once all who are expected have come. Says now and then for whom it waits."""
+        me, since = ray.get_runtime_context().current_actor, time.monotonic()
+        join = self.hub.join.remote(self.rank, self.world_size, mark, own, os.getpid(), me, self.plan.stall_s, trouble)
+        while not ray.wait([join], timeout=SAY_EVERY_S)[0]:
+            waited_s, missing = time.monotonic() - since, list[int]()
+            with contextlib.suppress(ray.exceptions.GetTimeoutError):
+                missing = ray.get(self.hub.missing.remote(), timeout=SAY_EVERY_S)
+            text = f"rank {self.rank} on {own} has waited {waited_s:.0f} s for a group"
+            text += f"; missing are the ranks {', '.join(map(str, missing))}" if missing else ""
+            if waited_s > JOIN_TIMEOUT_S:
+                raise RaylrError(f"{text}; look at the hosts on which they start")
+            warnings.warn(text, stacklevel=3)
+        answer: dict[str, Any] = ray.get(join)
+        return answer
+
+    def _form(self, server: Any, own: Endpoint, answer: dict[str, Any]) -> Group:
+        """The group as it was agreed. Raises GroupBroken with the names and addresses of the hosts that do not meet."""
+        import torch
+
+        group_rank, size, hosts = answer["group_rank"], answer["size"], answer["endpoints"]
+        named = [f"{name}={os.environ[name]}" for name in INTERFACES if name in os.environ]
+        timeout_s = min(RENDEZVOUS_TIMEOUT_S, self.plan.stall_s)
+        reason = None if named else unreachable(own, hosts, min(REACH_TIMEOUT_S, timeout_s))
+        if reason is not None:
+            raise GroupBroken(reason)
+        try:
+            store = server if group_rank == 0 else connect(hosts[0].address, hosts[0].port, timeout_s)
+            return form_group(
+                store, answer["generation"], group_rank, size, torch.device(self.plan.device), self.plan.stall_s,
+                self.plan.reduce == "ddp", self.plan.backend, own.address,
+            )  # fmt: skip
+        except GroupBroken as error:
+            way = " ".join([f"by {self.plan.backend}", *named])
+            raise GroupBroken(f"{own} formed no group with {all_of(hosts)} {way}: {error}") from error
 
     def has_orders(self) -> bool:
         return self._wanted.is_set()
@@ -75,6 +134,16 @@ class RayMembership:
         """Publish every warning of this process from here on, in place of printing it where nobody reads."""
         warnings.showwarning = lambda message, *_, **__: self.publish(Warned(str(message), self.rank))
 
+    @staticmethod
+    def _start(work: Any, *arguments: Any) -> None:
+        threading.Thread(target=work, args=arguments, daemon=True, name=work.__name__).start()
+
+    def _watch_members(self, group: Group, generation: int) -> None:
+        """Abort the group on the hub's word that a member is lost: NCCL alone would wait for it."""
+        with contextlib.suppress(ray.exceptions.RayError):  # the hub ends with the run
+            ray.get(self.hub.broken.remote(generation))
+            group.abort("a member of the group is lost")
+
     def _watch(self) -> None:
         """Raise the flag whenever an order waits."""
         try:
@@ -87,6 +156,16 @@ class RayMembership:
             pass  # the hub ends with the run
 
 
+def other_data(plan: Plan, info: DatasetInfo, address: str) -> str | None:
+    """What differs where the data of this host, at this address, are not the run's; None where they are."""
+    if info.data_sha256 == plan.data_sha256:
+        return None
+    return (
+        f"data.source={plan.data_source} has the SHA-256 {info.data_sha256[:12]} on host {address} and {plan.data_sha256[:12]} "
+        "where the run was started; give all hosts the same files"
+    )
+
+
 def work(config: dict[str, Any]) -> dict[str, Any]:
     """Train function of every worker. `config` holds plain data and the hub's handle."""
     restore_priority()
@@ -94,6 +173,10 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     membership = RayMembership(config["hub"], plan)
     membership.publish_warnings()
     data = DataConfig.model_validate(config["data"])
-    prepare(data)
+    different = other_data(plan, prepare(data), ray.util.get_node_ip_address())
+    if different is not None:
+        failed = {"status": "failed", "reason": different}
+        membership.end(failed)
+        return failed
     trainer = trainer_for(plan)(plan, policy, load(data))
     return Loop(trainer, membership, run_folder(config["storage"], config["name"])).run()

@@ -43,7 +43,7 @@ class DDPTrainer(Trainer):
         largest = float("inf") if self.plan.clip_norm is None else self.plan.clip_norm
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, largest))
         summed()
-        mean_loss, num_right, wanted = extras.tolist()
+        mean_loss, num_right, wanted = group.read(extras)
         return self._step(batch, group.size, mean_loss, num_right, wanted, norm)
 
     def _wrap(self, group: Group) -> Any:

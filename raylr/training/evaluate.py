@@ -44,4 +44,5 @@ def test(model: nn.Module, data: Dataset, plan: Plan, group: Group, device: torc
     table = table.to(device)
     group.all_reduce(table)()
     loss, correct = table.cpu().sum(0).tolist()
+    group.check()
     return loss / total, correct / total

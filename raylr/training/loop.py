@@ -36,7 +36,7 @@ from raylr.storage import Folder
 from raylr.training import checkpoint
 from raylr.training.diagnosis import diagnose
 from raylr.training.evaluate import evaluate
-from raylr.training.group import Group, GroupBroken
+from raylr.training.group import Group, GroupBroken, GroupUnusable
 from raylr.training.membership import Membership, Quorum, RunEnded
 from raylr.training.rows import Rows
 from raylr.training.totals import Totals
@@ -61,6 +61,7 @@ class Loop:
         self._has_state = False
         self._is_writer = False  # until a group has formed
         self._told_at = 0.0
+        self._trouble = ""  # what broke the last group
 
     def run(self) -> dict[str, Any]:
         """Train to the end. Returns the fields of the result that this rank knows, with `status` complete or stopped."""
@@ -75,10 +76,18 @@ class Loop:
                     return self._finish(status, quorum)
             except RunEnded as ended:
                 return ended.result
-            except GroupBroken:
+            except GroupUnusable as error:
+                return self._fail(error)
+            except GroupBroken as error:
                 if not self.membership.can_continue:
                     raise
-                quorum = None
+                quorum, self._trouble = None, str(error)
+
+    def _fail(self, error: GroupUnusable) -> dict[str, Any]:
+        """End the run for all ranks: what broke the group would break the next one too."""
+        failed = {"status": "failed", "reason": str(error)}
+        self.membership.end(failed)
+        return failed
 
     def _advance(self, quorum: Quorum) -> str | None:
         """Do the next thing that is due; a status ends the run, `rejoin` the group."""
@@ -177,8 +186,9 @@ class Loop:
         self.events.let_go()
         self.trainer.statistics.restore()
         quorum = self.membership.rendezvous(
-            (self.trainer.position, self.totals.evaluated_at) if self._has_state else None
+            (self.trainer.position, self.totals.evaluated_at) if self._has_state else None, self._trouble
         )
+        self._trouble = ""
         source, group = quorum.source, quorum.group
         cause: JoinKind = quorum.cause
         if source is None:

@@ -38,8 +38,11 @@ class Membership(Protocol):
 
     can_continue: bool
 
-    def rendezvous(self, mark: Mark | None) -> Quorum:
-        """Agree with the others on the group; `mark` is None for a rank without a state. Raises GroupBroken, RunEnded."""
+    def rendezvous(self, mark: Mark | None, trouble: str = "") -> Quorum:
+        """Agree with the others on the group; `mark` is None for a rank without a state, `trouble` what broke the last group.
+
+        Raises GroupBroken, RunEnded, and GroupUnusable where no group comes about.
+        """
 
     def has_orders(self) -> bool:
         """True when this rank knows of an order; asked once an update, so it must be quick."""
@@ -62,7 +65,7 @@ class Plain:
     def __init__(self, group: Group | None = None) -> None:
         self.group = group or Group()
 
-    def rendezvous(self, mark: Mark | None) -> Quorum:
+    def rendezvous(self, mark: Mark | None, trouble: str = "") -> Quorum:
         return Quorum(self.group, None, 0, True, "start")
 
     def has_orders(self) -> bool:

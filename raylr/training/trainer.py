@@ -98,16 +98,16 @@ class Trainer:
             nodes[0][self.length - 1] += float(has_orders)
         reduce_tree(nodes, self.result, self.length, num_micro, group)
         self._free.extend(nodes)
-        return self._apply(batch, group.size, num_micro)
+        return self._apply(batch, group, num_micro)
 
-    def _apply(self, batch: int, world_size: int, num_micro: int) -> Update:
-        loss, num_correct, wanted = self.result[self.length - EXTRAS : self.length].tolist()
+    def _apply(self, batch: int, group: Group, num_micro: int) -> Update:
+        loss, num_correct, wanted = group.read(self.result[self.length - EXTRAS : self.length])
         self.result[: self.length - EXTRAS].div_(num_micro)
         gradient = self.result[: self.num_weights]
         norm = float(torch.linalg.vector_norm(gradient))
         if self.plan.clip_norm is not None:
             gradient.mul_(min(1.0, self.plan.clip_norm / (norm + 1e-6)))
-        return self._step(batch, world_size, loss / num_micro, num_correct, wanted, norm)
+        return self._step(batch, group.size, loss / num_micro, num_correct, wanted, norm)
 
     def _step(
         self, batch: int, world_size: int, loss: float, num_correct: float, has_orders: float, norm: float

@@ -18,6 +18,7 @@ from raylr.storage import Folder, run_folder
 from raylr.training import checkpoint
 from raylr.training.data import Dataset
 from raylr.training.ddp import trainer_for
+from raylr.training.group import GroupUnusable
 from raylr.training.loop import Loop, is_due
 from raylr.training.membership import Membership, Quorum
 
@@ -62,6 +63,10 @@ class TrialLoop(Loop):
         if is_kept and is_due(position, self.decided_at, self.plan.eval_every, ended):
             return self._end_round(quorum, ended)
         return super()._advance(quorum)
+
+    def _fail(self, error: GroupUnusable) -> dict[str, Any]:
+        """Fail the whole population: the other trials would wait for this one's report."""
+        raise error
 
     def _update(self, quorum: Quorum) -> str | None:
         """A trial that diverges time and again is not stopped: it counts as the worst, and may become another's copy."""

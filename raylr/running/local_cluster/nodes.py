@@ -51,10 +51,11 @@ def is_free(port: int) -> bool:
 
 def free_ports(count: int) -> int:
     """The first of `count` ports in a row that nothing listens on, drawn so that two commands hardly draw the same."""
-    while True:
+    for _ in range(1000):
         first = secrets.choice(_PORTS)
         if all(is_free(port) for port in range(first, first + count)):
             return first
+    raise RaylrError(f"no {count} ports in a row are free from {_PORTS[0]} to {_PORTS[-1]}; end what listens there")
 
 
 def _command(cluster: LocalCluster, index: int, cpus: int) -> list[str]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from raylr.config import Config
 from raylr.config.population import FIXED, PopulationConfig
 from raylr.errors import ConfigError
-from raylr.events import Explored, OfTrial, PopulationNews, PopulationPlanned
+from raylr.events import Explored, OfTrial, PopulationNews, PopulationPlanned, Waiting
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.plan import Plan
 from raylr.running.capacity import Demand, resources
@@ -138,17 +138,17 @@ def checked_space(
         raise ConfigError(
             f"workers={config.workers} changes while trials train; a trial needs a fixed number, such as {high}"
         )
-    places = _places(config, hardware.num_gpus) // config.num_at_once
-    return Space.of(config, info, Hardware(hardware.bf16, places), offered)
+    gpus = _places(config, hardware.num_gpus) // config.num_at_once
+    return Space.of(config, info, Hardware(hardware.bf16, gpus if gpus >= high else 0), offered)
 
 
 def _places(config: PopulationConfig, num_gpus: int) -> int:
     """How many workers have a place on the GPUs. Raises ConfigError where GPUs are asked for and have too few."""
     share, workers = config.gpus_per_worker, config.num_workers[1]
-    if share < 1 and workers > 1:
+    if share < 1 and workers > 1 and config.batch.backend != "gloo":
         raise ConfigError(
             f"gpus_per_worker={share:g} beside workers={workers}: NCCL lets no two workers of a trial share a GPU; use "
-            "--workers 1"
+            "--workers 1 or batch.backend=gloo"
         )
     places, ranks = num_gpus * int(1 / share + 1e-9), config.num_at_once * workers
     if config.gpu == "yes" and places < ranks:
@@ -201,7 +201,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
         tell(told)
 
     with stop_on_signals(lambda: hubs.stop.remote()):
-        fit.follow(hubs.news_after, take)
+        fit.follow(hubs.news_after, take, lambda text: tell(Waiting(text)))
     for leftover in ("hub.json", RAY_FOLDER):
         folder.remove(leftover)
     journal.close()

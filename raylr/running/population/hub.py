@@ -32,8 +32,9 @@ class Hubs:
 
     async def call(self, trial: str, method: str, *arguments: Any) -> Any:
         """What the hub of a trial answers; its end is news for all."""
+        is_first = self.hubs[trial].result is None
         answer = await getattr(self.hubs[trial], method)(*arguments)
-        if method == "end":
+        if method == "end" and is_first:
             await self.add(OfTrial(trial, TrialEnded(arguments[0])))
         return answer
 

@@ -7,12 +7,13 @@ import ray
 import ray.train
 
 from raylr.config import DataConfig
+from raylr.errors import RaylrError
 from raylr.events import Copied, Decision, News, OfTrial, TrialReport
 from raylr.lr import Policy
 from raylr.planning.plan import Plan
 from raylr.running.population.hub import HubOf
 from raylr.running.priority import restore_priority
-from raylr.running.worker import RayMembership
+from raylr.running.worker import RayMembership, other_data
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
 from raylr.training.trial import TrialLoop
@@ -44,7 +45,9 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     plan, hubs = Plan.model_validate(config["plan"]), config["hubs"]
     slot = ray.train.get_context().get_world_rank() // plan.workers[1]
     data = DataConfig.model_validate(config["data"])
-    prepare(data)
+    different = other_data(plan, prepare(data), ray.util.get_node_ip_address())
+    if different is not None:
+        raise RaylrError(different)
     dataset, turn, result = load(data), 0, dict[str, Any]()
     while (trial := ray.get(hubs.turn.remote(slot, turn))) is not None:
         membership = TrialMembership(hubs, trial["name"], plan)

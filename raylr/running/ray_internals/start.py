@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from raylr.errors import RaylrError
+from raylr.errors import ConfigError, RaylrError
 from raylr.planning.facts import Features
 from raylr.running.ray_internals import quiet_agent
 
@@ -68,6 +68,20 @@ def _forget_earlier_token(path: str) -> None:
             f"ray={ray.__version__} keeps the token of a process's first cluster; start a process for each run"
         )
     _tokens.add(path)
+
+
+def newest_cluster() -> str:
+    """The address of the cluster that runs here or was started here last: Ray's `auto`. Raises ConfigError without one.
+
+    Ray itself would ask a cluster that has ended for minutes.
+    """
+    from ray._private import services
+
+    running = services.find_gcs_addresses()
+    address = services.find_bootstrap_address(None) or next(iter(running), None)
+    if address is None:
+        raise ConfigError("address=auto: no Ray cluster was started on this machine; give its address as host:port")
+    return str(address)
 
 
 @contextlib.contextmanager

@@ -8,11 +8,13 @@ import fcntl
 import hashlib
 import json
 import shutil
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import posix_fallocate
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -25,6 +27,8 @@ from raylr.training.stream import permutation
 FORMAT = 1  # part of the folder's name; to be raised with every change of what is in it
 SIDECAR = "cache.json"
 CHUNK = 2000  # images that are read at once
+LOCK_PAUSE_S, SAY_EVERY_S = 0.05, 30.0
+LOCK_TIMEOUT_S = 6 * 3600.0  # of the process that decodes, which may have a great deal to read
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
@@ -123,10 +127,30 @@ def balanced_order(labels: Indices, seed: int) -> Indices:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the system takes back from a process that dies."""
+    """Hold a lock that the system takes back from a process that dies. Says now and then that it is waited for."""
+    since = said = time.monotonic()
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while not _is_ours(file):
+            waited_s = time.monotonic() - since
+            if waited_s > LOCK_TIMEOUT_S:
+                raise ConfigError(
+                    f"data.cache_dir={path.parent} is held by another process for over {LOCK_TIMEOUT_S / 3600:g} h; "
+                    "end it or give another folder"
+                )
+            if time.monotonic() - said > SAY_EVERY_S:
+                said = time.monotonic()
+                text = f"another process decodes images into {path.with_suffix('')}; waited for {waited_s:.0f} s"
+                warnings.warn(text, stacklevel=2)
+            time.sleep(LOCK_PAUSE_S)
         yield
+
+
+def _is_ours(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _make(folder: Path, source: Source, report: Report | None) -> None:
