@@ -80,6 +80,9 @@ class Features:
     pbt: bool = _feature("2.53", "no --search pbt or pb2")
     pb2_kernel: bool = _feature("2.53", "no --search pb2")
     gcs_calls: bool = _feature("2.53", "an address is checked by connecting to it")
+    find_cluster: bool = _feature(
+        "2.53", "address=auto is looked up by Ray, which asks a cluster that has ended for minutes"
+    )
     drains: bool = _feature("2.53", "no checkpoint before a node is taken away")
     autoscaler_report: bool = _feature("2.53", "every cluster may have an autoscaler: missing nodes are waited for")
 

@@ -93,6 +93,7 @@ FEATURES: dict[str, Names] = {
         "core/generated/gcs_service_pb2.py": ('"GetClusterIdRequest"', '"InternalKVGetRequest"'),
         "core/generated/gcs_service_pb2_grpc.py": ("NodeInfoGcsServiceStub", "InternalKVGcsServiceStub"),
     },
+    "find_cluster": {"_private/services.py": ("find_gcs_addresses", "find_bootstrap_address")},
     "drains": {"_private/state.py": ("GlobalState.get_draining_nodes",)},
     "autoscaler_report": {
         "_private/ray_constants.py": ("DEBUG_AUTOSCALING_STATUS",),

@@ -10,6 +10,7 @@ from unittest.mock import patch
 from raylr.errors import ConfigError, RaylrError
 from raylr.planning.facts import Features
 from raylr.running.ray_internals import quiet_agent
+from raylr.running.ray_internals.features import features
 
 # Set before Ray is imported. Ray passes over those that it does not know, so none of them needs a probe.
 RAY_SETTINGS = {
@@ -75,6 +76,8 @@ def newest_cluster() -> str:
 
     Ray itself would ask a cluster that has ended for minutes.
     """
+    if not features().find_cluster:
+        return "auto"
     from ray._private import services
 
     running = services.find_gcs_addresses()
