@@ -31,7 +31,7 @@ class Split:
         self.images, self.labels, self.device = images, labels, device
         self.resident: tuple[Tensor, Tensor] | None = None
         if device.type == "cuda" and images.nbytes < SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]:
-            self.resident = moved(np.array(images), device), moved(np.array(labels), device)
+            self.resident = _copied(images, device), _copied(labels, device)
 
     def at(self, where: slice | Array) -> tuple[Tensor, Tensor]:
         """Those of a slice or of indices on the host, on the device."""
@@ -124,3 +124,8 @@ def moved(array: Array, device: torch.device) -> Tensor:
     """The array on `device`: itself on the CPU, else by a copy from pinned memory that nothing waits for."""
     tensor = torch.from_numpy(array)
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _copied(array: Array, device: torch.device) -> Tensor:
+    """A copy on `device` of an array that may be a file, read-only and large."""
+    return torch.from_numpy(np.array(array)).to(device)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raylr.errors import RaylrError
 from raylr.lr import Factors, Override, Policy
 from raylr.planning.plan import Plan
 from raylr.torch_lr.write import write_lr
@@ -25,11 +26,11 @@ from raylr.training.guard import Guard
 from raylr.training.hashing import sha256_of, weights_sha256
 from raylr.training.kernels import use_gpu
 from raylr.training.losses import loss_for
-from raylr.training.memory import keep_freed_memory
+from raylr.training.memory import keep_freed_memory, out_of_memory
 from raylr.training.models import build
 from raylr.training.optimizers import build_optimizers
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
-from raylr.training.stream import micro_batch_seed
+from raylr.training.stream import examples_at, micro_batch_seed
 
 EXTRAS = 3  # loss, number of right answers, has_orders
 
@@ -118,7 +119,8 @@ class Trainer:
         norm = torch.linalg.vector_norm(gradient)
         self._numbers.begin(torch.cat((self.result[self.length - EXTRAS : self.length], norm.view(1))))
         if self.plan.clip_norm is not None:
-            gradient.mul_((self.plan.clip_norm / (norm.double() + 1e-6)).clamp(max=1.0).nan_to_num(1.0))
+            largest = torch.full_like(norm, self.plan.clip_norm, dtype=torch.float64)
+            gradient.mul_((largest / (norm.double() + 1e-6)).clamp(max=1.0).nan_to_num(1.0))
         self.feed.ahead(self.position + batch, own)
         loss, num_correct, wanted, length = self._numbers.end()
         return self._step(batch, world_size, loss / num_micro, num_correct, wanted, length)
@@ -171,10 +173,30 @@ class Trainer:
         level, index = node
         if level > 0:
             return None
-        images, labels = self.feed.micro_batch(self.position, index, own)
-        torch.manual_seed(micro_batch_seed(self.plan.seed, self.position, index))
-        (buffer,) = self._micro_batch(images, labels)
+        try:
+            images, labels = self.feed.micro_batch(self.position, index, own)
+            torch.manual_seed(micro_batch_seed(self.plan.seed, self.position, index))
+            (buffer,) = self._micro_batch(images, labels)
+        except torch.OutOfMemoryError:
+            too_large = True
+        else:
+            too_large = False
+        if too_large:  # no longer inside the exception, whose frames hold tensors
+            raise self._out_of_memory()
         return self._buffer().copy_(buffer) if self._micro_batch.wanted else buffer
+
+    def _out_of_memory(self) -> RaylrError:
+        """What to say, found by trying smaller micro-batches. The run ends with it, so what they leave behind is no matter."""
+        self._free.clear()
+        whole = "the memory"
+        if self.device.type == "cuda":
+            whole = f"the GPU's {torch.cuda.get_device_properties(self.device).total_memory / 2**30:.1f} GiB"
+
+        def runs(size: int) -> None:
+            torch.cuda.empty_cache()
+            self._pass(*self.feed.of(*examples_at(self.plan.seed, 0, size, self.plan.num_train)))
+
+        return out_of_memory(self.plan.micro_size, whole, runs)
 
     def _pass(self, images: Tensor, labels: Tensor) -> tuple[Tensor]:
         """Forward and backward pass of one micro-batch."""
