@@ -109,9 +109,9 @@ class Trainer:
             nodes[0][self.length - 1 : self.length].add_(1.0)
         reduce_tree(nodes, self.result, self.length, num_micro, group)
         self._free.extend(nodes)
-        return self._apply(batch, group.size, num_micro, own)
+        return self._apply(batch, group, num_micro, own)
 
-    def _apply(self, batch: int, world_size: int, num_micro: int, own: range) -> Update:
+    def _apply(self, batch: int, group: Group, num_micro: int, own: range) -> Update:
         """Divide and clip the sum, read what there is to judge, and step. The only wait for the GPU in an update; it makes
         the next update's examples meanwhile."""
         self.result[: self.length - EXTRAS].div_(num_micro)
@@ -123,7 +123,7 @@ class Trainer:
             gradient.mul_((largest / (norm.double() + 1e-6)).clamp(max=1.0).nan_to_num(1.0))
         self.feed.ahead(self.position + batch, own)
         loss, num_correct, wanted, length = self._numbers.end()
-        return self._step(batch, world_size, loss / num_micro, num_correct, wanted, length)
+        return self._step(batch, group.size, loss / num_micro, num_correct, wanted, length)
 
     def _step(
         self, batch: int, world_size: int, loss: float, num_correct: float, has_orders: float, norm: float
