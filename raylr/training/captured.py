@@ -39,7 +39,9 @@ class Captured:
             if len(self.graphs) == MAX_GRAPHS:
                 return self.function(*inputs)
             try:
-                graph = self.graphs[shapes] = _Graph(self.function, inputs)
+                device = inputs[0].device
+                with torch.random.fork_rng([device] if device.type == "cuda" else []):  # the seed is for the call below
+                    graph = self.graphs[shapes] = _Graph(self.function, inputs)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
