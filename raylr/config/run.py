@@ -166,7 +166,7 @@ class Config(Section):
     )
     seed: int = Field(0, ge=0, description="of the initialisation, the order of the data, augmentation and dropout")
     epochs: Epochs | None = Field(None, gt=0, description="length of the run [8, or the policy's]")
-    workers: str = Field("2", description="data-parallel workers: N, or MIN:MAX")
+    workers: str | None = Field(None, description="data-parallel workers: N, or MIN:MAX [one per GPU, else 2]")
     cpus_per_worker: int = Field(1, ge=1, description="CPUs that Ray reserves for a worker")
     num_threads: int = Field(1, ge=1, description="threads of a worker's tensor operations; changes the bits")
     gpu: Literal["auto", "yes", "no"] = Field("auto", description="one GPU per worker; auto: if the cluster has enough")
@@ -230,7 +230,9 @@ class Config(Section):
 
     @field_validator("workers")
     @classmethod
-    def _is_a_range(cls, workers: str) -> str:
+    def _is_a_range(cls, workers: str | None) -> str | None:
+        if workers is None:
+            return None
         low, _, high = workers.partition(":")
         if not (re.fullmatch(r"[0-9]{1,9}(:[0-9]{1,9})?", workers) and 1 <= int(low) <= int(high or low)):
             raise ValueError("must be N or MIN:MAX with 1 <= MIN <= MAX, such as 2 or 1:4")
@@ -249,6 +251,6 @@ class Config(Section):
 
     @property
     def num_workers(self) -> tuple[int, int]:
-        """Smallest and largest number of workers."""
-        low, _, high = self.workers.partition(":")
+        """Smallest and largest number of workers; where none is given, that without GPUs."""
+        low, _, high = (self.workers or "2").partition(":")
         return int(low), int(high or low)

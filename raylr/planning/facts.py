@@ -1,5 +1,7 @@
 """What a plan is made from beside the config: the data set and the machines that train."""
 
+import ctypes
+import itertools
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -35,16 +37,48 @@ class Hardware:
 
 
 def local_hardware() -> Hardware:
-    """This machine, read from the kernel: instructions for bf16, and GPUs as far as CUDA_VISIBLE_DEVICES shows them."""
+    """This machine: its processor's instructions for bf16, and the GPUs that a process here may use."""
     try:
         words = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
         words = set()
-    num_gpus = len([path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()])
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        num_gpus = min(num_gpus, len([device for device in visible.split(",") if device.strip() not in ("", "-1")]))
-    return Hardware(bool(words & {"avx512_bf16", "amx_bf16", "bf16"}), num_gpus)
+    return Hardware(
+        bool(words & {"avx512_bf16", "amx_bf16", "bf16"}), usable_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    )
+
+
+def usable_gpus(visible: str | None, dev: Path = Path("/dev"), nvml: str = "libnvidia-ml.so.1") -> int:
+    """The number of GPUs as NVML counts them, as Ray does, or else by their device files, limited as CUDA limits it.
+
+    `visible` names them as CUDA_VISIBLE_DEVICES does, by number, UUID or MIG instance: CUDA takes those before the first
+    that it does not know, and a MIG instance is a part of a GPU.
+    """
+    counted = _nvml_count(nvml)
+    there = counted if counted is not None else len(list(dev.glob("nvidia[0-9]*")))
+    if visible is None or not there:
+        return there
+    names = [name.strip() for name in visible.split(",")]
+    known = list(itertools.takewhile(lambda name: _is_known(name, there), names))
+    whole = {name for name in known if not name.startswith("MIG-")}
+    return min(len(whole), there) + len(set(known) - whole)
+
+
+def _is_known(name: str, there: int) -> bool:
+    return name.startswith(("GPU-", "MIG-")) or (name.isdigit() and int(name) < there)
+
+
+def _nvml_count(library: str) -> int | None:
+    """GPUs as the driver's own library counts them; None where it is not there or does not work."""
+    try:
+        nvml = ctypes.CDLL(library)
+        count = ctypes.c_uint()
+        if nvml.nvmlInit_v2() != 0:
+            return None
+        failed = nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        nvml.nvmlShutdown()
+    except (OSError, AttributeError):
+        return None
+    return None if failed else count.value
 
 
 def release(version: str) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.lr import GivenPolicy, Part, parts_of, policy_as_given, policy_of_config, policy_of_file, run_length
 from raylr.planning.plan import Chosen, GuardPlan, OptimizerPlan, Plan
 from raylr.planning.story import Choices, story
+from raylr.planning.workers import workers
 
 
 def resolve(
@@ -29,6 +30,8 @@ def resolve(
     `imported` is a policy that takes the place of the config's own; `features` are those of the Ray that carries the plan
     out. Raises ConfigError, one line that names the field, for everything that could not be carried out.
     """
+    num_workers = workers(config, hardware.num_gpus)
+    config = config.model_copy(update={"workers": num_workers.value})
     parts = parts_of(config)
     batches = possible_batches(config, dataset)
     given = imported or (policy_of_file(config.policy) if config.policy is not None else None)
@@ -51,6 +54,7 @@ def resolve(
     choices = Choices(
         length,
         fixed_global_batch(config),
+        num_workers,
         where,
         backend(config, where.value, share),
         _precision(config, hardware, where.value),

@@ -15,6 +15,7 @@ class Choices:
 
     length: Chosen[int]  # examples
     global_batch: Chosen[int | None]  # None where it follows the workers
+    workers: Chosen[str]
     device: Chosen[str]
     backend: Chosen[str]
     precision: Chosen[str]
@@ -30,7 +31,7 @@ def story(
     counts = f"{plan.num_train:,} training and {plan.num_test:,} test images of {height} x {width} x {channels}"
     yield _line("data", f"{dataset.source}: {counts}, {plan.num_classes} classes", f"data.source={config.data.source}")
     yield _line("model", plan.model, f"model.name={plan.model}")
-    yield from _batch(config, plan, choices.global_batch.why)
+    yield from _batch(plan, choices)
     batch = plan.batch_at(plan.workers[1])
     epochs = f"{plan.total_examples / plan.num_train:g}ep = {plan.total_examples:,} examples"
     yield _line("length", f"{epochs} = {plan.total_examples // batch:,} updates", choices.length.why)
@@ -52,16 +53,18 @@ def _line(what: str, value: str, why: str) -> Reason:
     return Reason(what=what, value=value, why=why)
 
 
-def _batch(config: Config, plan: Plan, why: str) -> Iterator[Reason]:
+def _batch(plan: Plan, choices: Choices) -> Iterator[Reason]:
+    why, workers = choices.global_batch.why, choices.workers.value
+    chosen = "" if choices.workers.why == "given" else f"{choices.workers.why}; "
     if plan.global_batch is None:
         most = plan.batch_at(plan.workers[1])
         yield _line("global batch", f"{plan.per_worker_size} x workers, {most} at most", why)
-        yield _line("workers", config.workers, "how many changes batch, LR and result")
+        yield _line("workers", workers, f"{chosen}how many changes batch, LR and result")
         return
     num_micro = plan.num_micro_batches(plan.workers[1])
     yield _line("global batch", f"{plan.global_batch} = {num_micro} micro-batches of {plan.micro_size}", why)
     result = "never the result" if plan.reduce == "tree" else "and with batch.reduce=ddp the bits"
-    yield _line("workers", config.workers, f"how many changes the time, {result}")
+    yield _line("workers", workers, f"{chosen}how many changes the time, {result}")
 
 
 def _optimizer(part: Part, plan: Plan) -> Reason:

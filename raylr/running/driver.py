@@ -52,7 +52,7 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
     def resolved(info: DatasetInfo, hardware: Hardware) -> "Run":
         return Run(config, *resolve(config, info, hardware, features=features()))
 
-    wanted = config.num_workers[1]
+    wanted = config.num_workers[1] if config.workers else 1
     request = Request(config, Hardware(True, wanted), wanted if config.gpu == "yes" else 0, resolved)
     run_dir, result = carry_out(request, on_event or (lambda news: None))
     return RunResult(run_dir=run_dir, **result)

@@ -102,7 +102,7 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
         if address:
             wait_for_capacity(job.demand, lambda text: tell(Waiting(text)))
         else:
-            stack.enter_context(own_cluster(job.num_ranks * job.plan.cpus_per_worker))
+            stack.enter_context(own_cluster(job.num_ranks * job.plan.cpus_per_worker, hardware.num_gpus))
         tell(Starting(job.num_ranks))
         _write_settings(config, folder, job)
         if address:

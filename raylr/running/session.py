@@ -73,8 +73,8 @@ def check_reachable(address: str) -> None:
 
 
 @contextlib.contextmanager
-def own_cluster(num_cpus: int) -> Iterator[None]:
-    """Start a cluster with `num_cpus` CPUs, with a token and a temporary folder to itself; it leaves nothing behind."""
+def own_cluster(num_cpus: int, num_gpus: int) -> Iterator[None]:
+    """Start a cluster with so many CPUs and GPUs, with a token and a temporary folder to itself; it leaves nothing behind."""
     set_up()
     _clear_what_dead_drivers_left()
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
@@ -87,7 +87,7 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
         import ray
 
         try:
-            start_local(num_cpus, folder, features())
+            start_local(num_cpus, num_gpus, folder, features())
             with sigterm_as_ctrl_c():
                 yield
         finally:

@@ -43,19 +43,26 @@ def augment(
     pixels = images.reshape(-1, channels)
     if cutout:  # the pixels of the square are taken from one that is added at the end
         places.masked_fill_(_square(splitmix64(words, torch.zeros_like(words)), height, width, cutout), len(pixels))
-        colour = torch.tensor([[round(255 * value) for value in mean]], dtype=torch.uint8, device=images.device)
-        pixels = torch.cat((pixels, colour))
+        colour = [
+            pixels.new_full((1, 1), round(255 * value)) for value in mean
+        ]  # a tensor of them would be copied there
+        pixels = torch.cat((pixels, torch.cat(colour, 1)))
     return pixels.index_select(0, places.view(-1)).view(images.shape)
 
 
-def to_input(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+class Normalise:
     """Images uint8 [b, H, W, C] as (x/255 - mean) / std: float32 [b, C, H, W] in channels_last memory format."""
-    count, height, width, channels = images.shape
-    # constants as long as an image: adding one number per channel in place of them takes four times as long
-    means = (torch.tensor(mean, device=images.device) * 255).repeat(height * width)
-    factors = (1 / (torch.tensor(std, device=images.device) * 255)).repeat(height * width)
-    values = images.reshape(count, -1).float().sub_(means).mul_(factors)
-    return values.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], image_shape: Sequence[int], device: torch.device):
+        # constants as long as an image: adding one number per channel in place of them takes four times as long
+        height, width, _ = image_shape
+        self.means = (torch.tensor(mean) * 255).repeat(height * width).to(device)
+        self.factors = (1 / (torch.tensor(std) * 255)).repeat(height * width).to(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        count, height, width, channels = images.shape
+        values = images.reshape(count, -1).float().sub_(self.means).mul_(self.factors)
+        return values.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def check_fits(height: int, width: int, crop_padding: int, cutout: int) -> None:

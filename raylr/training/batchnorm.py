@@ -42,20 +42,30 @@ class RunningStatistics:
         """Move the running statistics by the mean over an update's micro-batches, and put them back into the modules."""
         if not self.modules:
             return
-        parts = mean.split([buffer.numel() for buffer in self._buffers()])
-        for index, (value, part) in enumerate(zip(self.values, parts, strict=True)):
-            place = index // 2
-            momentum = self.momenta[place]
-            value.lerp_(part, 1.0 / (self.counts[place] + 1) if momentum is None else momentum)
+        weights = [
+            1.0 / (count + 1) if momentum is None else momentum
+            for count, momentum in zip(self.counts, self.momenta, strict=True)
+            for _ in ("running_mean", "running_var")
+        ]
+        parts = mean.split([value.numel() for value in self.values])
+        for weight in dict.fromkeys(weights):  # mostly one for all of them, and then one kernel on a GPU
+            same = [index for index, other in enumerate(weights) if other == weight]
+            torch._foreach_lerp_([self.values[index] for index in same], [parts[index] for index in same], weight)
         self.counts = [count + 1 for count in self.counts]
         self.restore()
 
     def restore(self) -> None:
         """Put the running statistics into the modules: for an evaluation, a checkpoint, or after an update that broke."""
-        for buffer, value in zip(self._buffers(), self.values, strict=True):
-            buffer.copy_(value)
-        for module, count in zip(self.modules, self.counts, strict=True):
-            module.num_batches_tracked.fill_(count)  # type: ignore[union-attr]
+        if not self.modules:
+            return
+        torch._foreach_copy_(self._buffers(), self.values)
+        tracked: list[Tensor] = [module.num_batches_tracked for module in self.modules]  # type: ignore[misc]
+        if len(set(self.counts)) > 1:
+            for one, count in zip(tracked, self.counts, strict=True):
+                one.fill_(count)
+        else:
+            torch._foreach_zero_(tracked)
+            torch._foreach_add_(tracked, self.counts[0])
 
     def _buffers(self) -> list[Tensor]:
         return [buffer for module in self.modules for buffer in (module.running_mean, module.running_var)]  # type: ignore[misc]

@@ -14,6 +14,7 @@ import torch
 
 from raylr.storage import Folder
 from raylr.training.checkpoint_index import FORMAT_VERSION, best, names, note
+from raylr.training.offload import offloaded
 
 PAUSES_S = (1.0, 4.0, 16.0)  # between tries to write
 
@@ -84,12 +85,14 @@ class Writer:
         self.folder, self.keep, self.before = folder, keep, before
         self._lock = threading.Lock()
         self._newer = threading.Event()
-        self._next: dict[str, Any] | None = None
+        self._next: tuple[dict[str, Any], Callable[[], None]] | None = None
         self._thread: threading.Thread | None = None
 
     def start(self, state: dict[str, Any]) -> None:
+        """Begin to write a state that nobody changes any more. Tensors of a GPU are on their way to the host meanwhile."""
+        coming = offloaded(state)
         with self._lock:
-            self._next = state
+            self._next = coming
             self._newer.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="checkpoint")
@@ -104,11 +107,13 @@ class Writer:
     def _run(self) -> None:
         while True:
             with self._lock:
-                state, self._next = self._next, None
+                coming, self._next = self._next, None
                 self._newer.clear()
-                if state is None:
+                if coming is None:
                     self._thread = None
                     return
+            state, arrive = coming
+            arrive()
             self._write(state)
 
     def _write(self, state: dict[str, Any]) -> None:

@@ -41,10 +41,10 @@ class DDPTrainer(Trainer):
             parameter.grad = None
         (loss * (group.size / batch)).backward()  # DDP averages over ranks; slices may differ by one example
         largest = float("inf") if self.plan.clip_norm is None else self.plan.clip_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, largest))
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, largest)
         summed()
-        mean_loss, num_right, wanted = group.read(extras)
-        return self._step(batch, group.size, mean_loss, num_right, wanted, norm)
+        mean_loss, num_right, wanted, length = group.read(torch.cat((extras, norm.view(1))))
+        return self._step(batch, group.size, mean_loss, num_right, wanted, length)
 
     def _wrap(self, group: Group) -> Any:
         if group.size == 1:

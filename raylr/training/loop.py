@@ -38,6 +38,7 @@ from raylr.training.diagnosis import diagnose
 from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken, GroupUnusable
 from raylr.training.membership import Membership, Quorum, RunEnded
+from raylr.training.memory import peak_gpu_mib
 from raylr.training.rows import Rows
 from raylr.training.totals import Totals
 from raylr.training.trainer import Trainer, Update
@@ -252,6 +253,7 @@ class Loop:
             "wall_s": totals.wall_s,
             "weights_sha256": self.trainer.weights_sha256(),
             "optimizer_sha256": self.trainer.optimizer_sha256(),
+            "peak_gpu_mib": peak_gpu_mib(self.trainer.device),
         }
         if self._is_writer:
             self.membership.end(result)

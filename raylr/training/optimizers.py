@@ -62,7 +62,8 @@ def _build(plan: OptimizerPlan, named: Named) -> Optimizer:
     match plan.kind:
         case "sgd":
             nesterov = plan.nesterov and plan.momentum > 0
-            return torch.optim.SGD(groups, lr=0.0, momentum=plan.momentum, nesterov=nesterov)
+            on_gpu = all(parameter.is_cuda for _, parameter in named)  # one kernel for each group there
+            return torch.optim.SGD(groups, lr=0.0, momentum=plan.momentum, nesterov=nesterov, fused=on_gpu or None)
         case "adam":
             return torch.optim.Adam(groups, lr=0.0, betas=betas, eps=plan.eps, amsgrad=plan.amsgrad)
         case "adamw":

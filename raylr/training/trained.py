@@ -21,11 +21,14 @@ from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Plan
 from raylr.storage import Folder, LocalFolder, open_run
 from raylr.training import checkpoint, data
+from raylr.training.augment import Normalise
 from raylr.training.checkpoint_index import best as best_name
 from raylr.training.checkpoint_index import refuse_other_formats
 from raylr.training.evaluate import test
+from raylr.training.feed import Split
 from raylr.training.group import Group
 from raylr.training.hashing import weights_sha256
+from raylr.training.kernels import use_gpu
 from raylr.training.models import build
 
 NORMALISED = "(x / 255 - pixel_mean) / pixel_std, per channel, as float32 [batch, channels, height, width]"
@@ -73,10 +76,13 @@ def evaluate(
     state = _state(folder, best)
     model = _model(plan, state)
     device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
+    use_gpu(device, deterministic=plan.reduce == "tree")
     digest = weights_sha256(model)
-    moved = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    there = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tests = Split(images.test_images, images.test_labels, device)
+    normalise = Normalise(images.mean, images.std, plan.image_shape, device)
     with _threads(plan.num_threads):
-        loss, accuracy = test(moved, images, plan, Group(), device)
+        loss, accuracy = test(there, tests, normalise, plan, Group())
     return Evaluation(
         str(folder), state["position"], images.info.source, len(images.test_labels), loss, accuracy, digest
     )

@@ -12,18 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raylr.errors import RaylrError
 from raylr.lr import Factors, Override, Policy
 from raylr.planning.plan import Plan
 from raylr.torch_lr.write import write_lr
-from raylr.training.augment import augment, to_input
+from raylr.training.augment import Normalise
 from raylr.training.batchnorm import RunningStatistics
+from raylr.training.captured import Captured, Readback
 from raylr.training.data import Dataset
+from raylr.training.feed import Feed, Split
 from raylr.training.group import Group
 from raylr.training.guard import Guard
 from raylr.training.hashing import sha256_of, weights_sha256
-from raylr.training.kernels import use_deterministic_kernels
+from raylr.training.kernels import use_gpu
 from raylr.training.losses import loss_for
-from raylr.training.memory import keep_freed_memory
+from raylr.training.memory import keep_freed_memory, out_of_memory
 from raylr.training.models import build
 from raylr.training.optimizers import build_optimizers
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
@@ -56,14 +59,14 @@ class Trainer:
     """Model, optimizers and position of one rank. Equal on all ranks after every update."""
 
     own_statistics = True  # BatchNorm's running statistics are moved here, not by the modules
+    captures = True  # on a GPU, run a micro-batch as a CUDA graph where model and loss are our own
 
     def __init__(self, plan: Plan, policy: Policy, dataset: Dataset) -> None:
         torch.set_num_threads(plan.num_threads)
         keep_freed_memory()
-        if plan.device != "cpu" and plan.reduce == "tree":
-            use_deterministic_kernels()
         self.plan, self.policy, self.dataset = plan, policy, dataset
         self.device = torch.device(plan.device)
+        use_gpu(self.device, deterministic=plan.reduce == "tree")
         torch.manual_seed(plan.seed)
         model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -79,6 +82,13 @@ class Trainer:
         for parameter, view in zip(self.parameters, self._gradient_views(self.result), strict=True):
             parameter.grad = view
         self._free: list[Tensor] = []
+        capture = self.captures and self.device.type == "cuda" and plan.reduce == "tree"
+        self.feed = Feed(plan, dataset, self.device, capture)
+        self.tests = Split(dataset.test_images, dataset.test_labels, self.device)
+        self.normalise = Normalise(dataset.mean, dataset.std, plan.image_shape, self.device)
+        # Python of one's own may do other things in another call, of which a recording knows nothing
+        self._micro_batch = Captured("a micro-batch", self._pass, capture and ":" not in plan.model + plan.loss)
+        self._numbers = Readback(self.device)
 
     def fits(self, world_size: int) -> bool:
         """True while another update of this many workers ends within the run."""
@@ -92,22 +102,29 @@ class Trainer:
         own = micro_batches_of(group.group_rank, group.size, num_micro)
         self.model.train()
         nodes = [
-            tree_sum(node, num_micro, self._leaf, self._free.append) for node in cover(root(num_micro), own, num_micro)
+            tree_sum(node, num_micro, lambda leaf: self._leaf(leaf, own), self._free.append)
+            for node in cover(root(num_micro), own, num_micro)
         ]
-        if nodes:
-            nodes[0][self.length - 1] += float(has_orders)
+        if nodes and has_orders:
+            nodes[0][self.length - 1 : self.length].add_(1.0)
         reduce_tree(nodes, self.result, self.length, num_micro, group)
         self._free.extend(nodes)
-        return self._apply(batch, group, num_micro)
+        return self._apply(batch, group, num_micro, own)
 
-    def _apply(self, batch: int, group: Group, num_micro: int) -> Update:
-        loss, num_correct, wanted = group.read(self.result[self.length - EXTRAS : self.length])
+    def _apply(self, batch: int, group: Group, num_micro: int, own: range) -> Update:
+        """Divide and clip the sum, read what there is to judge, and step. The only wait for the GPU in an update; it makes
+        the next update's examples meanwhile."""
         self.result[: self.length - EXTRAS].div_(num_micro)
         gradient = self.result[: self.num_weights]
-        norm = float(torch.linalg.vector_norm(gradient))
+        norm = torch.linalg.vector_norm(gradient)
+        self._numbers.begin(torch.cat((self.result[self.length - EXTRAS : self.length], norm.view(1))))
         if self.plan.clip_norm is not None:
-            gradient.mul_(min(1.0, self.plan.clip_norm / (norm + 1e-6)))
-        return self._step(batch, group.size, loss / num_micro, num_correct, wanted, norm)
+            largest = torch.full_like(norm, self.plan.clip_norm, dtype=torch.float64)
+            gradient.mul_((largest / (norm.double() + 1e-6)).clamp(max=1.0).nan_to_num(1.0))
+        self.feed.ahead(self.position + batch, own)
+        loss, num_correct, wanted, length = self._numbers.end()
+        group.check()  # what an aborted group left behind is worth nothing
+        return self._step(batch, group.size, loss / num_micro, num_correct, wanted, length)
 
     def _step(
         self, batch: int, world_size: int, loss: float, num_correct: float, has_orders: float, norm: float
@@ -152,34 +169,54 @@ class Trainer:
             for group in optimizer.param_groups
         }
 
-    def _leaf(self, node: Node) -> Tensor | None:
+    def _leaf(self, node: Node, own: range) -> Tensor | None:
         """The gradient, BatchNorm statistics, loss and right answers of one micro-batch, in one flat buffer."""
         level, index = node
         if level > 0:
             return None
-        size = self.plan.micro_size
-        ids, epochs = examples_at(self.plan.seed, self.position + index * size, size, self.plan.num_train)
-        inputs, labels = self.batch(ids, epochs)
-        torch.manual_seed(micro_batch_seed(self.plan.seed, self.position, index))
+        try:
+            images, labels = self.feed.micro_batch(self.position, index, own)
+            torch.manual_seed(micro_batch_seed(self.plan.seed, self.position, index))
+            (buffer,) = self._micro_batch(images, labels)
+        except torch.OutOfMemoryError:
+            too_large = True
+        else:
+            too_large = False
+        if too_large:  # no longer inside the exception, whose frames hold tensors
+            raise self._out_of_memory()
+        return self._buffer().copy_(buffer) if self._micro_batch.wanted else buffer
+
+    def _out_of_memory(self) -> RaylrError:
+        """What to say, found by trying smaller micro-batches. The run ends with it, so what they leave behind is no matter."""
+        self._free.clear()
+        whole = "the memory"
+        if self.device.type == "cuda":
+            whole = f"the GPU's {torch.cuda.get_device_properties(self.device).total_memory / 2**30:.1f} GiB"
+
+        def runs(size: int) -> None:
+            torch.cuda.empty_cache()
+            self._pass(*self.feed.of(*examples_at(self.plan.seed, 0, size, self.plan.num_train)))
+
+        return out_of_memory(self.plan.micro_size, whole, runs)
+
+    def _pass(self, images: Tensor, labels: Tensor) -> tuple[Tensor]:
+        """Forward and backward pass of one micro-batch."""
         with self.precision():
-            output = self.model(inputs)
+            output = self.model(self.normalise(images))
         loss = self.loss(output.float(), labels)
         gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-        buffer = self._free.pop() if self._free else self._new_buffer()
+        buffer = self._buffer()
         torch._foreach_copy_(self._gradient_views(buffer), list(gradients))
         self.statistics.read(buffer[self.num_weights : self.length - EXTRAS])
-        buffer[self.length - 3] = loss.detach()
-        buffer[self.length - 2] = (output.detach().argmax(1) == labels).sum()
-        buffer[self.length - 1] = 0.0
-        return buffer
+        extras = buffer[self.length - EXTRAS : self.length].zero_()
+        extras[0].copy_(loss.detach())
+        extras[1].copy_((output.detach().argmax(1) == labels).sum())
+        return (buffer,)
 
     def batch(self, ids: np.ndarray, epochs: np.ndarray) -> tuple[Tensor, Tensor]:
         """Augmented inputs and labels of these training examples."""
-        plan, data = self.plan, self.dataset
-        images = torch.from_numpy(data.train_images[ids]).to(self.device)
-        where = torch.from_numpy(ids).to(self.device), torch.from_numpy(epochs).to(self.device)
-        images = augment(images, *where, plan.seed, plan.flip, plan.crop_padding, plan.cutout, data.mean)
-        return to_input(images, data.mean, data.std), torch.from_numpy(data.train_labels[ids]).to(self.device)
+        images, labels = self.feed.of(ids, epochs)
+        return self.normalise(images), labels
 
     def precision(self) -> AbstractContextManager[None]:
         return precision(self.plan)
@@ -242,6 +279,9 @@ class Trainer:
             }
             for name, optimizer in self.optimizers.items()
         }
+
+    def _buffer(self) -> Tensor:
+        return self._free.pop() if self._free else self._new_buffer()
 
     def _new_buffer(self) -> Tensor:
         # room so that `length` rounded up to any number of ranks fits; there are never more ranks than micro-batches

@@ -156,7 +156,7 @@ def test_a_fixed_number_of_workers_continues_and_a_range_restarts(workers: str, 
         (Hardware(True, 0), "auto", "auto", ("cpu", "bf16")),
         (Hardware(False, 0), "auto", "auto", ("cpu", "fp32")),
         (Hardware(False, 2), "auto", "auto", ("cuda", "bf16")),
-        (Hardware(False, 1), "auto", "auto", ("cpu", "fp32")),  # two workers need two
+        (Hardware(False, 1), "auto", "auto", ("cuda", "bf16")),  # one worker by default
         (Hardware(True, 2), "no", "fp32", ("cpu", "fp32")),
         (Hardware(False, 4), "yes", "fp32", ("cuda", "fp32")),
     ],

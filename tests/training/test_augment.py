@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from raylr.errors import ConfigError
-from raylr.training.augment import augment, to_input
+from raylr.training.augment import Normalise, augment
 from raylr.training.splitmix import splitmix64
 
 MEAN = (0.5, 0.25, 0.75)
@@ -96,7 +96,7 @@ def test_an_input_is_normalised_and_channels_last(channels):
     images = torch.randint(0, 256, (4, 6, 5, channels), dtype=torch.uint8)
     mean, std = MEAN[:channels], (0.2, 0.3, 0.1)[:channels]
     expected = (images.numpy().astype(np.float64) / 255 - mean) / std
-    result = to_input(images, mean, std)
+    result = Normalise(mean, std, images.shape[1:], images.device)(images)
     assert result.dtype == torch.float32
     assert result.shape == (4, channels, 6, 5)
     assert result.is_contiguous(memory_format=torch.channels_last)

@@ -155,6 +155,27 @@ def test_muon_moves_filters_as_torchs_moves_the_matrix_of_them():
     assert not torch.equal(ours, filters)
 
 
+@pytest.mark.parametrize("shapes", [[(8, 4, 3, 3)], [(8, 4, 3, 3), (8, 4, 3, 3), (40, 8), (8, 40)]])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_the_step_in_fewer_launches_is_torchs_muon(shapes, nesterov):
+    """That of a GPU, here without its graph. Tall matrices have an LR of their own, by Muon's rule."""
+    torch.manual_seed(0)
+    settings = {"lr": 0.1, "momentum": 0.8, "nesterov": nesterov, "weight_decay": 0.3}
+    start = [torch.randn(shape) for shape in shapes]
+    ours, matrices = ([nn.Parameter(one.clone()) for one in start] for _ in range(2))
+    matrices = [nn.Parameter(one.detach().flatten(1)) for one in matrices]
+    fewer, muon = FilterMuon(ours, **settings), torch.optim.Muon(matrices, **settings)
+    fewer.directions.wanted = False
+    for _ in range(3):
+        for one, matrix in zip(ours, matrices, strict=True):
+            one.grad = torch.randn_like(one)
+            matrix.grad = one.grad.flatten(1)
+        fewer._step_on_gpu(fewer.param_groups[0], ours)
+        muon.step()
+    for one, matrix in zip(ours, matrices, strict=True):
+        torch.testing.assert_close(one.flatten(1), matrix, rtol=1e-5, atol=1e-6)
+
+
 def test_muon_gives_the_same_whatever_the_layout_in_memory():
     torch.manual_seed(0)
     filters, gradients = torch.randn(8, 4, 3, 3), [torch.randn(8, 4, 3, 3) for _ in range(4)]

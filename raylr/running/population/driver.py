@@ -14,6 +14,7 @@ from raylr.errors import ConfigError
 from raylr.events import Explored, OfTrial, PopulationNews, PopulationPlanned, Waiting
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.plan import Plan
+from raylr.planning.workers import workers
 from raylr.running.capacity import Demand, resources
 from raylr.running.control import NAMESPACE, write_address
 from raylr.running.job import RAY_FOLDER, Request, carry_out, data_for_workers, identity
@@ -47,7 +48,7 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
     Raises ConfigError for a request that is refused before anything starts.
     """
     wanted = config if isinstance(config, PopulationConfig) else PopulationConfig(**config.model_dump())
-    ranks = wanted.num_at_once * wanted.num_workers[1]
+    ranks = wanted.num_at_once * (wanted.num_workers[1] if wanted.workers else 1)
     gpus = math.ceil(ranks * wanted.gpus_per_worker) if wanted.gpu == "yes" else 0
 
     def resolved(info: DatasetInfo, hardware: Hardware) -> "Exploration":
@@ -133,6 +134,7 @@ def checked_space(
     config: PopulationConfig, info: DatasetInfo, hardware: Hardware, offered: Features = ALL_FEATURES
 ) -> Space:
     """The population's space, on GPUs if all that train at once have places there."""
+    config = config.model_copy(update={"workers": config.workers or _workers(config, hardware.num_gpus)})
     low, high = config.num_workers
     if low != high:
         raise ConfigError(
@@ -142,18 +144,25 @@ def checked_space(
     return Space.of(config, info, Hardware(hardware.bf16, gpus if gpus >= high else 0), offered)
 
 
+def _workers(config: PopulationConfig, num_gpus: int) -> str:
+    """Of a trial, where they are not given: an equal share of the GPUs; one where trials share them."""
+    if config.gpus_per_worker < 1:
+        return "1"
+    return workers(config, num_gpus // config.num_at_once).value
+
+
 def _places(config: PopulationConfig, num_gpus: int) -> int:
     """How many workers have a place on the GPUs. Raises ConfigError where GPUs are asked for and have too few."""
-    share, workers = config.gpus_per_worker, config.num_workers[1]
-    if share < 1 and workers > 1 and config.batch.backend != "gloo":
+    share, each = config.gpus_per_worker, config.num_workers[1]
+    if share < 1 and each > 1 and config.batch.backend != "gloo":
         raise ConfigError(
-            f"gpus_per_worker={share:g} beside workers={workers}: NCCL lets no two workers of a trial share a GPU; use "
+            f"gpus_per_worker={share:g} beside workers={each}: NCCL lets no two workers of a trial share a GPU; use "
             "--workers 1 or batch.backend=gloo"
         )
-    places, ranks = num_gpus * int(1 / share + 1e-9), config.num_at_once * workers
+    places, ranks = num_gpus * int(1 / share + 1e-9), config.num_at_once * each
     if config.gpu == "yes" and places < ranks:
-        advice = [f"--gpus-per-worker {1000 // -(-ranks // num_gpus) / 1000:g}"] if num_gpus and workers == 1 else []
-        advice += [f"--trials {places // workers}"] if places >= workers else []
+        advice = [f"--gpus-per-worker {1000 // -(-ranks // num_gpus) / 1000:g}"] if num_gpus and each == 1 else []
+        advice += [f"--trials {places // each}"] if places >= each else []
         raise ConfigError(
             f"gpu=yes needs places on GPUs for {ranks} workers at once, but the {num_gpus} GPUs have {places}; "
             f"use {' or '.join([*advice, 'gpu=no'])}"

@@ -45,15 +45,15 @@ OBJECT_STORE_BYTES = 256 * 2**20
 _tokens = set[str]()  # of the clusters that this process has started
 
 
-def start_local(num_cpus: int, folder: Path, offered: Features) -> None:
+def start_local(num_cpus: int, num_gpus: int, folder: Path, offered: Features) -> None:
     """Start a cluster on this machine that keeps its files in `folder`, and connect to it."""
     _forget_earlier_token(os.environ["RAY_AUTH_TOKEN_PATH"])
     import ray
 
     with only_what_a_run_needs(offered):
         ray.init(
-            address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-            _temp_dir=str(folder), object_store_memory=OBJECT_STORE_BYTES,
+            address="local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False, log_to_driver=False,
+            logging_level="ERROR", _temp_dir=str(folder), object_store_memory=OBJECT_STORE_BYTES,
         )  # fmt: skip
 
 
