@@ -37,7 +37,7 @@ def told(plan: Plan, what: str) -> tuple[str, str]:
     ],
 )  # fmt: skip
 def test_device_and_backend_are_chosen_with_their_reasons(count, values, backend, share, device_why, backend_why):
-    plan, _ = resolved(hardware=gpus(count), **values)
+    plan, _ = resolved(hardware=gpus(count), **{"workers": "2", **values})
     assert (plan.device, plan.backend) == backend
     assert plan.gpus_per_worker == share
     assert told(plan, "device") == (backend[0], device_why)
@@ -58,5 +58,5 @@ def test_device_and_backend_are_chosen_with_their_reasons(count, values, backend
 )  # fmt: skip
 def test_more_workers_than_gpus_are_refused_where_nccl_or_gpus_are_asked_for(count, values, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        resolved(hardware=gpus(count), **values)
+        resolved(hardware=gpus(count), **{"workers": "2", **values})
     assert "\n" not in str(caught.value)
