@@ -13,7 +13,7 @@ import ray
 import ray.train
 
 from raylr.config import DataConfig
-from raylr.errors import RaylrError
+from raylr.errors import ConfigError, RaylrError
 from raylr.events import News, Order, Warned
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo
@@ -175,8 +175,16 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     data = DataConfig.model_validate(config["data"])
     different = other_data(plan, prepare(data), ray.util.get_node_ip_address())
     if different is not None:
-        failed = {"status": "failed", "reason": different}
-        membership.end(failed)
-        return failed
-    trainer = trainer_for(plan)(plan, policy, load(data))
-    return Loop(trainer, membership, run_folder(config["storage"], config["name"])).run()
+        return _failed(membership, different)
+    try:
+        trainer = trainer_for(plan)(plan, policy, load(data))
+        return Loop(trainer, membership, run_folder(config["storage"], config["name"])).run()
+    except ConfigError as error:  # another try would end the same way
+        return _failed(membership, str(error))
+
+
+def _failed(membership: RayMembership, reason: str) -> dict[str, Any]:
+    """End the run for all ranks."""
+    failed = {"status": "failed", "reason": reason}
+    membership.end(failed)
+    return failed

@@ -11,13 +11,13 @@ import os
 import torch
 import torch.utils.deterministic
 
-from raylr.errors import RaylrError, first_line
+from raylr.errors import ConfigError, first_line
 
 
 def use_gpu(device: torch.device, deterministic: bool) -> None:
     """Prepare this process for `device`, before its first work there. Does nothing for the CPU.
 
-    Raises RaylrError where torch cannot use the GPU: no driver, or one older than torch needs.
+    Raises ConfigError where torch cannot use the GPU: no driver, or one older than torch needs.
     """
     if device.type == "cpu":
         return
@@ -28,7 +28,7 @@ def use_gpu(device: torch.device, deterministic: bool) -> None:
         torch.zeros(1, device=device)
     except RuntimeError as error:
         needs = f"torch {torch.__version__}" + (f" needs CUDA {torch.version.cuda} and" if torch.version.cuda else "")
-        raise RaylrError(
+        raise ConfigError(
             f"gpu=yes: {needs} cannot use the GPU: {_reason(error)}; update the driver, or use gpu=no"
         ) from error
 

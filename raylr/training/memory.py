@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from raylr.errors import RaylrError
+from raylr.errors import ConfigError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
@@ -29,14 +29,14 @@ def peak_gpu_mib(device: torch.device) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
 
 
-def out_of_memory(micro_size: int, whole: str, runs: Callable[[int], None]) -> RaylrError:
+def out_of_memory(micro_size: int, whole: str, runs: Callable[[int], None]) -> ConfigError:
     """The error of a micro-batch that does not fit, with the largest half, quarter ... of it that does.
 
     `runs` passes so many examples through the model, or raises torch.OutOfMemoryError; `whole` says what the memory is.
     """
     fits = next((size for size in _halves(micro_size) if _fits(runs, size)), None)
     advice = "not even one example fits; use a smaller model" if fits is None else f"{fits} fits (with other bits)"
-    return RaylrError(f"batch.micro_size={micro_size} does not fit into {whole}; {advice}")
+    return ConfigError(f"batch.micro_size={micro_size} does not fit into {whole}; {advice}")
 
 
 def _halves(size: int) -> Iterable[int]:

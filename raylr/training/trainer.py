@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raylr.errors import RaylrError
+from raylr.errors import ConfigError
 from raylr.lr import Factors, Override, Policy
 from raylr.planning.plan import Plan
 from raylr.torch_lr.write import write_lr
@@ -28,6 +28,7 @@ from raylr.training.kernels import use_gpu
 from raylr.training.losses import loss_for
 from raylr.training.memory import keep_freed_memory, out_of_memory
 from raylr.training.models import build
+from raylr.training.muon import FilterMuon
 from raylr.training.optimizers import build_optimizers
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
 from raylr.training.stream import examples_at, micro_batch_seed
@@ -88,6 +89,9 @@ class Trainer:
         self.normalise = Normalise(dataset.mean, dataset.std, plan.image_shape, self.device)
         # Python of one's own may do other things in another call, of which a recording knows nothing
         self._micro_batch = Captured("a micro-batch", self._pass, capture and ":" not in plan.model + plan.loss)
+        for optimizer in self.optimizers.values():
+            if isinstance(optimizer, FilterMuon):
+                optimizer.directions.wanted = capture
         self._numbers = Readback(self.device)
 
     def fits(self, world_size: int) -> bool:
@@ -186,7 +190,7 @@ class Trainer:
             raise self._out_of_memory()
         return self._buffer().copy_(buffer) if self._micro_batch.wanted else buffer
 
-    def _out_of_memory(self) -> RaylrError:
+    def _out_of_memory(self) -> ConfigError:
         """What to say, found by trying smaller micro-batches. The run ends with it, so what they leave behind is no matter."""
         self._free.clear()
         whole = "the memory"

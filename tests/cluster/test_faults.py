@@ -119,3 +119,33 @@ def test_nothing_is_left_after_ctrl_c_and_after_the_start_that_follows_a_killed_
     assert_same(where, "interrupted", json.loads(out.splitlines()[-1]), expected)
     assert left_of_driver(killed.process.pid) == ([], [])
     assert left_of_driver(last.process.pid) == ([], [])
+
+
+GREEDY = '''
+import torch
+from torch import nn
+
+
+class Greedy(nn.Module):
+    """Fails as torch does on a GPU that is full, with more than three images."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = nn.Linear(3 * 32 * 32, num_classes)
+
+    def forward(self, x):
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self.head(x.flatten(1))
+'''
+
+
+def test_a_micro_batch_that_does_not_fit_ends_the_run_in_one_line_without_another_try(where):
+    (where / "greedy.py").write_text(GREEDY)
+    run = start(where, "greedy", 2, "--model.name", "greedy:Greedy", "--model.dropout", "0", PYTHONPATH=str(where))
+    code, out, err = run.end()
+    assert code == 1, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["reason"] == "batch.micro_size=16 does not fit into the memory; 2 fits (with other bits)"
+    assert result["reason"] in err
+    assert kinds(where / "greedy") == ["start"]

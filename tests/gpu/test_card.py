@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from raylr.errors import RaylrError
+from raylr.errors import ConfigError
 from raylr.training.captured import Captured, Readback
 from raylr.training.evaluate import evaluate
 from raylr.training.group import Group
@@ -127,7 +127,7 @@ def test_what_does_not_fit_names_the_micro_batch_that_does():
 
     trainer._pass = greedy
     trainer._micro_batch = Captured("a micro-batch", greedy, wanted=True)
-    with pytest.raises(RaylrError, match=r"batch\.micro_size=32 does not fit into the GPU's .* GiB; 8 fits"):
+    with pytest.raises(ConfigError, match=r"batch\.micro_size=32 does not fit into the GPU's .* GiB; 8 fits"):
         trainer.update(Group())
 
 

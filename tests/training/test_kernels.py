@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from raylr.errors import RaylrError
+from raylr.errors import ConfigError
 from raylr.training.kernels import use_gpu
 from raylr.training.trainer import Trainer
 from tests.training.runs import images, plan, policy
@@ -70,7 +70,7 @@ def test_attention_is_the_deterministic_one_and_fp32_is_no_tf32(ranks, device, d
 def refused(place: int, size: int, port: int) -> str:
     try:
         use_gpu(torch.device("cuda"), deterministic=False)
-    except RaylrError as error:
+    except ConfigError as error:
         return str(error)
     finally:
         as_before()

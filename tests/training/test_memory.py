@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raylr.errors import RaylrError
+from raylr.errors import ConfigError
 from raylr.training.memory import out_of_memory, peak_gpu_mib
 from tests.training.runs import images, plan, policy
 
@@ -69,7 +69,7 @@ def test_an_update_that_does_not_fit_ends_with_the_micro_batch_that_does():
 
     of = plan(model="tests.training.test_memory:Greedy", dropout=0.0)
     trainer = Trainer(of, policy(of), images(90, 50))  # type: ignore[arg-type]
-    with pytest.raises(RaylrError, match=r"^batch\.micro_size=8 does not fit into the memory; 2 fits") as caught:
+    with pytest.raises(ConfigError, match=r"^batch\.micro_size=8 does not fit into the memory; 2 fits") as caught:
         trainer.update(Group())
     assert "\n" not in str(caught.value)
 
