@@ -7,6 +7,7 @@ https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithm
 """
 
 import os
+import warnings
 
 import torch
 import torch.utils.deterministic
@@ -50,8 +51,12 @@ def use_deterministic_kernels() -> None:
 
 def use_exact_fp32() -> None:
     """No TF32, in matrix products and in convolutions, in this process."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    with (
+        warnings.catch_warnings()
+    ):  # the flags of torch 2.9 on cannot be read by the older names any more once they are set
+        warnings.filterwarnings("ignore", message="Please use the new API settings")
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def _reason(error: RuntimeError) -> str:

@@ -142,7 +142,8 @@ class Greedy(nn.Module):
 
 def test_a_micro_batch_that_does_not_fit_ends_the_run_in_one_line_without_another_try(where):
     (where / "greedy.py").write_text(GREEDY)
-    run = start(where, "greedy", 2, "--model.name", "greedy:Greedy", "--model.dropout", "0", PYTHONPATH=str(where))
+    path = os.pathsep.join([str(where), os.environ.get("PYTHONPATH", "")])
+    run = start(where, "greedy", 2, "--model.name", "greedy:Greedy", "--model.dropout", "0", PYTHONPATH=path)
     code, out, err = run.end()
     assert code == 1, err
     result = json.loads(out.splitlines()[-1])

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from raylr.training.captured import Captured, Readback
+from raylr.training.group import Group
 from raylr.training.offload import offloaded
+from raylr.training.trainer import Trainer
+from tests.training.runs import images, plan, policy
 
 
 def doubled(values: torch.Tensor) -> tuple[torch.Tensor]:
@@ -50,3 +53,33 @@ def test_a_state_on_the_cpu_stays_itself():
     there, arrive = offloaded(state)
     arrive()
     assert there is state
+
+
+WAITS = {"aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::is_nonzero"}
+
+
+def test_an_update_asks_for_no_value_before_its_numbers_are_read():
+    """Each of these operations would wait for a GPU; its numbers come by a copy that nothing waits for."""
+    of = plan()
+    trainer, group = Trainer(of, policy(of), images(90, 50)), Group()
+    trainer.update(group)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        trainer.update(group)
+    calls = {row.key: row.count for row in seen.key_averages()}
+    assert calls["aten::convolution"] == 4 * 7  # seven layers, in four micro-batches
+    assert not WAITS & calls.keys()
+
+
+def test_statistics_of_batch_norm_move_in_calls_for_all_layers_together():
+    of = plan()
+    trainer = Trainer(of, policy(of), images(90, 50))
+    trainer.update(Group())
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        trainer.statistics.move(torch.zeros(trainer.statistics.length))
+    calls = {row.key: row.count for row in seen.key_averages() if row.key.startswith("aten::_foreach")}
+    assert calls == {
+        "aten::_foreach_lerp_": 1,
+        "aten::_foreach_copy_": 1,
+        "aten::_foreach_zero_": 1,
+        "aten::_foreach_add_": 1,
+    }
