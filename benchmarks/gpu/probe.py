@@ -349,26 +349,32 @@ def profiled(name: str, update: Callable[[], Any], count: int) -> None:
 
 
 def nccl() -> None:
+    """A group of one, as raylr forms it without blocking, and its abort from outside."""
     if not CUDA:
-        return say("no GPU, no NCCL")
-    from raylr.training.group import Group, listen
+        say("no GPU, no NCCL")
+        return
+    from raylr.training.group import Group, GroupBroken, listen
+    from raylr.training.nccl import form
 
-    store = listen("127.0.0.1")
     start = time.perf_counter()
-    one = dist.ProcessGroupNCCL(dist.PrefixStore("1", store), 0, 1, dist.ProcessGroupNCCL.Options())
-    one._set_default_timeout(timedelta(seconds=20))
-    group, source = Group(one, 0, 1), torch.arange(8.0, device=DEVICE)
+    formed, watch = form(dist.PrefixStore("1", listen("127.0.0.1")), 0, 1, 20.0)
+    group, source = Group(formed, 0, 1, watch), torch.arange(8.0, device=DEVICE)
     there, gathered = torch.zeros_like(source), torch.zeros_like(source)
     group.all_to_all(there, source, [8], [8])
     group.all_gather(gathered, source)
-    sync()
-    right = torch.equal(there, source) and torch.equal(gathered, source)
+    right = group.read(there) == group.read(gathered) == source.tolist()
     say(
         f"a group of one: all_to_all and all_gather are right: {right}, {time.perf_counter() - start:.1f} s with the first"
     )
-    one.abort()
+    time.sleep(1)  # the watch has looked at what has ended, and leaves it alone
+    group.check()
+    group.abort("the check's own word")
+    try:
+        group.check()
+        say("after abort() the group is NOT found to be broken")
+    except GroupBroken as error:
+        say(f"after abort() the group is broken: {error}")
     say(f"after abort() the GPU goes on: {float(torch.ones(4, device=DEVICE).sum()) == 4}")
-    return None
 
 
 # --- what runs left behind
