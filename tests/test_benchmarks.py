@@ -2,11 +2,14 @@
 
 import json
 import math
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from benchmarks import population, population_table, same_bits, turns
 from benchmarks.common import Store, alternating, interval, parser, place, ratio, report, table
+from benchmarks.gpu import wheels
 
 
 def test_the_interval_of_a_mean_is_students():
@@ -147,3 +150,15 @@ def test_weights_must_be_equal_on_every_ray_under_one_torch(rows, different):
     from benchmarks.versions import _different
 
     assert _different(rows) == [f"{name} under torch 2.15.0" for name in different]
+
+
+def test_what_is_packed_for_a_gpu_has_ray_and_the_tests_and_nothing_of_torchs():
+    names = {line.partition("==")[0] for line in wheels.needed()}
+    assert {"ray", "pydantic", "click", "rich", "pytest", "pytest-timeout", "msgpack"} <= names
+    assert not {name for name in names if name.startswith(("torch", "nvidia", "numpy", "pandas"))}
+
+
+@pytest.mark.parametrize("script", ["check.sh", "pack.sh"])
+def test_the_scripts_for_a_gpu_are_whole(script):
+    path = Path(wheels.__file__).with_name(script)
+    subprocess.run(["bash", "-n", str(path)], check=True, timeout=20)
