@@ -148,5 +148,4 @@ def test_a_micro_batch_that_does_not_fit_ends_the_run_in_one_line_without_anothe
     assert code == 1, err
     result = json.loads(out.splitlines()[-1])
     assert result["reason"] == "batch.micro_size=16 does not fit into the memory; 2 fits (with other bits)"
-    assert result["reason"] in err
-    assert kinds(where / "greedy") == ["start"]
+    assert not {"continue", "restart", "rejoin"} & set(kinds(where / "greedy"))
