@@ -45,7 +45,8 @@ def dataset(**fields: Any) -> Any:
     from raylr.config import Config
     from raylr.training.data import load, prepare
 
-    config = Config(data={"source": "synthetic", "cache_dir": CACHE, **fields}).data
+    few = {} if CUDA else {"test_examples": 20}
+    config = Config(data={"source": "synthetic", "cache_dir": CACHE, **few, **fields}).data
     return config, prepare(config), load(config)
 
 
