@@ -24,7 +24,12 @@ from typing import Any
 
 from benchmarks.common import ROOT, Row, Store, parser, report, table
 
-TESTS = ("tests/running/test_features.py", "tests/running/test_population.py", "tests/cluster/test_run.py")
+TESTS = (
+    "tests/running/test_features.py",
+    "tests/running/test_population.py",
+    "tests/cluster/test_run.py::test_in_restart_mode_all_start_again_from_the_checkpoint",
+    "tests/cluster/test_run.py::test_a_request_for_what_this_ray_lacks_is_refused_before_anything_starts",
+)
 TEST_PACKAGES = ("pytest>=8", "pytest-timeout", "hypothesis", "moto[server]")
 RUN = (
     "--data.source=synthetic", "--data.train-examples=1000", "--data.test-examples=200", "--epochs=6", "--precision=fp32",
