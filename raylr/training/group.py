@@ -57,14 +57,8 @@ class Group:
         back waits for the sum."""
         if self.size == 1:
             return lambda: None
-        with self._peers_may_go():
-            work = self.process_group.allreduce([tensor])
-
-        def wait() -> None:
-            with self._peers_may_go():
-                work.wait()
-
-        return wait
+        work = self._run(lambda: self.process_group.allreduce([tensor]))
+        return lambda: self._run(work.wait)
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
         """Overwrite `tensor` with that of group rank `source`."""
@@ -110,30 +104,34 @@ class Group:
             self.watch.close()
 
     def _wait(self, start: Callable[[], Any]) -> None:
-        with self._peers_may_go():
-            start().wait()
+        self._run(lambda: start().wait())
 
-    @contextlib.contextmanager
-    def _peers_may_go(self) -> Iterator[None]:
-        with _as_our_errors(), contextlib.nullcontext() if self.watch is None else self.watch.over():
-            try:
-                yield
-            except RuntimeError:
-                self.check()
-                raise
+    def _run(self, act: Callable[[], Any]) -> Any:
+        try:
+            if self.watch is None:
+                return act()
+            with self.watch.over():
+                return act()
+        except RuntimeError as error:
+            self.check()  # whatever follows an abort is its doing
+            raise our_error(error) from error
 
 
 @contextlib.contextmanager
 def _as_our_errors() -> Iterator[None]:
-    """Turn an error of torch into GroupBroken where a peer or the network is to blame, else into GroupUnusable."""
     try:
         yield
     except GroupBroken:
         raise
     except RuntimeError as error:
-        if is_peer_lost(error):
-            raise GroupBroken(one_line(error)) from error
-        raise GroupUnusable(f"a collective failed, and no lost worker is to blame: {one_line(error)}") from error
+        raise our_error(error) from error
+
+
+def our_error(error: RuntimeError) -> Exception:
+    """Turn an error of torch into GroupBroken where a peer or the network is to blame, else into GroupUnusable."""
+    if is_peer_lost(error):
+        return GroupBroken(one_line(error))
+    return GroupUnusable(f"a collective failed, and no lost worker is to blame: {one_line(error)}")
 
 
 def is_peer_lost(error: RuntimeError) -> bool:
