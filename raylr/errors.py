@@ -9,5 +9,5 @@ class ConfigError(RaylrError, ValueError):
     """A request that is refused before anything starts. One line that names the field, exit code 2."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -16,6 +16,7 @@ from typing import Any, Protocol, assert_never
 
 from raylr.errors import ConfigError
 from raylr.events import (
+    Aborted,
     Checkpointed,
     Copied,
     Ended,
@@ -97,8 +98,9 @@ class Tracker:
                     self._step, f"{news.kind}: {', '.join(f'{key} {value}' for key, value in fields.items())}"
                 )
             case Finished(result):
-                if self._is_open:
-                    self.sink.close(result)
+                self._close(result)
+            case Aborted(status, reason):
+                self._close({"status": status, "reason": reason})
             case Preparing() | Waiting() | Starting() | Checkpointed():
                 pass  # before the run, or too often
             case _:
@@ -116,6 +118,11 @@ class Tracker:
         if not self._is_open:
             self.sink.open(self.run_dir, self.run_dir.name, self._settings)
             self._is_open = True
+
+    def _close(self, result: Mapping[str, Any]) -> None:
+        if self._is_open:
+            self._is_open = False
+            self.sink.close(result)
 
 
 class MLflow:

@@ -21,7 +21,7 @@ from raylr.running.ray_internals.start import (
     start_local,
     without_colours_in_a_file,
 )
-from raylr.running.signals import sigterm_as_ctrl_c
+from raylr.running.signals import cleared_at_once, shielded, sigterm_as_ctrl_c, take_sigterm_back
 
 PREFIX = "raylr-run-"
 
@@ -42,6 +42,12 @@ def named_cluster(address: str) -> Iterator[None]:
     set_up()
     address = newest_cluster() if address == "auto" else address
     check_reachable(address)
+    with sigterm_as_ctrl_c(), _connected(address), without_colours_in_a_file():
+        yield
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[None]:
     import ray
     import ray.exceptions
 
@@ -50,11 +56,12 @@ def named_cluster(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         refuse_mismatch(address, error)
         raise ConfigError(f"address={address} does not answer as a Ray cluster: {first_line(error)}") from error
+    take_sigterm_back()
     try:
-        with without_colours_in_a_file(), sigterm_as_ctrl_c():
-            yield
+        yield
     finally:
-        ray.shutdown()
+        with shielded():
+            ray.shutdown()
 
 
 def check_reachable(address: str) -> None:
@@ -77,23 +84,38 @@ def own_cluster(num_cpus: int, num_gpus: int) -> Iterator[None]:
     """Start a cluster with so many CPUs and GPUs, with a token and a temporary folder to itself; it leaves nothing behind."""
     set_up()
     _clear_what_dead_drivers_left()
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), MARK: folder.name}
-    quiet = {name: os.environ.get(name, value) for name, value in QUIET.items()}
-    with _environment(quiet | access), low_priority():
-        import ray
+    with contextlib.ExitStack() as stack:
+        with shielded():  # an interrupt comes when the cluster is up, and is ended with all it has
+            folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+            stack.callback(_remove, folder)
+            stack.enter_context(cleared_at_once(lambda: _remove(folder)))
+            token = folder / "token"
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32))
+            access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+            quiet = {name: os.environ.get(name, value) for name, value in QUIET.items()}
+            stack.enter_context(_environment(quiet | access))
+            stack.enter_context(low_priority())
+            stack.enter_context(sigterm_as_ctrl_c())
+            stack.callback(_disconnect)
+            with _environment({MARK: folder.name}):  # a tracker's helper, which starts later, is not Ray's
+                start_local(num_cpus, num_gpus, folder, features())
+            take_sigterm_back()
+        yield
 
-        try:
-            start_local(num_cpus, num_gpus, folder, features())
-            with sigterm_as_ctrl_c():
-                yield
-        finally:
-            ray.shutdown()
-            end(folder.name, folder)
-            shutil.rmtree(folder, ignore_errors=True)
+
+def _disconnect() -> None:
+    import ray
+
+    with shielded():
+        ray.shutdown()
+
+
+def _remove(folder: Path) -> None:
+    """End the processes of the cluster in a temporary folder, and remove it."""
+    with shielded():
+        end(folder.name, folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clear_what_dead_drivers_left() -> None:
@@ -101,8 +123,7 @@ def _clear_what_dead_drivers_left() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}[0-9]*-*"):
         driver = folder.name.removeprefix(PREFIX).partition("-")[0]
         if driver.isdigit() and not Path("/proc", driver).exists() and folder.owner() == Path.home().owner():
-            end(folder.name, folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 @contextlib.contextmanager
