@@ -18,7 +18,7 @@ from raylr.planning.plan import Plan
 from raylr.running.capacity import Demand, wait_for_capacity
 from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see
 from raylr.running.ray_internals.state import is_submitted_job
-from raylr.running.session import named_cluster, own_cluster
+from raylr.running.session import connected_ray, named_cluster, own_cluster, taken_ray
 from raylr.running.signals import cleared_at_once, shielded
 from raylr.storage import Folder, is_uri, run_folder
 from raylr.training.data import describe, prepare
@@ -82,14 +82,15 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
     Raises ConfigError for a request that is refused before anything starts.
     """
     config, resolve = request.config, request.resolve
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    running = connected_ray(config.address)
+    address = running or config.address or os.environ.get("RAY_ADDRESS")
     refuse_throw_away_storage(config)
     resolve(describe(config.data), request.enough if address else local_hardware())  # before a download or decoding
     info = prepare(config.data, lambda done, total: tell(Preparing(done, total)))
     with ExitStack() as stack:
         hardware = local_hardware()
         if address:
-            stack.enter_context(named_cluster(address))
+            stack.enter_context(taken_ray() if running else named_cluster(address))
             hardware = cluster_hardware(request.num_gpus)
         job = resolve(info, hardware)
         folder = run_folder(config.storage, job.name)

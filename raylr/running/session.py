@@ -5,9 +5,11 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from raylr.errors import ConfigError, first_line
 from raylr.running.local_cluster.processes import MARK, end
@@ -31,6 +33,36 @@ def set_up() -> None:
     features()
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
+
+
+def connected_ray(address: str | None) -> str | None:
+    """Return the address of the Ray that this process is connected to already; None where it is not.
+
+    Raises ConfigError where `address`, if given, is another, and for a connection by Ray's client.
+    """
+    ray: Any = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    if ray.util.client.ray.is_connected():
+        raise ConfigError(
+            "this process is connected by ray.init('ray://...'), through which a run cannot be driven; call ray.shutdown() "
+            "and give address=HOST:PORT on a host of the cluster, or use `raylr submit`"
+        )
+    found: str = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", found, found.replace("127.0.0.1", "localhost")):
+        raise ConfigError(
+            f"address={address} beside ray.init, which has connected this process to {found}; call ray.shutdown() first, or "
+            "leave address out"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def taken_ray() -> Iterator[None]:
+    """Work on the Ray that this process is connected to; it stays as it is."""
+    set_up()
+    with sigterm_as_ctrl_c(), without_colours_in_a_file():
+        yield
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.commands import Command, rows, start, wait_until
+from raylr.running.signals import LINE
+from tests.cluster.commands import SMALL, Command, rows, start, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 BLOCK, WHOLE, LAST = 32_768, 1, 4  # of a LevelDB log
@@ -17,10 +18,16 @@ for module in ("wandb", "mlflow", "tensorboard"):
     pytest.importorskip(module, reason=f"{module} is not installed")
 
 
-def tracked(where: Path, name: str, *flags: str) -> Command:
+ALL = ["--trackers", "tensorboard,mlflow,wandb"]
+
+
+def environment(where: Path) -> dict[str, str]:
     offline = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
-    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{where / 'mlflow.db'}", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    return start(where, name, 1, "--trackers", "tensorboard,mlflow,wandb", *flags, **offline, **store)
+    return offline | {"MLFLOW_TRACKING_URI": f"sqlite:///{where / 'mlflow.db'}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def tracked(where: Path, name: str, *flags: str) -> Command:
+    return start(where, name, 1, *ALL, *flags, **environment(where))
 
 
 def wandb_records(run_dir: Path) -> Iterator[Any]:
@@ -43,19 +50,23 @@ def wandb_records(run_dir: Path) -> Iterator[Any]:
             yield record
 
 
-def wandb_run(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows that hold a test accuracy, and the exit code."""
-    found, code = [], -1
+def wandb_run(run_dir: Path) -> tuple[list[tuple[int, float]], int, str]:
+    """Step and value of each test accuracy, the exit code, and the group."""
+    found, code, group = [], -1, ""
     for record in wandb_records(run_dir):
-        if record.WhichOneof("record_type") == "history":
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
             row = {"".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
-            found += [row] if "test_accuracy" in row else []
-        if record.WhichOneof("record_type") == "exit":
+            found += [(row["step"], row["test_accuracy"])] if "test_accuracy" in row else []
+        elif kind == "exit":
             code = record.exit.exit_code
-    return found, code
+        elif kind == "run":
+            group = record.run.run_group
+    return found, code, group
 
 
-def mlflow_run(where: Path, name: str) -> tuple[list[tuple[int, float]], str]:
+def mlflow_run(where: Path, name: str) -> tuple[list[tuple[int, float]], str, dict[str, str]]:
+    """Step and value of each test accuracy, the status, and the tags."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{where / 'mlflow.db'}")
@@ -63,7 +74,8 @@ def mlflow_run(where: Path, name: str) -> tuple[list[tuple[int, float]], str]:
     assert experiment is not None
     (run,) = [one for one in client.search_runs([experiment.experiment_id]) if one.info.run_name == name]
     history = client.get_metric_history(run.info.run_id, "test_accuracy")
-    return sorted((one.step, one.value) for one in history), run.info.status
+    tags = run.data.tags | {"run_id": run.info.run_id}
+    return sorted((one.step, one.value) for one in history), run.info.status, tags
 
 
 def board_scalars(run_dir: Path) -> list[tuple[int, float]]:
@@ -73,16 +85,18 @@ def board_scalars(run_dir: Path) -> list[tuple[int, float]]:
     return [(one.step, one.value) for one in found.Scalars("test_accuracy")]
 
 
+def accuracies(run_dir: Path) -> list[tuple[int, float]]:
+    return [(row["step"], row["test_accuracy"]) for row in rows(run_dir, "metrics.jsonl")]
+
+
 def test_every_tracker_has_all_tests_of_a_run_and_its_end(where: Path) -> None:
     code, _, err = tracked(where, "tracked").end()
     assert (code, err) == (0, "")
-    expected = [(row["step"], row["test_accuracy"]) for row in rows(where / "tracked", "metrics.jsonl")]
+    expected = accuracies(where / "tracked")
     assert len(expected) == 3
     assert board_scalars(where / "tracked") == [(step, pytest.approx(value)) for step, value in expected]
-    assert mlflow_run(where, "tracked") == (expected, "FINISHED")
-    found, exit_code = wandb_run(where / "tracked")
-    assert [(row["step"], row["test_accuracy"]) for row in found] == expected
-    assert exit_code == 0
+    assert mlflow_run(where, "tracked")[:2] == (expected, "FINISHED")
+    assert wandb_run(where / "tracked") == (expected, 0, "")
 
 
 def test_every_tracker_is_told_that_a_run_was_stopped(where: Path) -> None:
@@ -90,10 +104,28 @@ def test_every_tracker_is_told_that_a_run_was_stopped(where: Path) -> None:
     wait_until(lambda: rows(where / "stopped", "metrics.jsonl"), "a test of the weights")
     run.signal(signal.SIGTERM)
     code, _, err = run.end()
-    assert code == 143, err
-    assert "Connection lost" not in err
-    expected = [(row["step"], row["test_accuracy"]) for row in rows(where / "stopped", "metrics.jsonl")]
-    assert mlflow_run(where, "stopped") == (expected, "KILLED")
-    found, exit_code = wandb_run(where / "stopped")
-    assert [(row["step"], row["test_accuracy"]) for row in found] == expected
-    assert exit_code == 1
+    assert (code, err) == (143, LINE.decode())
+    expected = accuracies(where / "stopped")
+    assert mlflow_run(where, "stopped")[:2] == (expected, "KILLED")
+    assert wandb_run(where / "stopped")[:2] == (expected, 1)
+
+
+def test_a_population_is_a_parent_with_its_trials(where: Path) -> None:
+    size = ["--trials", "2", "--workers", "1", "--interval", "2ep", "--seed", "1"]
+    fixed = ["--storage", str(where), "--precision", "fp32", "--name", "search"]
+    flags = [*SMALL, str(where / "cache"), *fixed, *size, *ALL]
+    code, out, err = Command("explore", *flags, cwd=where, **environment(where)).end()
+    assert (code, err) == (0, ""), out
+    _, status, parent = mlflow_run(where, "search")
+    assert (status, parent["result.best"]) == ("FINISHED", json.loads(out.splitlines()[-1])["best"])
+    assert wandb_run(where / "search")[1:] == (0, "search")
+    trials = sorted(path.name for path in (where / "search" / "trials").iterdir())
+    assert len(trials) == 2
+    for trial in trials:
+        folder = where / "search" / "trials" / trial
+        expected = accuracies(folder)
+        assert len(expected) == 3
+        found, status, tags = mlflow_run(where, f"search-{trial}")
+        assert (found, status, tags["mlflow.parentRunId"]) == (expected, "FINISHED", parent["run_id"])
+        assert wandb_run(folder) == (expected, 0, "search")
+        assert board_scalars(folder) == [(step, pytest.approx(value)) for step, value in expected]
