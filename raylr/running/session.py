@@ -72,8 +72,7 @@ def named_cluster(address: str) -> Iterator[None]:
     Raises ConfigError when it does not answer or does not let us in.
     """
     set_up()
-    address = newest_cluster() if address == "auto" else address
-    check_reachable(address)
+    address = found_cluster(address)
     with sigterm_as_ctrl_c(), _connected(address), without_colours_in_a_file():
         yield
 
@@ -94,6 +93,31 @@ def _connected(address: str) -> Iterator[None]:
     finally:
         with shielded():
             ray.shutdown()
+
+
+def found_cluster(address: str) -> str:
+    """Return the address of the cluster that is meant, which has answered, also for `auto`. Call it after `set_up`.
+
+    Raises ConfigError as `check_reachable` does.
+    """
+    if "://" in address and not address.startswith("ray://"):
+        raise ConfigError(
+            f"address={address} is no cluster's address for a driver; give HOST:PORT of its head, such as HOST:6379, or use "
+            "`raylr submit` for a job server"
+        )
+    if address != "auto":
+        check_reachable(address)
+        return address
+    if (found := newest_cluster()) == "auto":
+        return found
+    try:
+        check_reachable(found)
+    except ConfigError as error:
+        raise ConfigError(
+            f"address=auto leads to a cluster that is gone: {error}; give its address, or unset RAY_ADDRESS for a cluster of "
+            "the run's own"
+        ) from error
+    return found
 
 
 def check_reachable(address: str) -> None:
