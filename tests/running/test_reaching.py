@@ -107,7 +107,7 @@ def test_the_address_of_a_job_server_is_none_for_a_driver(tmp_path: Path) -> Non
         ("It is an HTTP address. To fix this, either:\n  1. unset it, or\n  2. set it.", None),
         (
             "code 500: Traceback (most recent call last):\n  File x\n    y\nValueError: used\n.",
-            "ValueError: used before",
+            "ValueError: used",
         ),
         ("ray::Hub.order() (pid=1)\n  File x\nKeyError: 'one'", "KeyError: 'one'"),
         ("", "RuntimeError"),
