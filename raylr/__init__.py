@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raylr.api.explore import explore
     from raylr.api.plan import plan
     from raylr.api.train import train
     from raylr.config import Config
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from raylr.errors import ConfigError, RaylrError
     from raylr.lr import Policy
     from raylr.running.driver import RunResult
-    from raylr.running.population.driver import PopulationResult, explore
+    from raylr.running.population.driver import PopulationResult
     from raylr.torch_lr.drive import drive
     from raylr.training.trained import Evaluation, evaluate, export, load
 
@@ -30,7 +31,7 @@ _HOMES = {
     "RunResult": "raylr.running.driver",
     "drive": "raylr.torch_lr.drive",
     "evaluate": "raylr.training.trained",
-    "explore": "raylr.running.population.driver",
+    "explore": "raylr.api.explore",
     "export": "raylr.training.trained",
     "load": "raylr.training.trained",
     "load_config": "raylr.config.load",

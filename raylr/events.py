@@ -253,7 +253,15 @@ class Finished:
     again: bool = False
 
 
-News = Preparing | Planned | Waiting | Starting | Warned | Progress | Metrics | RunEvent | Finished
+@dataclass(frozen=True)
+class Aborted:
+    """A job ends without a result of its own: it was interrupted or failed on the driver. Ray still runs."""
+
+    status: Literal["stopped", "failed"]
+    reason: str
+
+
+News = Preparing | Planned | Waiting | Starting | Warned | Progress | Metrics | RunEvent | Finished | Aborted
 
 # --- orders to a run
 
@@ -446,7 +454,9 @@ class Explored:
     again: bool = False
 
 
-PopulationNews = Preparing | PopulationPlanned | Waiting | Starting | OfTrial | RoundDecided | Exploit | Explored
+PopulationNews = (
+    Preparing | PopulationPlanned | Waiting | Starting | OfTrial | RoundDecided | Exploit | Explored | Aborted
+)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """What `raylr train` would do, without doing it."""
 
 import warnings
+from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from raylr.config import Config
+from raylr.config.load import config_of
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy
 from raylr.planning.facts import local_hardware
@@ -15,12 +18,13 @@ from raylr.running.ray_internals.features import features
 from raylr.training.data import describe
 
 
-def plan(config: Config) -> tuple[Plan, Policy]:
+def plan(config: Config | Mapping[str, Any] | str | PathLike[str]) -> tuple[Plan, Policy]:
     """The resolved numbers and the LR policy of a run on this machine; nothing is downloaded, decoded or started.
 
+    `config` may also be a dict, nested or with dotted keys, or the path of a YAML file.
     Raises ConfigError for a config that `raylr train` would refuse.
     """
-    offered = features()
+    config, offered = config_of(config), features()
     return resolve(config, describe(config.data), local_hardware(), features=offered)
 
 

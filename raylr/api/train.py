@@ -1,17 +1,26 @@
 """`raylr.train`: a run, whose news go to a listener and to its trackers."""
 
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
 from raylr.config import Config
+from raylr.config.load import config_of
 from raylr.events import News
 from raylr.reporting.trackers import Trackers
 from raylr.running import driver
 from raylr.running.driver import Listener, RunResult
 
 
-def train(config: Config, on_event: Listener | None = None) -> RunResult:
+def train(config: Config | Mapping[str, Any] | str | PathLike[str], on_event: Listener | None = None) -> RunResult:
     """Train one run to its end, or go on with it, and return its result; `on_event` gets all that happens.
+
+    `config` may also be a dict, nested or with dotted keys, or the path of a YAML file. A Ray that this process is connected
+    to (`ray.init`) is taken and stays.
 
     Raises ConfigError for a request that is refused before anything starts, RaylrError for a run that failed.
     """
+    config = config_of(config)
     trackers = Trackers(config.tracker_names, config.storage)
 
     def tell(news: News) -> None:

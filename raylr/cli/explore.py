@@ -31,9 +31,9 @@ def explore(config: Config) -> int:
     raylr explore --trials 8 --interval 1ep --epochs 8
     raylr explore --trials 4 --workers 2 --lr.shape constant --mutate "optimizer.momentum=0.8:0.97"
     """
+    from raylr.api.explore import explore
     from raylr.reporting.ancestry import save_ancestry
     from raylr.reporting.population import PopulationDisplay
-    from raylr.running.population.driver import explore
 
     assert isinstance(config, PopulationConfig)
     with PopulationDisplay() as display:

@@ -196,10 +196,21 @@ def watch(run: str, storage: str) -> int:
     return EXIT_CODES.get(follow(folder.path), 1)
 
 
+class Program(click.Group):
+    """Verbs that end with an exit code when they are interrupted."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Click's own, without its empty line after Ctrl-C, which has been answered by a line when it came."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(EXIT_CODES["stopped"])
+
+
 def program(arguments: Sequence[str]) -> click.Group:
     """The command `raylr` for these arguments: flags of named optimizers are found in them."""
     purpose = "Training on Ray whose learning rate and result depend on the policy, never on the cluster."
-    raylr = click.Group("raylr", help=purpose)
+    raylr = Program("raylr", help=purpose)
     units = click.Choice(["epoch", "update", "fraction"])
     shown = [
         click.Option(["--world-sizes"], default="", metavar="N,N,...", help="numbers of workers to show [1,2,4,8]"),
@@ -237,8 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(error.format_message(), 2)
     except RaylrError as error:
         return _say(str(error), 1)
-    except KeyboardInterrupt:
-        return _say("stopped", EXIT_CODES["stopped"])
+    except (KeyboardInterrupt, click.Abort):
+        return EXIT_CODES["stopped"]
     except BrokenPipeError:  # the reader has gone, as in `raylr fields | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -53,14 +53,41 @@ def load_config(
     return model(**_nested({**values, **given}))
 
 
+def config_of(
+    given: Config | Mapping[str, Any] | str | os.PathLike[str],
+    model: type[AnyConfig] = Config,  # type: ignore[assignment]
+) -> Config | AnyConfig:
+    """Return a Config as it is, or what a dict (nested or with dotted keys, as in YAML) or the path of a YAML file says.
+
+    Raises ConfigError for anything else, and for what `load_config` refuses.
+    """
+    if isinstance(given, Config):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return load_config(Path(given), model=model)
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"config={shown(repr(given))} is a {type(given).__name__}; give a raylr.Config, a dict, or a YAML file's path"
+        )
+    paths = {setting.key for setting in settings(model) if setting.unit == "path"}
+    values = {
+        key: str(value) if isinstance(value, Path) else value for key, value in _of_tree(given, "", model).items()
+    }
+    return model(**_nested(_expanded(values, paths)))
+
+
 def _of_file(path: Path, model: type[Config]) -> dict[str, Any]:
     """Return the values of a file by dotted key, without nulls that mean "off"."""
+    return _of_tree(_read(path), f" {path}", model)
+
+
+def _of_tree(tree: Mapping[Any, Any], name: str, model: type[Config]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     known = {setting.key: setting for setting in settings(model)}
-    tree = {key: value for key, value in _read(path).items() if not str(key).startswith("x-")}
+    tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
     for key, value in _leaves(tree):
         if key in values:
-            raise ConfigError(f"config {path}: {key} is given twice, with dots and in its section; give it once")
+            raise ConfigError(f"config{name}: {key} is given twice, with dots and in its section; give it once")
         values[key] = value
     return {
         key: value

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from raylr.events import (
+    Aborted,
     Exploit,
     Explored,
     News,
@@ -83,6 +84,8 @@ class PopulationDisplay:
                 self._show_exploit(news)
             case Explored():
                 self._show_result(news)
+            case Aborted():
+                self._end_live()  # the exception shows what has happened
             case _:
                 assert_never(news)
 

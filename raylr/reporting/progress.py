@@ -12,6 +12,7 @@ from rich.table import Column
 
 from raylr.events import (
     ROUTINE,
+    Aborted,
     Checkpointed,
     Copied,
     Ended,
@@ -76,6 +77,8 @@ class Display:
                     self._show_event(news)
             case Finished():
                 self._show_result(news)
+            case Aborted():
+                self._end_bar()  # the exception shows what has happened
             case _:
                 assert_never(news)
 

@@ -70,7 +70,7 @@ class TensorBoard:
     def __init__(self) -> None:
         self._last_step: int | None = None
 
-    def open(self, run_dir: Path, name: str, settings: Mapping[str, Any]) -> None:
+    def open(self, run_dir: Path, name: str, settings: Mapping[str, Any], family: object = None) -> None:
         self._events = EventFile(run_dir / "tensorboard")
         rows = "\n".join(f"| {key} | {value} |" for key, value in settings.items())
         self._events.text(0, "plan", f"| setting | value |\n|---|---|\n{rows}")

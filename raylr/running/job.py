@@ -2,23 +2,24 @@
 
 import os
 import platform
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from raylr.config import Config
-from raylr.errors import ConfigError
-from raylr.events import Explored, Finished, Planned, PopulationPlanned, Preparing, Starting, Waiting
+from raylr.errors import ConfigError, first_line
+from raylr.events import Aborted, Explored, Finished, Planned, PopulationPlanned, Preparing, Starting, Waiting
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo, Hardware, local_hardware
 from raylr.planning.plan import Plan
 from raylr.running.capacity import Demand, wait_for_capacity
 from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see
 from raylr.running.ray_internals.state import is_submitted_job
-from raylr.running.session import named_cluster, own_cluster
+from raylr.running.session import connected_ray, named_cluster, own_cluster, taken_ray
+from raylr.running.signals import cleared_at_once, shielded
 from raylr.storage import Folder, is_uri, run_folder
 from raylr.training.data import describe, prepare
 
@@ -81,14 +82,15 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
     Raises ConfigError for a request that is refused before anything starts.
     """
     config, resolve = request.config, request.resolve
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    running = connected_ray(config.address)
+    address = running or config.address or os.environ.get("RAY_ADDRESS")
     refuse_throw_away_storage(config)
     resolve(describe(config.data), request.enough if address else local_hardware())  # before a download or decoding
     info = prepare(config.data, lambda done, total: tell(Preparing(done, total)))
     with ExitStack() as stack:
         hardware = local_hardware()
         if address:
-            stack.enter_context(named_cluster(address))
+            stack.enter_context(taken_ray() if running else named_cluster(address))
             hardware = cluster_hardware(request.num_gpus)
         job = resolve(info, hardware)
         folder = run_folder(config.storage, job.name)
@@ -103,13 +105,29 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
             wait_for_capacity(job.demand, lambda text: tell(Waiting(text)))
         else:
             stack.enter_context(own_cluster(job.num_ranks * job.plan.cpus_per_worker, hardware.num_gpus))
+        stack.enter_context(_aborts_told(tell, folder))
         tell(Starting(job.num_ranks))
         _write_settings(config, folder, job)
         if address:
             refuse_storage_that_some_hosts_do_not_see(folder)
         result = job.run(folder, info, tell, bool(address))
-    tell(job.ended(folder, result, again=False))
+        tell(job.ended(folder, result, again=False))  # trackers close while all that they started still runs
     return str(folder), result
+
+
+@contextmanager
+def _aborts_told(tell: Tell, folder: Folder) -> Iterator[None]:
+    """Tell of an exception or an interrupt before the cluster is ended, and leave no address of it."""
+    try:
+        with cleared_at_once(lambda: tell(Aborted("stopped", "ended at once"))):
+            yield
+    except BaseException as error:
+        status: Literal["stopped", "failed"] = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+        with shielded():
+            tell(Aborted(status, first_line(error)))
+            for leftover in ("hub.json", RAY_FOLDER):
+                folder.remove(leftover)
+        raise
 
 
 def _finished(config: Config, folder: Folder, result_file: str) -> dict[str, Any] | None:

@@ -5,9 +5,11 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from raylr.errors import ConfigError, first_line
 from raylr.running.local_cluster.processes import MARK, end
@@ -21,7 +23,7 @@ from raylr.running.ray_internals.start import (
     start_local,
     without_colours_in_a_file,
 )
-from raylr.running.signals import sigterm_as_ctrl_c
+from raylr.running.signals import cleared_at_once, shielded, sigterm_as_ctrl_c, take_sigterm_back
 
 PREFIX = "raylr-run-"
 
@@ -33,6 +35,36 @@ def set_up() -> None:
         os.environ.setdefault(name, value)
 
 
+def connected_ray(address: str | None) -> str | None:
+    """Return the address of the Ray that this process is connected to already; None where it is not.
+
+    Raises ConfigError where `address`, if given, is another, and for a connection by Ray's client.
+    """
+    ray: Any = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    if ray.util.client.ray.is_connected():
+        raise ConfigError(
+            "this process is connected by ray.init('ray://...'), through which a run cannot be driven; call ray.shutdown() "
+            "and give address=HOST:PORT on a host of the cluster, or use `raylr submit`"
+        )
+    found: str = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", found, found.replace("127.0.0.1", "localhost")):
+        raise ConfigError(
+            f"address={address} beside ray.init, which has connected this process to {found}; call ray.shutdown() first, or "
+            "leave address out"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def taken_ray() -> Iterator[None]:
+    """Work on the Ray that this process is connected to; it stays as it is."""
+    set_up()
+    with sigterm_as_ctrl_c(), without_colours_in_a_file():
+        yield
+
+
 @contextlib.contextmanager
 def named_cluster(address: str) -> Iterator[None]:
     """Connect to the cluster at `address`, or with `auto` to the one that was started here last.
@@ -40,8 +72,13 @@ def named_cluster(address: str) -> Iterator[None]:
     Raises ConfigError when it does not answer or does not let us in.
     """
     set_up()
-    address = newest_cluster() if address == "auto" else address
-    check_reachable(address)
+    address = found_cluster(address)
+    with sigterm_as_ctrl_c(), _connected(address), without_colours_in_a_file():
+        yield
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[None]:
     import ray
     import ray.exceptions
 
@@ -50,11 +87,37 @@ def named_cluster(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         refuse_mismatch(address, error)
         raise ConfigError(f"address={address} does not answer as a Ray cluster: {first_line(error)}") from error
+    take_sigterm_back()
     try:
-        with without_colours_in_a_file(), sigterm_as_ctrl_c():
-            yield
+        yield
     finally:
-        ray.shutdown()
+        with shielded():
+            ray.shutdown()
+
+
+def found_cluster(address: str) -> str:
+    """Return the address of the cluster that is meant, which has answered, also for `auto`. Call it after `set_up`.
+
+    Raises ConfigError as `check_reachable` does.
+    """
+    if "://" in address and not address.startswith("ray://"):
+        raise ConfigError(
+            f"address={address} is no cluster's address for a driver; give HOST:PORT of its head, such as HOST:6379, or use "
+            "`raylr submit` for a job server"
+        )
+    if address != "auto":
+        check_reachable(address)
+        return address
+    if (found := newest_cluster()) == "auto":
+        return found
+    try:
+        check_reachable(found)
+    except ConfigError as error:
+        raise ConfigError(
+            f"address=auto leads to a cluster that is gone: {error}; give its address, or unset RAY_ADDRESS for a cluster of "
+            "the run's own"
+        ) from error
+    return found
 
 
 def check_reachable(address: str) -> None:
@@ -77,23 +140,38 @@ def own_cluster(num_cpus: int, num_gpus: int) -> Iterator[None]:
     """Start a cluster with so many CPUs and GPUs, with a token and a temporary folder to itself; it leaves nothing behind."""
     set_up()
     _clear_what_dead_drivers_left()
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), MARK: folder.name}
-    quiet = {name: os.environ.get(name, value) for name, value in QUIET.items()}
-    with _environment(quiet | access), low_priority():
-        import ray
+    with contextlib.ExitStack() as stack:
+        with shielded():  # an interrupt comes when the cluster is up, and is ended with all it has
+            folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+            stack.callback(_remove, folder)
+            stack.enter_context(cleared_at_once(lambda: _remove(folder)))
+            token = folder / "token"
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32))
+            access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+            quiet = {name: os.environ.get(name, value) for name, value in QUIET.items()}
+            stack.enter_context(_environment(quiet | access))
+            stack.enter_context(low_priority())
+            stack.enter_context(sigterm_as_ctrl_c())
+            stack.callback(_disconnect)
+            with _environment({MARK: folder.name}):  # a tracker's helper, which starts later, is not Ray's
+                start_local(num_cpus, num_gpus, folder, features())
+            take_sigterm_back()
+        yield
 
-        try:
-            start_local(num_cpus, num_gpus, folder, features())
-            with sigterm_as_ctrl_c():
-                yield
-        finally:
-            ray.shutdown()
-            end(folder.name, folder)
-            shutil.rmtree(folder, ignore_errors=True)
+
+def _disconnect() -> None:
+    import ray
+
+    with shielded():
+        ray.shutdown()
+
+
+def _remove(folder: Path) -> None:
+    """End the processes of the cluster in a temporary folder, and remove it."""
+    with shielded():
+        end(folder.name, folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clear_what_dead_drivers_left() -> None:
@@ -101,8 +179,7 @@ def _clear_what_dead_drivers_left() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}[0-9]*-*"):
         driver = folder.name.removeprefix(PREFIX).partition("-")[0]
         if driver.isdigit() and not Path("/proc", driver).exists() and folder.owner() == Path.home().owner():
-            end(folder.name, folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 @contextlib.contextmanager

@@ -1,21 +1,30 @@
 """`raylr submit`: a job handed to a cluster's job server, its log followed, its exit code passed on."""
 
 import asyncio
+import http.client
 import logging
 import os
 import shlex
+import signal
+import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from raylr.errors import ConfigError, RaylrError, first_line
 from raylr.running.local_cluster.state import STOP_WAIT_S
 from raylr.running.ray_internals.features import features
+from raylr.running.ray_internals.start import newest_cluster
+from raylr.running.session import check_reachable, found_cluster, set_up
+from raylr.running.signals import handling
 
 SCRIPT = "jobs/train_cifar10.py"
 FINISHED = {"SUCCEEDED": 0, "STOPPED": 143, "FAILED": 1}
+CONNECT_TIMEOUT_S = 10.0
 SILENCE_TIMEOUT_S = 30.0  # how long a job server may be silent after it took the job
 SUBMIT_TIMEOUT_S = 600.0  # the working directory goes with it
 
@@ -38,6 +47,7 @@ def submit(
     if not (working_dir / SCRIPT).exists():
         raise ConfigError(f"working-dir={working_dir} has no {SCRIPT}; run this in a checkout of the project")
     features()  # refuses a Ray that is too old
+    _check_server(address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or _newest())
     if address:
         os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray lets its own variables go before what a caller says
     os.environ.setdefault("RAY_AUTH_MODE", "token" if _has_token() else "disabled")
@@ -58,14 +68,80 @@ def submit(
             },
         )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if submission_id and f"submission_id {submission_id} already exists" in str(error):
+            raise ConfigError(
+                f"submission-id={submission_id} was used before on this cluster; give another, or leave it out"
+            ) from error
         where = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or "none given"
-        raise ConfigError(f"address={where}: no job was submitted: {first_line(error)}") from error
+        raise ConfigError(f"address={where}: no job was submitted: {first_line(error)}{_proxy(where)}") from error
     say(f"job {job} is submitted; Ctrl-C leaves it running, `ray job stop {job}` stops it with a checkpoint\n")
     try:
-        return _ended(client, job, say)
+        with handling(signal.default_int_handler, signal.SIGINT):  # which leaves the job as it is
+            return _ended(client, job, say)
     except KeyboardInterrupt:
         say(f"job {job} goes on; `ray job logs --follow {job}` shows its log\n")
         return 130
+
+
+def _check_server(where: str) -> None:
+    """Raise ConfigError, at once or after a deadline, where no job server can be reached through this address."""
+    if where.startswith(("http://", "https://")):
+        parts = urlsplit(where)
+        if parts.hostname and not _proxy(where):
+            _connect(where, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    elif where == "auto":
+        set_up()
+        found_cluster(where)
+    elif "://" not in where:
+        host, _, port = where.rpartition(":")
+        hint = f"; the address of a job server begins with http://, such as http://{where}"
+        if not host or not port.isdigit():
+            raise ConfigError(f"address={where} is no address{hint}")
+        _connect(where, host.strip("[]"), int(port), hint)
+        if _speaks_http(host.strip("[]"), int(port)):
+            raise ConfigError(f"address={where} needs its scheme; use http://{where}")
+        set_up()
+        check_reachable(where)  # a cluster's own address, whose job server Ray finds
+
+
+def _newest() -> str:
+    """Return `auto` where a cluster was started on this machine, else the address that Ray takes then."""
+    set_up()
+    try:
+        newest_cluster()
+    except ConfigError:
+        return "http://127.0.0.1:8265"
+    return "auto"
+
+
+def _connect(where: str, host: str, port: int, hint: str = "") -> None:
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ConfigError(f"address={where} does not answer: {error.strerror or error}{hint}") from error
+
+
+def _speaks_http(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=CONNECT_TIMEOUT_S)
+    try:
+        connection.request("GET", "/api/version")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _proxy(where: str) -> str:
+    """Return a hint where the environment leads requests to this address through a proxy; else nothing."""
+    parts = urlsplit(where)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
+        return ""
+    shown = proxy.rpartition("@")[2].rpartition("//")[2]  # without a password
+    return f"; a proxy is set ({shown}) and was asked for it: add {parts.hostname} to NO_PROXY if it is not to be"
 
 
 def _ended(client: Any, job: str, say: Callable[[str], None]) -> int:

@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 import raylr
 from raylr.config import Config
@@ -48,3 +51,60 @@ def test_every_name_is_there_and_others_are_not() -> None:
         assert getattr(raylr, name) is not None
     with pytest.raises(AttributeError, match="module 'raylr' has no attribute 'exploer'"):
         _ = raylr.exploer
+
+
+RUN = {
+    "data": {"source": "synthetic", "train_examples": 200, "test_examples": 50},
+    "epochs": 1,
+    "batch.global_size": 50,
+    "batch": {"micro_size": 25},
+    "eval.micro_size": 50,
+    "workers": 1,
+    "name": "one",
+}
+NESTED = {
+    **{key: value for key, value in RUN.items() if "." not in key},
+    "batch": {"global_size": 50, "micro_size": 25},
+    "eval": {"micro_size": 50},
+}
+
+
+def test_a_config_may_be_a_dict_or_the_path_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump(RUN))
+    first, *others = [raylr.plan(given)[0] for given in (Config(**NESTED), RUN, path, str(path))]
+    assert (first.global_batch, first.num_train) == (50, 200)
+    assert others == [first] * 3
+
+
+@pytest.mark.parametrize("verb", [raylr.plan, raylr.train, raylr.explore])
+def test_what_is_no_config_is_refused_in_one_line(verb: Callable[[Any], object]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^config=\[1\] is a list; give a raylr\.Config, a dict, or a YAML file's path$"
+    ):
+        verb([1])
+    with pytest.raises(ConfigError, match="epoch is not a field; did you mean epochs"):
+        verb({"epoch": 3})
+    with pytest.raises(ConfigError, match=r"config none\.yaml cannot be read"):
+        verb("none.yaml")
+
+
+@pytest.mark.timeout(300)
+def test_a_run_takes_the_ray_of_its_process_and_leaves_it(tmp_path: Path) -> None:
+    code = f"""
+import ray, raylr
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+run = {{**{RUN!r}, "storage": {str(tmp_path / "runs")!r}, "data.cache_dir": {str(tmp_path)!r}}}
+for more in ({{"address": "127.0.0.1:1"}}, {{"workers": 2}}):
+    try:
+        raylr.train(run | more)
+    except raylr.ConfigError as error:
+        print(error)
+print(raylr.train(run).status, ray.is_initialized(), ray.cluster_resources()["CPU"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    other, too_large, last = done.stdout.splitlines()[-3:]
+    assert other.startswith("address=127.0.0.1:1 beside ray.init, which has connected this process to ")
+    assert "workers=2 need 2 CPUs, but the cluster has 1" in too_large
+    assert last == "complete True 1.0"

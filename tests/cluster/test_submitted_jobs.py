@@ -256,6 +256,15 @@ def test_a_job_for_more_workers_than_there_are_is_refused_with_the_numbers(
     assert not (where / "large").exists()
 
 
+def test_an_id_that_was_used_before_is_refused_in_one_line(story: Story, cluster: Cluster, where: Path) -> None:
+    again = cluster.raylr_submit("--submission-id", "stopped", "--", *flags(where, "stopped", 1))
+    out = again.communicate(timeout=120)[0]
+    assert (again.returncode, out) == (
+        2,
+        "error: submission-id=stopped was used before on this cluster; give another, or leave it out\n",
+    )
+
+
 def test_a_missing_and_a_wrong_token_are_refused(cluster: Cluster) -> None:
     address = ["--address", cluster.printed["dashboard"]]
     code, out = cluster.run("ray", "job", "submit", *address, "--", "true")

@@ -136,7 +136,7 @@ class Recorder:
         self.steps: list[int] = []
         self.fails_at = fails_at
 
-    def open(self, run_dir: Path, name: str, settings: Mapping[str, Any]) -> None: ...
+    def open(self, run_dir: Path, name: str, settings: Mapping[str, Any], family: Any = None) -> None: ...
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self.steps.append(step)

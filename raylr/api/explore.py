@@ -1,0 +1,32 @@
+"""`raylr.explore`: a population, whose news go to a listener and to its trackers."""
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from raylr.config import Config
+from raylr.config.load import config_of
+from raylr.config.population import PopulationConfig
+from raylr.events import PopulationNews
+from raylr.reporting.population_trackers import PopulationTrackers
+from raylr.running.population import driver
+from raylr.running.population.driver import Listener, PopulationResult
+
+
+def explore(
+    config: Config | Mapping[str, Any] | str | PathLike[str], on_event: Listener | None = None
+) -> PopulationResult:
+    """Search LR schedules with a population of trials to its end, or go on with it, and return what was found.
+
+    `config` and the Ray that is used are as in `raylr.train`; `on_event` gets all that happens. Raises ConfigError for a
+    request that is refused before anything starts.
+    """
+    config = config_of(config, PopulationConfig)
+    trackers = PopulationTrackers(config.tracker_names, config.storage)
+
+    def tell(news: PopulationNews) -> None:
+        if on_event is not None:
+            on_event(news)
+        trackers(news)
+
+    return driver.explore(config, tell)
