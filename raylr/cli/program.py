@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -197,10 +197,20 @@ def watch(run: str, storage: str) -> int:
 
 
 class Program(click.Group):
-    """Verbs that end with an exit code when they are interrupted."""
+    """Verbs that end with an exit code when they are interrupted.
+
+    Click's own methods, without its empty line after Ctrl-C, which has been answered by a line when it came.
+    """
+
+    def make_context(self, *arguments: Any, **named: Any) -> click.Context:
+        """Read the arguments."""
+        try:
+            return super().make_context(*arguments, **named)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(EXIT_CODES["stopped"]) from None
 
     def invoke(self, ctx: click.Context) -> object:
-        """Click's own, without its empty line after Ctrl-C, which has been answered by a line when it came."""
+        """Call the verb."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

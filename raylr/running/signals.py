@@ -65,12 +65,16 @@ def answer_signals(to_the_end: bool) -> Iterator[None]:
 def shielded() -> Iterator[None]:
     """Put off an interrupt to the end of the block: what is started or cleared away there is not left half done."""
     _state.shields += 1
+    is_whole = False
     try:
         yield
+        is_whole = True
     finally:
         _state.shields -= 1
-    if _state.pending and not _state.shields and _is_main():
-        _interrupt()
+        if _state.pending and not _state.shields and _is_main():
+            if is_whole:
+                _interrupt()
+            _look_soon()  # an exception goes first
 
 
 @contextlib.contextmanager
@@ -146,12 +150,16 @@ def _look_again(number: int, frame: FrameType | None) -> None:
 
 def _interrupt_where_safe(frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt in the main thread, here or at one of the next looks."""
-    if _state.shields or not _is_safe(frame):
-        _state.pending = True
-        signal.signal(signal.SIGALRM, _look_again)
-        signal.setitimer(signal.ITIMER_REAL, RETRY_S)
-    else:
+    if not _state.shields and _is_safe(frame):
         _interrupt()
+    _state.pending = True
+    if not _state.shields:  # else its end looks; no signal interrupts the system's calls meanwhile
+        _look_soon()
+
+
+def _look_soon() -> None:
+    signal.signal(signal.SIGALRM, _look_again)
+    signal.setitimer(signal.ITIMER_REAL, RETRY_S)
 
 
 def _interrupt() -> None:

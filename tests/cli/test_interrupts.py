@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ def test_an_interrupt_waits_for_the_end_of_a_shield(capfd: pytest.CaptureFixture
     interrupted(block)
     assert done == ["whole"]
     assert told(capfd) == LINE.decode()
+
+
+def test_an_interrupt_comes_after_an_error_that_ends_a_shield() -> None:
+    def block() -> None:
+        with suppress(OSError), shielded():
+            raise_ctrl_c()
+            raise OSError
+        time.sleep(5)
+        raise AssertionError("not reached")
+
+    interrupted(block)
 
 
 def test_an_interrupt_is_not_lost_in_a_finalizer() -> None:
