@@ -25,6 +25,7 @@ from raylr.running.signals import handling
 SCRIPT = "jobs/train_cifar10.py"
 FINISHED = {"SUCCEEDED": 0, "STOPPED": 143, "FAILED": 1}
 CONNECT_TIMEOUT_S = 10.0
+MAX_PORT = 65_535
 SILENCE_TIMEOUT_S = 30.0  # how long a job server may be silent after it took the job
 SUBMIT_TIMEOUT_S = 600.0  # the working directory goes with it
 
@@ -86,19 +87,23 @@ def submit(
 def _check_server(where: str) -> None:
     """Raise ConfigError, at once or after a deadline, where no job server can be reached through this address."""
     if where.startswith(("http://", "https://")):
-        parts = urlsplit(where)
-        if parts.hostname and not _proxy(where):
-            _connect(where, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        try:
+            parts = urlsplit(where)
+            host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError as error:
+            raise ConfigError(f"address={where} is no address ({error}); use one such as http://HOST:8265") from None
+        if host and not _proxy(where):
+            _connect(where, host, port)
     elif where == "auto":
         set_up()
         found_cluster(where)
     elif "://" not in where:
-        host, _, port = where.rpartition(":")
+        name, _, number = where.rpartition(":")
         hint = f"; the address of a job server begins with http://, such as http://{where}"
-        if not host or not port.isdigit():
+        if not name or not number.isdecimal() or int(number) > MAX_PORT:
             raise ConfigError(f"address={where} is no address{hint}")
-        _connect(where, host.strip("[]"), int(port), hint)
-        if _speaks_http(host.strip("[]"), int(port)):
+        _connect(where, name.strip("[]"), int(number), hint)
+        if _speaks_http(name.strip("[]"), int(number)):
             raise ConfigError(f"address={where} needs its scheme; use http://{where}")
         set_up()
         check_reachable(where)  # a cluster's own address, whose job server Ray finds

@@ -74,6 +74,26 @@ def test_a_job_server_that_is_not_there_is_told_with_the_form_of_its_address(clo
     assert raylr("submit", "--address", "localhost")[1].startswith("error: address=localhost is no address; the")
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (
+            "http://head:none",
+            "is no address (Port could not be cast to integer value as 'none'); use one such as http://",
+        ),
+        ("http://[::1", "is no address (Invalid IPv6 URL); use one such as http://HOST:8265"),
+        (
+            "head:99999999",
+            "is no address; the address of a job server begins with http://, such as http://head:99999999",
+        ),
+    ],
+)
+def test_what_is_no_address_is_refused_in_one_line(address: str, message: str) -> None:
+    code, err, _ = raylr("submit", "--address", address)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert f"address={address} {message}" in err
+
+
 def test_a_proxy_that_stands_between_is_named_without_its_password(http_port: int) -> None:
     proxy = f"http://user:secret@127.0.0.1:{http_port}"
     code, err, _ = raylr("submit", "--address", "http://head:8265", HTTP_PROXY=proxy, http_proxy=proxy)
