@@ -84,8 +84,9 @@ class PopulationDisplay:
                 self._show_exploit(news)
             case Explored():
                 self._show_result(news)
-            case Aborted():
-                self._end_live()  # the exception shows what has happened
+            case Aborted(status):
+                self._end_live()
+                self._print(f"{status} before its end; the same command goes on")
             case _:
                 assert_never(news)
 

@@ -77,8 +77,9 @@ class Display:
                     self._show_event(news)
             case Finished():
                 self._show_result(news)
-            case Aborted():
-                self._end_bar()  # the exception shows what has happened
+            case Aborted(status):
+                self._end_bar()
+                self._line(f"{status} before its end; the same command goes on")
             case _:
                 assert_never(news)
 

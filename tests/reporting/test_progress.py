@@ -9,6 +9,7 @@ from rich.console import Console
 
 from raylr.config import Config
 from raylr.events import (
+    Aborted,
     Checkpointed,
     Copied,
     Ended,
@@ -141,7 +142,7 @@ def test_every_kind_of_news_shows_something_but_what_every_run_has() -> None:
         Warned("full"), PROGRESS, METRICS, Joined(1.0, 5, "restart", 2), Resized(1.0, 5, 2, 3),
         RolledBack(1.0, 5, 4, "nan", 2, 1), Overridden(1.0, 5, "user", 0.5, None, 7),
         Copied(1.0, 5, 11, 1, "t00", 0.8, "ab", "cd"), Ended(1.0, 5, "stop"), Unknown(1.0, 5, "new", {}),
-        Finished({"status": "complete"}, "runs/one"),
+        Finished({"status": "complete"}, "runs/one"), Aborted("stopped", "Ctrl-C"),
     ]  # fmt: skip
     assert {type(one) for one in examples} == set(get_args(News)) - {Checkpointed}
     assert all(shown(one) for one in examples)
