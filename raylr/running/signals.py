@@ -19,7 +19,7 @@ LINE = b"stopping; Ctrl-C again ends now\n"
 EXIT_CODE = 143
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 RETRY_S = 0.02  # until the next look whether an interrupt may be raised
-CLEANUP_TIMEOUT_S = 10.0  # for all that an end at once clears away
+CLEANUP_TIMEOUT_S = 5.0  # for each thing that an end at once clears away
 _UNSAFE = ("importlib.", "_frozen_importlib", "ray.", "weakref", "_weakrefset")  # modules, or how their names begin
 
 
@@ -186,21 +186,19 @@ def _tell() -> None:
 
 
 def _end_now() -> None:
-    """End the process after what it has started; in a thread, since the main one may hold any lock."""
+    """End the process after what it has started; each in a thread, since the main one may hold a lock that it needs."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
-    worker = threading.Thread(target=_clear, daemon=True)
-    worker.start()
-    worker.join(CLEANUP_TIMEOUT_S)
+    for cleanup in (*reversed(_state.cleanups), sys.stdout.flush):
+        thread = threading.Thread(target=_quietly, args=(cleanup,), daemon=True)
+        thread.start()
+        thread.join(CLEANUP_TIMEOUT_S)
     os._exit(EXIT_CODE)
 
 
-def _clear() -> None:
-    for cleanup in reversed(_state.cleanups):
-        with contextlib.suppress(Exception):
-            cleanup()
+def _quietly(cleanup: Callable[[], Any]) -> None:
     with contextlib.suppress(Exception):
-        sys.stdout.flush()
+        cleanup()
 
 
 def _ctrl_c_handler() -> Callable[[int, FrameType | None], Any]:

@@ -120,6 +120,16 @@ def test_the_second_ends_the_process_after_what_it_has_started() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (143, b"cleared\n", LINE)
 
 
+def test_a_lock_that_the_main_thread_holds_keeps_the_second_from_nothing_else() -> None:
+    code = LOUD + (
+        "import threading\nlock = threading.Lock()\nsignals.CLEANUP_TIMEOUT_S = 0.5\n"
+        "with answer_signals(False), cleared_at_once(lambda: print('cleared')), cleared_at_once(lock.acquire), lock:\n"
+        "    with shielded():\n        signal.raise_signal(2)\n        signal.raise_signal(2)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout) == (143, b"cleared\n")
+
+
 @pytest.mark.parametrize("which", ["first", "next"])  # each run of a process has a first one of its own
 def test_a_run_is_stopped_in_order_by_the_first_and_interrupted_by_the_second(
     which: str, capfd: pytest.CaptureFixture[str]
