@@ -102,7 +102,8 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
         if address:
             wait_for_capacity(job.demand, lambda text: tell(Waiting(text)))
         else:
-            stack.enter_context(own_cluster(job.num_ranks * job.plan.cpus_per_worker, hardware.num_gpus))
+            num_cpus = job.num_ranks * job.plan.cpus_per_worker
+            stack.enter_context(own_cluster(num_cpus, hardware.num_gpus, lambda text: tell(Waiting(text))))
         tell(Starting(job.num_ranks))
         _write_settings(config, folder, job)
         if address:
