@@ -16,6 +16,7 @@ from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo, Hardware, local_hardware
 from raylr.planning.plan import Plan
 from raylr.running.capacity import Demand, wait_for_capacity
+from raylr.running.code import keep_code
 from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see
 from raylr.running.ray_internals.state import is_submitted_job
 from raylr.running.session import named_cluster, own_cluster
@@ -127,6 +128,7 @@ def _write_settings(config: Config, folder: Folder, job: Job) -> None:
     folder.remove(RAY_FOLDER)
     folder.write_json("config.json", config.record())
     job.write_plan(folder)
+    keep_code(folder, job.plan)
 
 
 def data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:
