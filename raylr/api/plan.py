@@ -14,6 +14,7 @@ from raylr.planning.facts import local_hardware
 from raylr.planning.lr import GivenPolicy, Part, parts_of, refuse_lr_beside
 from raylr.planning.plan import Plan, Reason
 from raylr.planning.resolve import resolve
+from raylr.running.job import look_at_own_parts
 from raylr.running.ray_internals.features import features
 from raylr.training.data import describe
 
@@ -21,11 +22,13 @@ from raylr.training.data import describe
 def plan(config: Config | Mapping[str, Any] | str | PathLike[str]) -> tuple[Plan, Policy]:
     """The resolved numbers and the LR policy of a run on this machine; nothing is downloaded, decoded or started.
 
-    `config` may also be a dict, nested or with dotted keys, or the path of a YAML file.
-    Raises ConfigError for a config that `raylr train` would refuse.
+    `config` may also be a dict, nested or with dotted keys, or the path of a YAML file. A model or a loss of one's own is
+    tried on one micro-batch. Raises ConfigError for a config that `raylr train` would refuse.
     """
     config, offered = config_of(config), features()
-    return resolve(config, describe(config.data), local_hardware(), features=offered)
+    made, policy = resolve(config, describe(config.data), local_hardware(), features=offered)
+    look_at_own_parts(made)
+    return made, policy
 
 
 def plan_imported(
@@ -50,6 +53,7 @@ def plan_imported(
     offered = features()
     dataset, hardware = describe(config.data), local_hardware()
     made, _ = resolve(config, dataset, hardware, features=offered)
+    look_at_own_parts(made)
     clock = Clock(made.num_train, made.total_examples, made.batch_at(made.workers[1]))
     with warnings.catch_warnings(record=True) as caught:
         policy = import_policy(scheduler, clock, step_unit)

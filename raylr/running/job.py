@@ -16,6 +16,7 @@ from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo, Hardware, local_hardware
 from raylr.planning.plan import Plan
 from raylr.running.capacity import Demand, wait_for_capacity
+from raylr.running.code import keep_code
 from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see
 from raylr.running.ray_internals.state import is_submitted_job
 from raylr.running.session import connected_ray, named_cluster, own_cluster, taken_ray
@@ -104,7 +105,8 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
         if address:
             wait_for_capacity(job.demand, lambda text: tell(Waiting(text)))
         else:
-            stack.enter_context(own_cluster(job.num_ranks * job.plan.cpus_per_worker, hardware.num_gpus))
+            num_cpus = job.num_ranks * job.plan.cpus_per_worker
+            stack.enter_context(own_cluster(num_cpus, hardware.num_gpus, lambda text: tell(Waiting(text))))
         stack.enter_context(_aborts_told(tell, folder))
         tell(Starting(job.num_ranks))
         _write_settings(config, folder, job)
@@ -144,6 +146,7 @@ def _write_settings(config: Config, folder: Folder, job: Job) -> None:
     folder.remove(RAY_FOLDER)
     folder.write_json("config.json", config.record())
     job.write_plan(folder)
+    keep_code(folder, job.plan)
 
 
 def data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:

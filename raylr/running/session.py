@@ -7,15 +7,17 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from raylr.config.fields import shown
 from raylr.errors import ConfigError, first_line
 from raylr.running.local_cluster.processes import MARK, end
 from raylr.running.priority import low_priority
 from raylr.running.ray_internals.features import features
 from raylr.running.ray_internals.gcs import check_gcs, refuse_mismatch
+from raylr.running.ray_internals.nodes import SOCKET_NAME, SOCKET_PATH_OF_A_RUN, doubt_about_sockets
 from raylr.running.ray_internals.start import (
     QUIET,
     RAY_SETTINGS,
@@ -24,13 +26,17 @@ from raylr.running.ray_internals.start import (
     without_colours_in_a_file,
 )
 from raylr.running.signals import cleared_at_once, shielded, sigterm_as_ctrl_c, take_sigterm_back
+from raylr.storage.home import find_a_home
 
 PREFIX = "raylr-run-"
+SHORT = "/tmp"
+LAST_PORT = 65535
 
 
 def set_up() -> None:
     """Set what Ray reads of the environment; it does so when it is imported. Raises ConfigError for a Ray too old."""
     features()
+    find_a_home()
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
 
@@ -128,21 +134,29 @@ def check_reachable(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
         return
+    name = host.removeprefix("[").removesuffix("]")
+    if ":" in name and name == host:
+        raise ConfigError(f"address={address} has an IPv6 address without brackets; use [{name}]:{port}")
+    if int(port) > LAST_PORT:
+        raise ConfigError(f"address={address} names no port; ports end at {LAST_PORT}, and Ray's is 6379")
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise ConfigError(f"address={address} does not answer: {error.strerror or error}") from error
+        socket.create_connection((name, int(port)), timeout=10).close()
+    except (OSError, UnicodeError) as error:  # the latter of a name that no system takes
+        raise ConfigError(f"address={address} does not answer: {getattr(error, 'strerror', '') or error}") from error
     check_gcs(address, features())
 
 
 @contextlib.contextmanager
-def own_cluster(num_cpus: int, num_gpus: int) -> Iterator[None]:
-    """Start a cluster with so many CPUs and GPUs, with a token and a temporary folder to itself; it leaves nothing behind."""
+def own_cluster(num_cpus: int, num_gpus: int = 0, say: Callable[[str], None] = print) -> Iterator[None]:
+    """Start a cluster with so many CPUs and GPUs, with a token and a temporary folder to itself; it leaves nothing behind.
+
+    Where TMPDIR is no place for Ray's sockets, `say` is told of the folder that takes its place.
+    """
     set_up()
     _clear_what_dead_drivers_left()
     with contextlib.ExitStack() as stack:
         with shielded():  # an interrupt comes when the cluster is up, and is ended with all it has
-            folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+            folder = _make_temp_dir(say)
             stack.callback(_remove, folder)
             stack.enter_context(cleared_at_once(lambda: _remove(folder)))
             token = folder / "token"
@@ -174,11 +188,27 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _make_temp_dir(say: Callable[[str], None]) -> Path:
+    """Make the cluster's folder in TMPDIR, or in /tmp where the paths of Ray's sockets would not be what they must."""
+    root, prefix = tempfile.gettempdir(), f"{PREFIX}{os.getpid()}-"
+    below = f"/{prefix}abcdefgh{SOCKET_PATH_OF_A_RUN}{os.getpid()}{SOCKET_NAME}"
+    if (doubt := doubt_about_sockets(root, len(below))) is not None:
+        say(f"TMPDIR={shown(root)}, {doubt}; Ray's own files are in {SHORT} for this run")
+        root = SHORT
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+    except OSError as error:
+        raise ConfigError(
+            f"TMPDIR={shown(root)} takes no folder ({error.strerror}); use one that can be written"
+        ) from None
+
+
 def _clear_what_dead_drivers_left() -> None:
     """End the processes of drivers that were killed and remove their temporary folders, whose names say whose they are."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}[0-9]*-*"):
+    roots = dict.fromkeys((tempfile.gettempdir(), SHORT))
+    for folder in (found for root in roots for found in Path(root).glob(f"{PREFIX}[0-9]*-*")):
         driver = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if driver.isdigit() and not Path("/proc", driver).exists() and folder.owner() == Path.home().owner():
+        if driver.isdigit() and not Path("/proc", driver).exists() and folder.lstat().st_uid == os.getuid():
             _remove(folder)
 
 

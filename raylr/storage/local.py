@@ -94,6 +94,8 @@ class LocalFolder(Folder):
         return (self.path / name).read_bytes()
 
     def write_bytes(self, name: str, data: bytes) -> None:
+        if "/" in name:
+            (self.path / name).parent.mkdir(exist_ok=True)
         with self._temporary(self.path / name) as temporary:
             temporary.write_bytes(data)
 

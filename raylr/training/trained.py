@@ -6,6 +6,7 @@ or the one of best test accuracy.
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from safetensors.torch import save
 from torch import nn
 
 from raylr.config import Config, DataConfig
+from raylr.config.own_sources import CODE, CODE_FOLDER, digests, own_sources
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Plan
-from raylr.storage import Folder, LocalFolder, open_run
+from raylr.storage import Folder, LocalFolder, folder_at, open_run
 from raylr.training import checkpoint, data
 from raylr.training.augment import Normalise
 from raylr.training.checkpoint_index import best as best_name
@@ -31,6 +33,7 @@ from raylr.training.hashing import weights_sha256
 from raylr.training.kernels import use_gpu
 from raylr.training.models import build
 
+TRIALS = "trials"  # in the folder of a population
 NORMALISED = "(x / 255 - pixel_mean) / pixel_std, per channel, as float32 [batch, channels, height, width]"
 
 
@@ -54,7 +57,7 @@ def load(run: str | Path, storage: str = "runs", best: bool = False) -> nn.Modul
     Raises ConfigError when there is no such run or no checkpoint.
     """
     folder, plan = _opened(run, storage)
-    return _model(plan, _state(folder, best))
+    return _model(folder, plan, _state(folder, best))
 
 
 def evaluate(
@@ -74,7 +77,7 @@ def evaluate(
         raise ConfigError(f"data.source={found.source} is no longer what {folder.name} was trained on; name a copy")
     images = replace(data.load(chosen), mean=plan.pixel_mean, std=plan.pixel_std)
     state = _state(folder, best)
-    model = _model(plan, state)
+    model = _model(folder, plan, state)
     device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
     use_gpu(device, deterministic=plan.reduce == "tree")
     digest = weights_sha256(model)
@@ -103,7 +106,7 @@ def export(run: str | Path, out: str | Path | None = None, storage: str = "runs"
         reason = f": {result['reason']}" if "reason" in result else ""
         raise ConfigError(f"run={run} failed{reason}; what fails is not exported, raylr.load gives its last weights")
     state = _state(folder, best)
-    model = _model(plan, state)
+    model = _model(folder, plan, state)
     tensors = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     told = _told(folder, plan, state, result, weights_sha256(model))
     try:
@@ -145,10 +148,36 @@ def _state(folder: Folder, best: bool) -> dict[str, Any]:
     return state
 
 
-def _model(plan: Plan, state: dict[str, Any]) -> nn.Module:
+def _model(folder: Folder, plan: Plan, state: dict[str, Any]) -> nn.Module:
+    """The model with the weights. Warns where the source of one's own has changed since the run's last start."""
     model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
-    model.load_state_dict(state["model"])
+    code = _code_folder(folder)
+    changed = _changed(code, plan)
+    told = f"model.name={plan.model} has changed since {folder.name} was trained ({', '.join(changed)})"
+    kept = f"the source that it was trained with is in {code}/{CODE_FOLDER}"
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        if not changed:
+            raise
+        raise ConfigError(f"{told}, and its weights do not fit any more; {kept}") from error
+    if changed:
+        warnings.warn(f"{told}, and may compute something else; {kept}", stacklevel=3)
     return model.eval()
+
+
+def _code_folder(folder: Folder) -> Folder:
+    """The folder that keeps the code: a trial's is its population's."""
+    is_trial = folder.storage.rpartition("/")[2] == TRIALS and not folder.exists(CODE)
+    return folder_at(folder_at(folder.storage).storage) if is_trial else folder
+
+
+def _changed(code: Folder, plan: Plan) -> list[str]:
+    """The modules of the model whose source is not the one that was kept."""
+    if ":" not in plan.model or not code.exists(CODE):
+        return []
+    kept = code.read_json(CODE)["sources"]
+    return [name for name, digest in digests(own_sources([plan.model])).items() if kept.get(name) != digest]
 
 
 def _data(folder: Folder, plan: Plan, given: Mapping[str, Any]) -> DataConfig:

@@ -119,7 +119,10 @@ def test_a_failed_run_leaves_no_mean_and_is_counted(population: Path) -> None:
 
 
 def test_several_optimizers_keep_their_own_base_lrs() -> None:
-    groups = {"a": {"match": "head*", "lr": {"base": 0.1}}, "b": {"match": "*", "optimizer": {"name": "adamw"}}}
+    groups = {
+        "a": {"match": "head*", "lr": {"base": 0.1}},
+        "b": {"match": "stem*,groups*", "optimizer": {"name": "adamw"}},
+    }
     config = Config(**SMALL, optimizers=groups)
     policy = plan(cosine(config, plan(config)[1], 2.0))[1]
     assert policy.schedule("a").base_lr == 0.2

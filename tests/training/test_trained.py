@@ -1,8 +1,11 @@
 """A run's weights beside its training: evaluated as the run evaluated them, exported so that another program can use them."""
 
+import hashlib
+import importlib
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,3 +183,65 @@ def test_what_cannot_be_exported_is_refused_in_one_line(run, tmp_path, capsys, c
 def test_an_export_into_no_folder_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match=r"out=.*w.safetensors cannot be written \(No such file or directory\)"):
         raylr.export(run, tmp_path / "none" / "w.safetensors")
+
+
+OWN = """from raylr.training.models import build
+
+def make(num_classes, image_shape):
+    return build("cnn-small", num_classes, image_shape)
+"""
+
+
+@pytest.fixture
+def own(run, tmp_path, monkeypatch):
+    """The run as one of a model of one's own, own_kept.py in the current folder, with the code that it was started from."""
+    (tmp_path / "own_kept.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    copy = tmp_path / "runs" / "own"
+    shutil.copytree(run, copy)
+    plan = json.loads((run / "plan.json").read_text()) | {"model": "own_kept:make"}
+    (copy / "plan.json").write_text(json.dumps(plan))
+    digest = hashlib.sha256(OWN.encode()).hexdigest()
+    (copy / "code.json").write_text(json.dumps({"sources": {"own_kept": digest, "own_loss": "0"}}))
+    yield copy
+    sys.modules.pop("own_kept", None)
+
+
+def change(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "own_kept.py"
+    path.write_text(path.read_text().replace(old, new))
+    sys.modules.pop("own_kept", None)
+    importlib.invalidate_caches()
+
+
+def test_a_model_whose_source_has_changed_since_is_loaded_with_a_warning(own, tmp_path, recwarn):
+    weights = raylr.load(own).state_dict()
+    assert not recwarn.list
+    change(tmp_path, "shape)\n", "shape)  # of ours\n")
+    told = rf"^model.name=own_kept:make has changed since own was trained \(own_kept\), .* is in {own}/code$"
+    with pytest.warns(UserWarning, match=told):
+        assert sha256_of(raylr.load(own).state_dict()) == sha256_of(weights)
+
+
+def test_weights_that_do_not_fit_the_changed_source_are_refused_in_one_line(own, tmp_path):
+    change(tmp_path, "cnn-small", "cnn-medium")
+    told = rf"^model.name=own_kept:make has changed .*\(own_kept\), and its weights do not fit .* is in {own}/code$"
+    with pytest.raises(ConfigError, match=told):
+        raylr.load(own)
+
+
+def test_a_trials_code_is_its_populations(own, tmp_path):
+    trial = tmp_path / "search" / "trials" / "t0"
+    shutil.copytree(own, trial)
+    (trial / "code.json").rename(tmp_path / "search" / "code.json")
+    change(tmp_path, "shape)\n", "shape)  # of ours\n")
+    with pytest.warns(UserWarning, match=f"has changed since t0 was trained .* is in {tmp_path}/search/code$"):
+        raylr.load(trial)
+
+
+def test_a_run_of_before_code_was_kept_is_loaded_as_ever(own, tmp_path, recwarn):
+    (own / "code.json").unlink()
+    change(tmp_path, "shape)\n", "shape)  # of ours\n")
+    raylr.load(own)
+    assert not recwarn.list

@@ -5,20 +5,20 @@ logs), ports, a short temporary folder and a token of its own, so that several l
 machine: they have logical CPUs and no GPUs.
 """
 
-import os
 import secrets
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from raylr.config.fields import shown
 from raylr.errors import ConfigError, RaylrError
 from raylr.running.local_cluster import nodes as cluster_nodes
 from raylr.running.local_cluster import state as cluster_state
 from raylr.running.local_cluster.processes import end, need_proc
 from raylr.running.local_cluster.state import LocalCluster, Node
 from raylr.running.ray_internals.features import features
-from raylr.running.ray_internals.nodes import SOCKET_PATH_BYTES, SOCKET_PATH_REST, names_alive
+from raylr.running.ray_internals.nodes import SOCKET_PATH_REST, doubt_about_sockets, names_alive
 
 __all__ = ["CLUSTERS", "LocalCluster", "Node", "add_node", "down", "kill_node", "status", "up"]
 
@@ -138,9 +138,9 @@ def _prepare(folder: Path, dashboard_port: int | None) -> LocalCluster:
 
 
 def _make_temp_dir() -> Path:
-    root, room = tempfile.gettempdir(), SOCKET_PATH_BYTES - SOCKET_PATH_REST - _TEMP_DIR_BYTES
-    if len(os.fsencode(root)) > room:
-        raise ConfigError(f"TMPDIR={root}, Ray's socket paths leave it {room} bytes; use TMPDIR=/tmp")
+    root = tempfile.gettempdir()
+    if (doubt := doubt_about_sockets(root, SOCKET_PATH_REST + _TEMP_DIR_BYTES)) is not None:
+        raise ConfigError(f"TMPDIR={shown(root)}, {doubt}; use TMPDIR=/tmp")
     return Path(tempfile.mkdtemp(prefix="raylr-", dir=root))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from raylr.errors import ConfigError
 from raylr.running.local_cluster.processes import Process
+from raylr.storage.home import find_a_home
 
 STOP_WAIT_S = 30  # without it Ray kills a stopped job after 3 s, which is too short for a checkpoint
 
@@ -90,6 +91,7 @@ def folder_of(name: str, clusters: Path) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         better = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "local"
         raise ConfigError(f"name={name}, a cluster's name is of letters, digits, - and _; use {better}")
+    find_a_home()
     return clusters.expanduser().absolute() / name
 
 

@@ -22,11 +22,23 @@ SOCKET_PATH_BYTES = 107  # what the system allows
 SOCKET_PATH_REST = len(
     "/10/session_2026-11-22_13-09-38_071997_4194304/sockets/plasma_store.10"
 )  # below a node's folder's parent
+SOCKET_PATH_OF_A_RUN, SOCKET_NAME = (
+    "/session_2026-11-22_13-09-38_071997_",
+    "/sockets/plasma_store",
+)  # around its process id
 
 
 def start_command(*options: str) -> list[str]:
     """`ray start` with these options, which runs for as long as its node."""
     return [sys.executable, *RAY_COMMAND, "start", "--block", "--disable-usage-stats", *options]
+
+
+def doubt_about_sockets(root: str, below: int) -> str | None:
+    """Return why Ray's sockets cannot have paths that go on for `below` bytes under this folder; None where they can."""
+    if not root.isascii():
+        return "Ray takes ASCII paths alone"
+    room = SOCKET_PATH_BYTES - below
+    return f"Ray's socket paths leave it {room} bytes" if len(root) > room else None
 
 
 def is_up(node_dir: Path) -> bool:

@@ -21,6 +21,7 @@ from numpy.lib.format import open_memmap
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raylr.errors import ConfigError
+from raylr.storage.home import find_a_home
 from raylr.training.data.dataset import SPLITS, Contents, Images, Indices, Report, Source
 from raylr.training.stream import permutation
 
@@ -50,6 +51,7 @@ class Sidecar(BaseModel):
 
 
 def folder_of(cache_dir: str, source: Source) -> Path:
+    find_a_home()
     return Path(cache_dir).expanduser() / f"{source.key()}-format{FORMAT}"
 
 
