@@ -44,7 +44,6 @@ def ending(run: Run, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         if (ended := run.ended()) is not None:
             return ended
         failed = told(error, run.rank)
-        traceback.clear_frames(error.__traceback__)  # which hold the group
         if may_pass(error):
             run.give_up(failed)
             raise
