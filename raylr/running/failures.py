@@ -12,13 +12,12 @@ from typing import Any, Protocol
 import ray
 import torch
 
-import raylr
 from raylr.errors import RaylrError, first_line
 from raylr.events import Warned
 from raylr.training.group import GroupBroken, is_peer_lost
 
 PASSING = GroupBroken, ray.exceptions.RayError, MemoryError, torch.OutOfMemoryError, ConnectionError, TimeoutError
-OURS = Path(raylr.__file__).parent
+OURS = Path(__file__).parents[1]
 
 
 class Run(Protocol):
