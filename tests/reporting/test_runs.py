@@ -103,7 +103,7 @@ def test_overrides_of_several_causes_are_told_one_by_one_and_those_that_a_restar
         Override(864, 1.0, 64, "*", "guard"),
         Override(1400, 0.5, 0, "*", "user"),
     )
-    undone = [of_user(600, 0.7, None, 1), event("restart", 400, world_size=2, lost=[], members=[])]
+    undone = [of_user(600, 0.7, None, 1), of_guard(600, 1), event("restart", 400, world_size=2, lost=[], members=[])]
     events = [event("start", 0, world_size=2), *undone, of_user(400, 0.1, 600, 2), of_guard(800, 1), of_guard(800, 1)]
     events.append(of_user(1400, 0.5, None, 3))
     texts = check_all(lived_run(tmp_path / "one", POLICY, lived, events), lived)
