@@ -88,7 +88,10 @@ def of_guard(position: int, number: int) -> dict[str, Any]:
 
 def check_all(run_dir: Path, lived: Policy) -> list[str]:
     """Each step's explanation, whose product is the LR of `lived`."""
-    texts = [explain_step(open_run(str(run_dir)), step) for step in range(10)]
+    folder, positions = open_run(str(run_dir)), range(0, 2000, 200)
+    from_events = [lived_policy(folder, position)[0].lr(position, 200) for position in positions]
+    assert from_events == [lived.lr(position, 200) for position in positions]
+    texts = [explain_step(folder, step) for step in range(10)]
     assert [product(text) for text in texts] == [
         pytest.approx(lived.lr(step * 200, 200), rel=1e-5) for step in range(10)
     ]
