@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
-from raylr.lr import Policy
+from raylr.lr import Override, Policy
 from raylr.planning.plan import Plan, Reason
 
 # --- what happens to a run: the rows of events.jsonl
@@ -75,6 +75,13 @@ class Overridden(Event):
     for_examples: int | None
     number: int
 
+    def entries(self) -> tuple[Override, ...]:
+        """What it adds to the policy: the factor from its position on, and 1 again after `for_examples`."""
+        begin = Override(self.position, self.factor, 0, "*", self.cause)
+        if self.for_examples is None:
+            return (begin,)
+        return begin, Override(self.position + self.for_examples, 1.0, 0, "*", self.cause)
+
 
 @dataclass(frozen=True)
 class Copied(Event):
@@ -87,6 +94,10 @@ class Copied(Event):
     factor: float
     weights_sha256: str
     optimizer_sha256: str
+
+    def entries(self) -> tuple[Override, ...]:
+        """What it adds to the donor's policy."""
+        return (Override(self.position, self.factor, 0, "*", "pbt"),)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from raylr.lr import Override
+
 T = TypeVar("T")
 
 
@@ -41,6 +43,16 @@ class GuardPlan(Frozen):
     ramp: int
     snapshot_every: int
     max_rollbacks: int
+
+    def cut_at(self, position: int, level: int, healed_at: int) -> tuple[int, int, tuple[Override, Override]]:
+        """What a rollback at `position` does after cuts to `level` that heal at `healed_at`: both anew, and the overrides.
+
+        A rollback before the last cut has healed cuts deeper.
+        """
+        level = level + 1 if position < healed_at else 1
+        end = position + self.hold
+        overrides = Override(position, self.cut**level, 0, "*", "guard"), Override(end, 1.0, self.ramp, "*", "guard")
+        return level, end + self.ramp, overrides
 
 
 class Reason(Frozen):

@@ -30,7 +30,9 @@ from raylr.events import (
 )
 from raylr.lr import duration_text
 from raylr.lr.distill import Distilled
+from raylr.reporting.progress import failure
 from raylr.reporting.tables import console, plain_table, rates
+from raylr.storage import folder_at
 
 LOG_INTERVAL_S = 10.0
 
@@ -130,6 +132,8 @@ class PopulationDisplay:
         self._print(population_table(self._trials))
         if explored.again:
             self._print("complete: use --fresh to start over, or another --name")
+        for line in failure(folder_at(explored.run_dir), result):
+            self._print(line)
         if result["best"] is not None:
             self._print(f"best: {result['best']}, {result['score']} {abs(result['best_score'] or 0):.4f}")
             self._print(f"its LR: {explored.run_dir}/best_policy.json")

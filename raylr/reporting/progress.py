@@ -3,8 +3,8 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from typing import Self, assert_never
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self, assert_never
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,9 +34,10 @@ from raylr.events import (
 )
 from raylr.events import Progress as Position
 from raylr.reporting.tables import console, rates, results, story
-from raylr.storage import folder_at
+from raylr.storage import Folder, folder_at
 
 LOG_INTERVAL_S = 10.0
+TRACEBACK = "Traceback (most recent call last):"
 
 
 class Display:
@@ -47,6 +48,7 @@ class Display:
         self.log_interval_s = log_interval_s
         self._tests: list[Metrics] = []
         self._logged_at = -log_interval_s
+        self._has_started = False
         self._bar: Progress | None = None  # only in a terminal, while something moves
 
     def __enter__(self) -> Self:
@@ -73,8 +75,9 @@ class Display:
             case Metrics():
                 self._show_test(news)
             case Joined() | Resized() | RolledBack() | Overridden() | Copied() | Checkpointed() | Ended() | Unknown():
-                if news.kind not in ROUTINE:
+                if news.kind not in ROUTINE or (news.kind == "start" and self._has_started):
                     self._show_event(news)
+                self._has_started |= news.kind == "start"
             case Finished():
                 self._show_result(news)
             case Aborted(status):
@@ -118,9 +121,8 @@ class Display:
         rows = folder.read_rows("metrics.jsonl") or [metrics.row() for metrics in self._tests]
         if rows:
             self.out.print(results(rows))
-        if finished.result["status"] == "failed" and folder.exists("failure.txt"):
-            *_, reason = folder.read_bytes("failure.txt").decode().strip().splitlines()
-            self._line(f"failed: {reason} (failure.txt has all of it)")
+        for line in failure(folder, finished.result):
+            self._line(line)
         if finished.again:
             self._line("this run is complete; --fresh starts it over")
         self._line(f"run folder: {finished.run_dir}")
@@ -144,6 +146,18 @@ class Display:
 
     def _line(self, text: str) -> None:
         self.out.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+def failure(folder: Folder, result: Mapping[str, Any]) -> Iterator[str]:
+    """Why a job has failed, for the terminal: the traceback of an error in the user's code in full, else its last line."""
+    if result["status"] != "failed" or not folder.exists("failure.txt"):
+        return
+    text = folder.read_bytes("failure.txt").decode().strip()
+    _, start, rest = text.partition(TRACEBACK)
+    if start:
+        yield f"{start}{rest}"
+    reason = result.get("reason") or text.splitlines()[-1]
+    yield f"failed: {reason} (failure.txt has all of it)"
 
 
 def _bar(out: Console) -> Progress:

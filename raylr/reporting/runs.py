@@ -1,10 +1,12 @@
 """Read run folders: list them, show how they ended, and explain the LR of an update."""
 
+from dataclasses import replace
 from typing import Any
 
 from raylr.errors import ConfigError
-from raylr.lr import Policy
+from raylr.lr import Override, Policy
 from raylr.lr.explain import explanation
+from raylr.reporting.lived import lived_policy, policy_at_start
 from raylr.storage import Folder, runs_under
 
 
@@ -16,26 +18,47 @@ def results_under(storage: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def explain_step(folder: Folder, step: int) -> str:
-    """Explain the LR of the update `step` of a run: the LR in the ledger and the policy's factors, for each optimizer."""
-    row = _ledger_row(folder, step)
-    policy = Policy.from_json(folder.read_bytes("policy.json").decode())
+    """Explain the LR of the update `step` of a run: the LR in the ledger and its factors, for each optimizer.
+
+    The overrides are those that the run's events hold; what they do not account for is taken from the ledger.
+    """
+    rows = folder.read_rows("ledger.jsonl")
+    index = _index_of(rows, step, folder)
+    row = rows[index]
+    first, (lived, exploits) = policy_at_start(folder), lived_policy(folder, row["position"])
     position, batch = row["position"], row["global_batch"]
     lines = [f"step {step} of {folder}: position {position:,}, epoch {row['epoch']:.3f}, global batch {batch}"]
+    lines += [f"weights and policy from {one.donor} at position {one.position:,}" for one in exploits]
     for name, lr in row["lr"].items():
-        own = policy.lr(position, batch, name)
+        own = first.lr(position, batch, name)
         agrees = "as the policy says, to the last bit" if lr == own else f"where policy.json alone gives {own!r}"
         lines += ["", f"{name}: LR {lr!r} in the ledger, {agrees}"]
         if lr != own:
             override = row["factors"][name]["override"]
-            lines.append(f"override {override!r} was at work, set by {', '.join(row['causes'])}")
+            by = f", set by {', '.join(row['causes'])}" if row["causes"] else ""
+            lines.append(f"override {override!r} was at work{by}")
+        policy = lived if lr == lived.lr(position, batch, name) else _as_the_ledger_says(rows[: index + 1], name, lived)
         lines.append(explanation(policy, position, batch, name))
+        if policy.lr(position, batch, name) != lr:
+            lines.append(f"  the files of this run do not give the LR of its ledger, {lr!r}")
     return "\n".join(lines)
 
 
-def _ledger_row(folder: Folder, step: int) -> dict[str, Any]:
-    rows = folder.read_rows("ledger.jsonl")
-    for row in rows:
+def _as_the_ledger_says(rows: list[dict[str, Any]], name: str, policy: Policy) -> Policy:
+    """The policy with one override for all causes of the last row, since the first row with the same ones."""
+    causes, factor = rows[-1]["causes"], rows[-1]["factors"][name]["override"]
+    since = rows[-1]["position"]
+    for row in reversed(rows):
+        if row["causes"] != causes or row["factors"][name]["override"] != factor:
+            break
+        since = row["position"]
+    entry = Override(since, factor, 0, name, ", ".join(causes) or "an unknown cause")
+    return replace(policy, overrides=(entry,))
+
+
+def _index_of(rows: list[dict[str, Any]], step: int, folder: Folder) -> int:
+    for index, row in enumerate(rows):
         if row["step"] == step:
-            return row
+            return index
     there = f"its last step is {rows[-1]['step']}" if rows else "it is empty"
     raise ConfigError(f"step={step} is not in the ledger of {folder}; {there}")

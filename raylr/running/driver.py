@@ -16,7 +16,7 @@ from raylr.planning.plan import Plan
 from raylr.planning.resolve import resolve
 from raylr.running.capacity import Demand, resources
 from raylr.running.control import NAMESPACE, write_address
-from raylr.running.job import RAY_FOLDER, Request, carry_out, data_for_workers, identity
+from raylr.running.job import RAY_FOLDER, Request, carry_out, data_for_workers, identity, without_traceback
 from raylr.running.nodes import beside_the_driver
 from raylr.running.ray_internals.features import features
 from raylr.running.ray_internals.state import draining_nodes
@@ -107,7 +107,8 @@ class Run:
         return Finished(result, str(folder), again)
 
     def write_plan(self, folder: Folder) -> None:
-        folder.remove(self.result_file)
+        for earlier in (self.result_file, "failure.txt"):
+            folder.remove(earlier)
         folder.write_json("plan.json", self.plan.model_dump(mode="json"))
         folder.write_bytes("policy.json", self.policy.to_json().encode())
 
@@ -137,11 +138,7 @@ class Run:
             ended = fit.follow(hub.news_after, tell, lambda text: tell(Waiting(text)), look)
         for leftover in ("hub.json", RAY_FOLDER):
             folder.remove(leftover)
-        lost = {"status": "failed", "reason": str(fit.outcome.get("error", "the hub was lost"))}
-        result = ended or fit.outcome.get("result", lost)
-        if "reason" in result:
-            folder.write_bytes("failure.txt", f"{result['reason']}\n".encode())
-            result = {**result, "reason": result["reason"].strip().splitlines()[-1]}
+        result = without_traceback(folder, ended or fit.outcome.get("result") or fit.reason(hub.last_error))
         result = {**identity(plan, self.policy, info), **result, **_counts(folder)}
         folder.write_json(self.result_file, result)
         return result
@@ -167,5 +164,7 @@ class _Preemptions:
 
 
 def _counts(folder: Folder) -> dict[str, int]:
+    """How often what happened; a start from the beginning is a restart too, but for the first one."""
     kinds = [row["kind"] for row in folder.read_rows("events.jsonl")]
-    return {f"{kind}s": kinds.count(kind) for kind in ("restart", "rejoin", "resize", "rollback")}
+    counts = {f"{kind}s": kinds.count(kind) for kind in ("restart", "rejoin", "resize", "rollback")}
+    return {**counts, "restarts": counts["restarts"] + max(0, kinds.count("start") - 1)}

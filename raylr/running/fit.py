@@ -1,5 +1,6 @@
 """A Ray Train run from its start to its end, for one run or for all trials of a population."""
 
+import contextlib
 import math
 import os
 import threading
@@ -101,6 +102,17 @@ class TrainRun:
         if silence.is_too_long:
             self.outcome["error"] = RaylrError(f"{silence}; look at the nodes of the cluster")
         return ended
+
+    def reason(self, left: Any) -> dict[str, Any]:
+        """Why there is no result: what Ray says of the workers it lost, and the error that the actor's method `left` gives."""
+        error, own = self.outcome.get("error", "the hub was lost"), None
+        failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+        by_ray = "\n".join(f"rank {rank}: {one}" for rank, one in sorted(failures.items())) or str(error)
+        with contextlib.suppress(ray.exceptions.RayError):
+            own = ray.get(left.remote(), timeout=NEWS_S)
+        return (
+            {"status": "failed", "reason": by_ray} if own is None else {**own, "reason": f"{by_ray}\n{own['reason']}"}
+        )
 
     def _run(self) -> None:
         try:

@@ -48,6 +48,7 @@ class Hub:
         self.waiting: dict[int, Joiner] = {}
         self.lost: set[int] = set()
         self.result: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None  # what ended a process last, of what may pass
         self.orders: list[Order] = []
         self.news: list[News] = []
         self.changed = asyncio.Condition()
@@ -168,8 +169,12 @@ class Hub:
         return sorted(expected - set(self.waiting))
 
     async def broken(self, generation: int) -> None:
-        """Return once a member of that group is lost, or the group is no more."""
-        await self._wait_until(lambda: self.generation != generation or bool(self.lost))
+        """Return once a member of that group is lost or has failed, or the group is no more."""
+
+        def is_broken() -> bool:
+            return self.generation != generation or bool(self.lost) or (self.result or {}).get("status") == "failed"
+
+        await self._wait_until(is_broken)
 
     async def wanted(self, since: int) -> None:
         """Return once there is an order younger than `since`, or a newcomer waits."""
@@ -196,6 +201,17 @@ class Hub:
             self.result = result
         self._answer(list(self.waiting.values()), {"ended": self.result})
         await self._notify()
+
+    async def ended(self) -> dict[str, Any] | None:
+        """The run's result, once it has one."""
+        return self.result
+
+    async def note_error(self, failed: dict[str, Any]) -> None:
+        """Keep what ended a process: it is the run's reason where no further start helps."""
+        self.error = failed
+
+    async def last_error(self) -> dict[str, Any] | None:
+        return self.error
 
     async def publish(self, news: News) -> None:
         self.news.append(news)

@@ -164,6 +164,16 @@ def look_at_own_parts(plan: Plan) -> None:
         check(plan)
 
 
+def without_traceback(folder: Folder, result: dict[str, Any]) -> dict[str, Any]:
+    """The result with its reason in one line; a failed one leaves all of it, with its traceback, in failure.txt."""
+    kept = {name: value for name, value in result.items() if name != "traceback"}
+    if "reason" not in result:
+        return kept
+    parts = [result["reason"].strip(), *([result["traceback"]] if "traceback" in result else [])]
+    folder.write_bytes("failure.txt", ("\n\n".join(parts) + "\n").encode())
+    return {**kept, "reason": result["reason"].strip().splitlines()[-1]}
+
+
 def refuse_throw_away_storage(config: Config) -> None:
     """A submitted job runs in a copy of the working directory that Ray throws away."""
     if is_submitted_job() and not (is_uri(config.storage) or Path(config.storage).expanduser().is_absolute()):

@@ -13,11 +13,12 @@ import ray
 import ray.train
 
 from raylr.config import DataConfig
-from raylr.errors import ConfigError, RaylrError
+from raylr.errors import RaylrError
 from raylr.events import News, Order, Warned
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Plan
+from raylr.running.failures import ending, warning
 from raylr.running.priority import restore_priority
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
@@ -127,6 +128,34 @@ class RayMembership:
     def end(self, result: dict[str, Any]) -> None:
         ray.get(self.hub.end.remote(result))
 
+    def ended(self) -> dict[str, Any] | None:
+        """The run's result, once it has one; None too where the hub is lost."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            found: dict[str, Any] | None = ray.get(self.hub.ended.remote())
+            return found
+        return None
+
+    def fail(self, failed: dict[str, Any]) -> None:
+        """End the run for all ranks, and leave the group, so that none waits for this one."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            self.end(failed)
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the group, which the others notice."""
+        import torch
+
+        self._group.leave()
+        self._group = Group()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    def give_up(self, failed: dict[str, Any]) -> None:
+        """Leave the error that ends this process, and say it."""
+        self.hub.note_error.remote(failed)
+        if "traceback" in failed:
+            self.publish(warning(failed, self.rank))
+
     def publish(self, news: News) -> None:
         self.hub.publish.remote(news)
 
@@ -172,19 +201,18 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     plan, policy = Plan.model_validate(config["plan"]), Policy.from_json(json.dumps(config["policy"]))
     membership = RayMembership(config["hub"], plan)
     membership.publish_warnings()
+    return ending(membership, lambda: _train(config, plan, policy, membership))
+
+
+def _train(config: dict[str, Any], plan: Plan, policy: Policy, membership: RayMembership) -> dict[str, Any]:
     data = DataConfig.model_validate(config["data"])
-    different = other_data(plan, prepare(data), ray.util.get_node_ip_address())
+    refuse_other_data(plan, prepare(data))
+    trainer = trainer_for(plan)(plan, policy, load(data))
+    return Loop(trainer, membership, run_folder(config["storage"], config["name"])).run()
+
+
+def refuse_other_data(plan: Plan, info: DatasetInfo) -> None:
+    """Raise RaylrError where the data of this host are not the run's."""
+    different = other_data(plan, info, ray.util.get_node_ip_address())
     if different is not None:
-        return _failed(membership, different)
-    try:
-        trainer = trainer_for(plan)(plan, policy, load(data))
-        return Loop(trainer, membership, run_folder(config["storage"], config["name"])).run()
-    except ConfigError as error:  # another try would end the same way
-        return _failed(membership, str(error))
-
-
-def _failed(membership: RayMembership, reason: str) -> dict[str, Any]:
-    """End the run for all ranks."""
-    failed = {"status": "failed", "reason": reason}
-    membership.end(failed)
-    return failed
+        raise RaylrError(different)

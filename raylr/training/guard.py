@@ -56,11 +56,8 @@ class Guard:
         """Count a rollback; the overrides from `position` on. A second one before the first has healed cuts deeper."""
         self.rollbacks += 1
         self.num_suspicious = 0
-        self.level = self.level + 1 if position < self.healed_at else 1
-        end = position + self.plan.hold
-        self.healed_at = end + self.plan.ramp
-        factor = self.plan.cut**self.level
-        return Override(position, factor, 0, "*", "guard"), Override(end, 1.0, self.plan.ramp, "*", "guard")
+        self.level, self.healed_at, entries = self.plan.cut_at(position, self.level, self.healed_at)
+        return entries
 
     @property
     def exhausted(self) -> bool:

@@ -31,7 +31,6 @@ from raylr.events import (
     orders_to_json,
     row,
 )
-from raylr.lr import Override
 from raylr.storage import Folder
 from raylr.training import checkpoint
 from raylr.training.diagnosis import diagnose
@@ -142,12 +141,9 @@ class Loop:
 
     def _override(self, cause: str, factor: float, for_examples: int | None, number: int) -> None:
         """Set a factor on all LRs from here on, and back to 1 after `for_examples`."""
-        position = self.trainer.position
-        entries = [Override(position, factor, 0, "*", cause)]
-        if for_examples is not None:
-            entries.append(Override(position + for_examples, 1.0, 0, "*", cause))
-        self.trainer.policy = self.trainer.policy.with_overrides(*entries)
-        self._note(Overridden(*self._now(), cause, factor, for_examples, number))
+        event = Overridden(*self._now(), cause, factor, for_examples, number)
+        self.trainer.policy = self.trainer.policy.with_overrides(*event.entries())
+        self._note(event)
 
     def _evaluate(self, group: Group) -> None:
         started = time.perf_counter()

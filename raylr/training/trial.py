@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from raylr.errors import RaylrError
 from raylr.events import Copied, Copy, Decision, Stop, Train, TrialReport
-from raylr.lr import Override, Policy
+from raylr.lr import Policy
 from raylr.planning.plan import Plan
 from raylr.storage import Folder, run_folder
 from raylr.training import checkpoint
@@ -118,9 +118,8 @@ class TrialLoop(Loop):
         for name, value, expected in found:
             if value != expected:
                 raise RaylrError(f"{name} after the exploit of {order.donor} is {value}, not {expected}")
-        factor = Override(position, order.factor, 0, "*", "pbt")
-        self.trainer.policy = self.trainer.policy.with_overrides(factor)
         done = Copied(*self._now(), os.getpid(), order.round, order.donor, order.factor, weights, optimizer)
+        self.trainer.policy = self.trainer.policy.with_overrides(*done.entries())
         self._note(done)
         if not self._is_writer:  # which has published it
             self.asks.report(done)

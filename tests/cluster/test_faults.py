@@ -149,3 +149,43 @@ def test_a_micro_batch_that_does_not_fit_ends_the_run_in_one_line_without_anothe
     result = json.loads(out.splitlines()[-1])
     assert result["reason"] == "batch.micro_size=16 does not fit into the memory; 2 fits (with other bits)"
     assert not {"continue", "restart", "rejoin"} & set(kinds(where / "greedy"))
+
+
+FAILING = """
+import os
+from torch import nn
+
+class Failing(nn.Module):
+    def __init__(self, num_classes, image_shape):
+        super().__init__()
+        self.count, self.head = 0, nn.Linear(image_shape[0] * image_shape[1] * image_shape[2], num_classes)
+
+    def forward(self, x):
+        self.count += 1
+        if self.count == 50 and is_first():
+            raise ValueError("this model is wrong")
+        return self.head(x.flatten(1))
+
+def is_first():
+    try:
+        os.close(os.open(os.environ["ONE_RANK_ONLY"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+"""
+
+
+def test_an_error_of_ones_own_model_in_one_rank_ends_the_run_at_once_with_its_traceback(where):
+    (where / "failing.py").write_text(FAILING)
+    model = ["--model.name", "failing.py:Failing", "--model.dropout", "0", "--failure.mode", "restart"]
+    code, out, err = start(where, "failing", 2, *model, ONE_RANK_ONLY=str(where / "claimed")).end()
+    assert code == 1, err
+    result = json.loads(out.splitlines()[-1])
+    assert (result["status"], result["restarts"], kinds(where / "failing").count("start")) == ("failed", 0, 1)
+    assert result["reason"].startswith("ValueError: this model is wrong (")
+    assert "failing.py, line " in result["reason"]
+    for text in (out, (where / "failing" / "failure.txt").read_text()):
+        assert "Traceback (most recent call last):" in text
+        assert ", in forward\n" in text
+        assert "\nValueError: this model is wrong\n" in text
+        assert "Output truncated" not in text

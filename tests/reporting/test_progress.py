@@ -163,5 +163,18 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     assert "failed: ValueError: the loss is nan (failure.txt has all of it)\n" in text
 
 
+def test_an_error_of_the_users_code_is_shown_with_its_whole_traceback(tmp_path: Path) -> None:
+    reason = "ValueError: no loss (own.py, line 3, in loss; rank 1)"
+    trace = 'Traceback (most recent call last):\n  File "own.py", line 3, in loss\nValueError: no loss\nat all'
+    (tmp_path / "failure.txt").write_text(f"{reason}\n\n{trace}\n")
+    text = shown(finished(tmp_path, status="failed", reason=reason))
+    assert f"{trace}\nfailed: {reason} (failure.txt has all of it)\n" in text
+
+
+def test_a_second_start_is_shown() -> None:
+    starts = Joined(1.0, 0, "start", 2), Joined(2.0, 0, "start", 2)
+    assert shown(*starts) == "start: position=0  world_size=2\n"
+
+
 def test_a_run_that_was_complete_says_how_to_start_over(tmp_path: Path) -> None:
     assert "this run is complete; --fresh starts it over" in shown(finished(tmp_path, again=True))

@@ -1,5 +1,6 @@
 """The driver of a population: its part of a job, one Ray Train run for all trials, the result. Never imports torch."""
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -123,6 +124,7 @@ class Exploration:
         return Explored(result, str(folder), again)
 
     def write_plan(self, folder: Folder) -> None:
+        folder.remove("failure.txt")
         folder.write_json("space.json", plain(self.space))
 
     def run(self, folder: Folder, info: DatasetInfo, tell: Listener, nodes_may_go: bool) -> dict[str, Any]:
@@ -182,7 +184,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     hub_name = f"hubs of {folder}"
     options: dict[str, Any] = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 10_000}
     hubs = ray.remote(**beside_the_driver(), **options)(Hubs).remote(list(names))
-    from raylr.running.fit import TrainRun
+    from raylr.running.fit import NEWS_S, TrainRun
 
     def begin(turns: "list[Turn]") -> None:
         for settings, number in turns:
@@ -211,10 +213,15 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
 
     with stop_on_signals(lambda: hubs.stop.remote()):
         fit.follow(hubs.news_after, take, lambda text: tell(Waiting(text)))
+    failed = None
+    with contextlib.suppress(ray.exceptions.RayError):
+        failed = ray.get(hubs.failed.remote(), timeout=NEWS_S)
+    if failed is None and "error" in fit.outcome:
+        failed = fit.reason(hubs.last_error)
     for leftover in ("hub.json", RAY_FOLDER):
         folder.remove(leftover)
     journal.close()
-    return results.end(str(fit.outcome["error"]) if "error" in fit.outcome else None)
+    return results.end(failed)
 
 
 def _unfinished(folder: Folder, turns: "list[Turn]") -> "list[Turn]":

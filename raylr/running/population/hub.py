@@ -26,6 +26,8 @@ class Hubs:
         self.turns: list[list[dict[str, Any]]] = []  # the trials of each, by slot; of none: all have had their turn
         self.decisions: dict[tuple[str, int], Decision] = {}
         self.stopping = False
+        self.failure: dict[str, Any] | None = None  # what ended the population
+        self.error: dict[str, Any] | None = None  # what ended a process last, of what may pass
         self.news: list[OfTrial] = []
         self.progress: dict[str, Progress] = {}  # the newest of each trial
         self.changed = asyncio.Condition()
@@ -76,6 +78,26 @@ class Hubs:
         for hub in self.hubs.values():
             await hub.order(StopOrder())
         await self._notify()
+
+    async def fail(self, trial: str | None, failed: dict[str, Any]) -> None:
+        """End a trial with what failed in it, or before it began (None), and stop all others: it would come again."""
+        self.failure = self.failure or failed
+        for name in [trial] if trial else [name for name, result in self._results().items() if result is None]:
+            if self.hubs[name].result is None:
+                await self.call(name, "end", failed)
+        if not self.stopping:
+            await self.stop()
+
+    async def note_error(self, failed: dict[str, Any]) -> None:
+        """Keep what ended a process: it is the reason where no further start helps."""
+        self.error = failed
+
+    async def last_error(self) -> dict[str, Any] | None:
+        return self.error
+
+    async def failed(self) -> dict[str, Any] | None:
+        """What ended the population; None where nothing did."""
+        return self.failure
 
     async def status(self) -> PopulationStatus:
         """The newest progress of the trials that have begun, and how many turns have."""

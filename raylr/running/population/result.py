@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raylr.events import Copied, OfTrial, TrialEnded, TrialReport
+from raylr.running.job import without_traceback
 from raylr.running.population.population import WORST, Population
 from raylr.running.population.space import BASE
 from raylr.storage import Folder, run_folder
@@ -38,9 +39,9 @@ class Results:
     def _keep(self, trial: str, result: Mapping[str, Any]) -> None:
         self.ended[trial] = result["status"]
         own = run_folder(f"{self.folder}/trials", trial)
-        own.write_json("result.json", {**self.identity, **result})
+        own.write_json("result.json", {**self.identity, **without_traceback(own, dict(result))})
 
-    def end(self, error: str | None) -> dict[str, Any]:
+    def end(self, failed: dict[str, Any] | None) -> dict[str, Any]:
         """Write and return the result of a population that trains no longer."""
         population = self.population
         begun = [name for name in population.initial if name not in population.stopped]
@@ -48,8 +49,8 @@ class Results:
         if len(population.initial) < len(population.names):
             statuses.append("stopped")
         status = next((one for one in ("failed", "stopped") if one in statuses), "complete")
-        if status == "failed" and error is not None:
-            return self.write(status, reason=error.strip().splitlines()[-1])
+        if status == "failed" and failed is not None:
+            return self.write(status, reason=without_traceback(self.folder, failed)["reason"])
         return self.write(status)
 
     def write(self, status: str, **more: Any) -> dict[str, Any]:
