@@ -86,9 +86,9 @@ class PopulationDisplay:
                 self._show_exploit(news)
             case Explored():
                 self._show_result(news)
-            case Aborted(status):
+            case Aborted(status, reason):
                 self._end_live()
-                self._print(f"{status} before its end; the same command goes on")
+                self._print(f"{status} before its end: {reason}")
             case _:
                 assert_never(news)
 

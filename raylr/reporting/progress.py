@@ -80,9 +80,9 @@ class Display:
                 self._has_started |= news.kind == "start"
             case Finished():
                 self._show_result(news)
-            case Aborted(status):
+            case Aborted(status, reason):
                 self._end_bar()
-                self._line(f"{status} before its end; the same command goes on")
+                self._line(f"{status} before its end: {reason}")
             case _:
                 assert_never(news)
 

@@ -126,7 +126,8 @@ def _aborts_told(tell: Tell, folder: Folder) -> Iterator[None]:
     except BaseException as error:
         status: Literal["stopped", "failed"] = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
         with shielded():
-            tell(Aborted(status, first_line(error)))
+            reason = "the same command goes on" if status == "stopped" else first_line(error)
+            tell(Aborted(status, reason))
             for leftover in ("hub.json", RAY_FOLDER):
                 folder.remove(leftover)
         raise
