@@ -102,7 +102,7 @@ class Copied(Event):
 
 @dataclass(frozen=True)
 class Checkpointed(Event):
-    """A checkpoint was begun, by an order where `number` is given."""
+    """A checkpoint is on the storage, whole; by an order where `number` is given."""
 
     kind: ClassVar[str] = "checkpoint"
     number: int | None = None

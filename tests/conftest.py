@@ -1,6 +1,9 @@
 """Fixtures that several test files share: what costs seconds to start is started once."""
 
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +39,14 @@ def bucket() -> Iterator[str]:
         store.create_dir("shelf")
         yield "s3://shelf/runs"
     server.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A file system of 1 MB, which holds no checkpoint of the smallest model, and what gives it another size."""
+    path = tmp_path / "small"
+    path.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "raylr", path]).returncode:
+        pytest.skip("only root may mount a small file system")
+    yield path, lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", path], check=True) and None
+    subprocess.run(["umount", path], check=True)

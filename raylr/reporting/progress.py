@@ -150,7 +150,11 @@ class Display:
 
 def failure(folder: Folder, result: Mapping[str, Any]) -> Iterator[str]:
     """Why a job has failed, for the terminal: the traceback of an error in the user's code in full, else its last line."""
-    if result["status"] != "failed" or not folder.exists("failure.txt"):
+    if result["status"] != "failed":
+        return
+    if not folder.exists("failure.txt"):
+        if "reason" in result:  # there was no room for the file
+            yield f"failed: {result['reason']}"
         return
     text = folder.read_bytes("failure.txt").decode().strip()
     _, start, rest = text.partition(TRACEBACK)

@@ -9,14 +9,22 @@ from pydantic import BaseModel, ConfigDict
 
 from raylr.config import Config
 from raylr.errors import ConfigError
-from raylr.events import CheckpointOrder, Finished, News, Planned, StopOrder, Waiting
+from raylr.events import CheckpointOrder, Finished, News, Planned, StopOrder, Waiting, Warned
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.plan import Plan
 from raylr.planning.resolve import resolve
 from raylr.running.capacity import Demand, resources
 from raylr.running.control import NAMESPACE, write_address
-from raylr.running.job import RAY_FOLDER, Request, carry_out, data_for_workers, identity, without_traceback
+from raylr.running.job import (
+    RAY_FOLDER,
+    Request,
+    carry_out,
+    data_for_workers,
+    identity,
+    without_traceback,
+    write_failure,
+)
 from raylr.running.nodes import beside_the_driver
 from raylr.running.ray_internals.features import features
 from raylr.running.ray_internals.state import draining_nodes
@@ -138,9 +146,13 @@ class Run:
             ended = fit.follow(hub.news_after, tell, lambda text: tell(Waiting(text)), look)
         for leftover in ("hub.json", RAY_FOLDER):
             folder.remove(leftover)
-        result = without_traceback(folder, ended or fit.outcome.get("result") or fit.reason(hub.last_error))
-        result = {**identity(plan, self.policy, info), **result, **_counts(folder)}
-        folder.write_json(self.result_file, result)
+        found = ended or fit.outcome.get("result") or fit.reason(hub.last_error)
+        result = {**identity(plan, self.policy, info), **without_traceback(found), **_counts(folder)}
+        try:
+            folder.write_json(self.result_file, result)
+            write_failure(folder, found)
+        except OSError as error:
+            tell(Warned(f"{self.result_file} was not written: {error}"))
         return result
 
 

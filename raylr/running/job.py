@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -144,10 +144,15 @@ def _write_settings(config: Config, folder: Folder, job: Job) -> None:
     if config.fresh:
         folder.remove()
     folder.create()
-    folder.remove(RAY_FOLDER)
-    folder.write_json("config.json", config.record())
-    job.write_plan(folder)
-    keep_code(folder, job.plan)
+    try:
+        folder.remove(RAY_FOLDER)
+        folder.write_json("config.json", config.record())
+        job.write_plan(folder)
+        keep_code(folder, job.plan)
+    except OSError as error:
+        raise ConfigError(
+            f"storage={folder.storage} cannot be written ({error.strerror or error}); make room"
+        ) from error
 
 
 def data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:
@@ -165,14 +170,17 @@ def look_at_own_parts(plan: Plan) -> None:
         check(plan)
 
 
-def without_traceback(folder: Folder, result: dict[str, Any]) -> dict[str, Any]:
-    """The result with its reason in one line; a failed one leaves all of it, with its traceback, in failure.txt."""
+def without_traceback(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with its reason in one line."""
     kept = {name: value for name, value in result.items() if name != "traceback"}
-    if "reason" not in result:
-        return kept
-    parts = [result["reason"].strip(), *([result["traceback"]] if "traceback" in result else [])]
-    folder.write_bytes("failure.txt", ("\n\n".join(parts) + "\n").encode())
-    return {**kept, "reason": result["reason"].strip().splitlines()[-1]}
+    return {**kept, "reason": result["reason"].strip().splitlines()[-1]} if "reason" in result else kept
+
+
+def write_failure(folder: Folder, result: Mapping[str, Any]) -> None:
+    """Leave the whole reason of a result that failed, with its traceback, in failure.txt. Raises OSError."""
+    if "reason" in result:
+        parts = [result["reason"].strip(), *([result["traceback"]] if "traceback" in result else [])]
+        folder.write_bytes("failure.txt", ("\n\n".join(parts) + "\n").encode())
 
 
 def refuse_throw_away_storage(config: Config) -> None:

@@ -4,6 +4,8 @@ What is due follows from positions alone, so all ranks do the same thing at the 
 group is formed again, the ranks adopt the most advanced rank's state, and the interrupted step is done again.
 """
 
+import contextlib
+import json
 import math
 import time
 from dataclasses import replace
@@ -33,6 +35,7 @@ from raylr.events import (
 )
 from raylr.storage import Folder
 from raylr.training import checkpoint
+from raylr.training.checkpoint_index import names
 from raylr.training.diagnosis import diagnose
 from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken, GroupUnusable
@@ -61,6 +64,10 @@ class Loop:
         self._has_state = False
         self._is_writer = False  # until a group has formed
         self._told_at = 0.0
+        self._begun: list[
+            tuple[int, int | None, str | None]
+        ] = []  # checkpoints on their way: position, order, its cause
+        self._kept_at = -1  # position of the newest checkpoint that this rank has written
         self._trouble = ""  # what broke the last group
 
     def run(self) -> dict[str, Any]:
@@ -91,6 +98,7 @@ class Loop:
 
     def _advance(self, quorum: Quorum) -> str | None:
         """Do the next thing that is due; a status ends the run, `rejoin` the group."""
+        self._note_checkpoints()
         position, totals, group = self.trainer.position, self.totals, quorum.group
         ended = not self.trainer.fits(group.size)
         if is_due(position, totals.evaluated_at, self.plan.eval_every, ended):
@@ -170,14 +178,40 @@ class Loop:
         self.totals = replace(self.totals, checkpointed_at=self.trainer.position)
         if self._is_writer:
             self.checkpoints.start(self.state())
-            self._note(Checkpointed(*self._now(), number, cause))
+            self._begun.append((self.trainer.position, number, cause))
         self.ledger.forget()
         self.metrics.forget()
         self.totals = replace(self.totals, wall_s=self.totals.wall_s + time.perf_counter() - started)
 
+    def _note_checkpoints(self) -> None:
+        """Note the checkpoints that were written meanwhile. One carries out all orders that came before it."""
+        for written in self.checkpoints.written():
+            done = [one for one in self._begun if one[0] <= written]
+            self._begun, self._kept_at = self._begun[len(done) :], written
+            orders: list[tuple[int | None, str | None]] = [one[1:] for one in done if one[1] is not None]
+            for number, cause in orders or [(None, None)]:
+                self._note(Checkpointed(time.time(), written, number, cause))
+
+    def _keep_last(self) -> str | None:
+        """Return once the state of the end is in a whole checkpoint; why it is not, if so. For the writer alone."""
+        self._note_checkpoints()
+        position = self.trainer.position
+        if position in (0, self._kept_at) or checkpoint.is_whole(self.folder, position):
+            return None
+        if not (self.checkpoints.is_busy and any(begun == position for begun, *_ in self._begun)):
+            self._checkpoint()
+        self.checkpoints.wait(min(checkpoint.END_TIMEOUT_S, self.plan.stall_s / 2))  # the others wait for this rank
+        self._note_checkpoints()
+        if self._kept_at == position:
+            return None
+        kept = names(self.folder)
+        start = f"from position {int(kept[-1]):,}" if kept else "from its start"
+        return f"{self.checkpoints.problem}; with room for it the same command goes on {start}"
+
     def _join(self) -> Quorum:
         """Form the group and agree on the state: a peer's, else the newest checkpoint's, else the initialisation."""
-        self.checkpoints.wait()  # it relies on rows that are let go here
+        self.checkpoints.wait(0.0)  # it relies on rows that are let go here
+        self._note_checkpoints()
         self.ledger.let_go()
         self.metrics.let_go()
         self.events.let_go()
@@ -223,19 +257,23 @@ class Loop:
             self._note(Joined(*self._now(), cause, quorum.group.size, quorum.lost, quorum.members))
 
     def _finish(self, status: str, quorum: Quorum) -> dict[str, Any]:
-        """Write a final checkpoint; return once all ranks have finished."""
+        """Write a final checkpoint; return once all ranks have finished. Without one that is whole the run has failed."""
         reason = {}
         if status == "diverged":
+            self.checkpoints.wait()
             last = self.last
             assert last is not None
             lines = diagnose(self.trainer, last.position, last.global_batch)
             status, reason = "failed", {"reason": "\n".join([f"diverged {self.trainer.guard.rollbacks} times", *lines])}
-        elif self.totals.checkpointed_at != self.trainer.position:
-            self._checkpoint()
-        self.checkpoints.wait()
-        quorum.group.broadcast_bytes(b"end", quorum.writer, self.trainer.device)
+        else:
+            own = json.dumps(self._keep_last() if self._is_writer else None).encode()
+            problem = json.loads(quorum.group.broadcast_bytes(own, quorum.writer, self.trainer.device))
+            if problem is not None:
+                status, reason = "failed", {"reason": problem}
         if self._is_writer:
             self._note(Ended(*self._now(), _END_KINDS.get(status, "failure")))
+            with contextlib.suppress(OSError):
+                self.events.flush()  # on an object store they go up with a checkpoint, and there is none after this
         totals = self.totals
         result = {
             "status": status,

@@ -76,7 +76,8 @@ class TrialLoop(Loop):
     def _end_round(self, quorum: Quorum, ended: bool) -> str | None:
         number, position = self.round + 1, self.trainer.position
         if self._writes(quorum):
-            self.checkpoints.wait()
+            if (problem := self._keep_last()) is not None:  # another trial may have to copy it
+                raise OSError(problem)
             self.asks.report(self._report(number, ended))
         match Train() if ended else self.asks.decision(number):
             case Train():

@@ -79,6 +79,23 @@ def test_a_client_that_the_cluster_does_not_know_changes_nothing(where, tmp_path
     assert "stop" not in kinds(run_dir)
 
 
+def test_a_run_on_a_full_disk_says_so_while_it_trains_and_has_failed(where, small_disk):
+    path, enlarge = small_disk
+    enlarge("3m")  # for the rows and the result, and no weights of this model
+    flags = ["--model.name", "cnn-large", "--epochs", "2", "--checkpoint.every", "1ep", "--trackers", "none"]
+    code, out, err = start(where, "full", 2, *flags, "--failure.stall-s", "20", storage=str(path)).end()
+    assert (code, err) == (1, "")
+    result = json.loads(out.splitlines()[-1])
+    assert result["status"] == "failed"
+    assert result["reason"].endswith(
+        "No space left on device; with room for it the same command goes on from its start"
+    )
+    assert f"warning: a checkpoint in {path}/full at position 1024 was not written: [Errno 28] No space left" in out
+    assert f"failed: {result['reason']} (failure.txt has all of it)" in out
+    assert kinds(path / "full") == ["start", "failure"]
+    assert result == json.loads((path / "full" / "result.json").read_text())
+
+
 def test_a_run_on_an_object_store_is_the_same_though_its_writer_is_killed(where, expected, bucket):
     run = start(where, "stored", 2, storage=bucket)
     folder = run_folder(bucket, "stored")

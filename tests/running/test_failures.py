@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from raylr.running.driver import _counts  # noqa: E402
 from raylr.running.failures import ending, may_pass  # noqa: E402
 from raylr.running.hub import Hub  # noqa: E402
-from raylr.running.job import without_traceback  # noqa: E402
+from raylr.running.job import without_traceback, write_failure  # noqa: E402
 from raylr.running.population.hub import Hubs  # noqa: E402
 from raylr.storage import LocalFolder  # noqa: E402
 from raylr.training.group import GroupBroken, GroupUnusable  # noqa: E402
@@ -246,10 +246,11 @@ def test_failure_txt_has_the_reason_and_the_traceback_and_the_result_one_line(tm
         "reason": "ValueError: x (m.py, line 3)",
         "traceback": "Traceback:\n  m.py\nValueError: x",
     }
-    assert without_traceback(folder, failed) == {"status": "failed", "reason": "ValueError: x (m.py, line 3)"}
+    write_failure(folder, failed)
+    assert without_traceback(failed) == {"status": "failed", "reason": "ValueError: x (m.py, line 3)"}
     text = "ValueError: x (m.py, line 3)\n\nTraceback:\n  m.py\nValueError: x\n"
     assert folder.read_bytes("failure.txt").decode() == text
-    assert without_traceback(folder, {"status": "complete"}) == {"status": "complete"}
+    assert without_traceback({"status": "complete"}) == {"status": "complete"}
 
 
 def test_every_start_but_the_first_is_counted_as_a_restart(tmp_path):

@@ -35,6 +35,13 @@ def test_a_damaged_one_is_named_and_the_one_before_it_is_taken(folder, damage):
         assert checkpoint.newest(folder)["position"] == 20
 
 
+def test_one_is_whole_when_its_note_is_there_and_fits(folder):
+    assert [checkpoint.is_whole(folder, position) for position in (10, 20, 30)] == [False, True, True]
+    (folder.path / "checkpoints" / "000000000030.pt").write_bytes(b"cut short")
+    (folder.path / "checkpoints" / "000000000020.json").unlink()
+    assert [checkpoint.is_whole(folder, position) for position in (20, 30)] == [False, False]
+
+
 def test_one_without_its_note_does_not_count(folder):
     (folder.path / "checkpoints" / "000000000030.json").unlink()
     assert checkpoint.newest(folder)["position"] == 20
@@ -91,12 +98,58 @@ def test_a_full_disk_is_a_warning_and_a_retry(folder, monkeypatch):
     assert checkpoint.newest(folder)["position"] == 40
 
 
-def test_a_storage_that_stays_full_ends_in_a_warning(folder, monkeypatch):
+def start_and_end(writer: checkpoint.Writer) -> None:
+    """Begin one that fails, then give the writer a quarter of a second more."""
+    writer.start({"position": 40, "step": 4})
+    writer.wait(0.25)
+
+
+def test_a_storage_that_stays_full_is_tried_to_the_end_and_leaves_the_reason(folder, monkeypatch):
     monkeypatch.setattr(checkpoint, "PAUSES_S", (0.01,))
-    writer = checkpoint.Writer(FullAtFirst(folder.path), keep=2)
-    with pytest.warns(UserWarning, match=r"at position 40 was not written: .*; training goes on without it"):
-        write_and_wait(writer)
+    full = FullAtFirst(folder.path)
+    full.failures = 10**9
+    writer = checkpoint.Writer(full, keep=2)
+    with pytest.warns(UserWarning, match=r"at position 40 was not written: .*; given up"):
+        start_and_end(writer)
+    assert 10**9 - full.failures > 5
     assert checkpoint.newest(folder)["position"] == 30
+    assert "at position 40 was not written: [Errno 28] No space left on device" in writer.problem
+    assert writer.written() == []
+
+
+def test_what_is_written_after_many_tries_is_told_once(folder, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PAUSES_S", (0.01,))
+    full = FullAtFirst(folder.path)
+    full.failures = 20
+    writer = checkpoint.Writer(full, keep=2)
+    with pytest.warns(UserWarning, match="trying again in 0.01 s"):
+        write_and_wait(writer)
+    assert (writer.written(), writer.written(), writer.problem) == ([40], [], None)
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_writing_for_good(folder, monkeypatch):
+    def fail() -> None:
+        if len(failures) < 2:
+            failures.append(1)
+            raise RuntimeError("lost")
+
+    failures: list[int] = []
+    monkeypatch.setattr(checkpoint, "PAUSES_S", (0.01,))
+    writer = checkpoint.Writer(folder, keep=2, before=[fail])
+    with pytest.warns(UserWarning, match="at position 40 was not written: lost; trying again"):
+        write_and_wait(writer)
+    assert checkpoint.newest(folder)["position"] == 40
+
+
+class WithoutRoomForNotes(LocalFolder):
+    def write_json(self, name, value):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_weights_without_a_note_do_not_stay_on_a_full_disk(folder):
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.write(WithoutRoomForNotes(folder.path), {"position": 40, "step": 4}, keep=2)
+    assert "000000000040.pt" not in folder.names("checkpoints")
 
 
 def test_a_newer_state_does_not_wait_for_the_tries_of_an_older_one(folder, monkeypatch):

@@ -1,11 +1,12 @@
 """Files of a population's result, rewritten after every round, so that any end leaves a usable one."""
 
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from raylr.events import Copied, OfTrial, TrialEnded, TrialReport
-from raylr.running.job import without_traceback
+from raylr.running.job import without_traceback, write_failure
 from raylr.running.population.population import WORST, Population
 from raylr.running.population.space import BASE
 from raylr.storage import Folder, run_folder
@@ -39,7 +40,8 @@ class Results:
     def _keep(self, trial: str, result: Mapping[str, Any]) -> None:
         self.ended[trial] = result["status"]
         own = run_folder(f"{self.folder}/trials", trial)
-        own.write_json("result.json", {**self.identity, **without_traceback(own, dict(result))})
+        own.write_json("result.json", {**self.identity, **without_traceback(result)})
+        write_failure(own, result)
 
     def end(self, failed: dict[str, Any] | None) -> dict[str, Any]:
         """Write and return the result of a population that trains no longer."""
@@ -50,15 +52,14 @@ class Results:
             statuses.append("stopped")
         status = next((one for one in ("failed", "stopped") if one in statuses), "complete")
         if status == "failed" and failed is not None:
-            return self.write(status, reason=without_traceback(self.folder, failed)["reason"])
+            write_failure(self.folder, failed)
+            return self.write(status, reason=without_traceback(failed)["reason"])
         return self.write(status)
 
     def write(self, status: str, **more: Any) -> dict[str, Any]:
         """Write what was found so far, and return it."""
         population, policy = self.population, self.population.best_policy()
         best = population.best()
-        if policy is not None:
-            self.folder.write_bytes(BEST_POLICY, policy.to_json().encode())
         result = {
             "status": status,
             **more,
@@ -75,7 +76,12 @@ class Results:
             **self.identity,
             "wall_s": time.time() - self.started,
         }
-        self.folder.write_json("explore.json", result)
+        try:
+            if policy is not None:
+                self.folder.write_bytes(BEST_POLICY, policy.to_json().encode())
+            self.folder.write_json("explore.json", result)
+        except OSError as error:
+            warnings.warn(f"the result in {self.folder} was not written: {error}", stacklevel=2)
         return result
 
 
