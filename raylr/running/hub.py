@@ -18,6 +18,7 @@ import ray
 from raylr.events import (
     Checkpointed,
     Ended,
+    JoinKind,
     Member,
     News,
     Order,
@@ -29,7 +30,7 @@ from raylr.events import (
     StopOrder,
 )
 from raylr.running.gauges import Gauges
-from raylr.running.joiners import Joiner, Tries
+from raylr.running.joiners import Agreed, Answer, GivenUp, Joiner, Over, Tries
 from raylr.running.ray_internals.state import sign_of_life
 from raylr.training.network import Endpoint
 
@@ -65,14 +66,11 @@ class Hub:
         actor: Any,
         stall_s: float,
         trouble: str = "",
-    ) -> dict[str, Any]:
-        """Wait for the next group and return it: the fields of `Quorum`, and where each group rank listens.
-
-        `failed` in its place is the reason why the run is to end.
-        """
+    ) -> Answer:
+        """Wait for the next group and return it; or the end of the run, or why it is to end."""
         if self.result is not None:
-            return {"ended": self.result}
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+            return Over(self.result)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         if mark is None and rank in self.active:  # a new process in the place of an old one
             del self.active[rank]
             self.lost.add(rank)
@@ -134,34 +132,35 @@ class Hub:
         joiners = [self.waiting[rank] for rank in sorted(self.waiting)]
         reason = self._tries.another(joiners)
         if reason is not None:
-            self._answer(joiners, {"failed": reason})
+            self._answer(joiners, GivenUp(reason))
             return
         marks = [joiner.mark for joiner in joiners]
         best = max((mark for mark in marks if mark is not None), default=None)
         source = None if best is None else marks.index(best)
         self.generation += 1
-        cause = "start" if best is None else "rejoin" if None in marks else "continue"
-        group = {
-            "generation": self.generation,
-            "size": len(joiners),
-            "source": source,
-            "writer": source or 0,
-            "endpoints": [joiner.endpoint for joiner in joiners],
-            "all_equal": best is not None and all(mark == best for mark in marks),
-            "cause": cause,
-            "lost": sorted(self.lost),
-            "members": [Member(joiner.rank, joiner.pid, joiner.endpoint.address) for joiner in joiners],
-        }
+        cause: JoinKind = "start" if best is None else "rejoin" if None in marks else "continue"
+        group = Agreed(
+            generation=self.generation,
+            size=len(joiners),
+            source=source,
+            writer=source or 0,
+            endpoints=tuple(joiner.endpoint for joiner in joiners),
+            all_equal=best is not None and all(mark == best for mark in marks),
+            cause=cause,
+            lost=tuple(sorted(self.lost)),
+            members=tuple(Member(joiner.rank, joiner.pid, joiner.endpoint.address) for joiner in joiners),
+        )
         self.active = {joiner.rank: joiner.actor for joiner in joiners}
         self.lost = set()
         self._answer(joiners, group)
 
-    def _answer(self, joiners: list[Joiner], answer: dict[str, Any]) -> None:
+    def _answer(self, joiners: list[Joiner], answer: Answer) -> None:
         """Give all who wait the same answer, and each its rank."""
         self.waiting = {}
         for group_rank, joiner in enumerate(joiners):
             if not joiner.answer.done():  # its caller may be gone
-                joiner.answer.set_result({**answer, "group_rank": group_rank})
+                own = replace(answer, group_rank=group_rank) if isinstance(answer, Agreed) else answer
+                joiner.answer.set_result(own)
 
     async def missing(self) -> list[int]:
         """The ranks that others wait for."""
@@ -199,7 +198,7 @@ class Hub:
         """Keep the run's first result for ranks that come after its end; those that wait for a group get it now."""
         if self.result is None:
             self.result = result
-        self._answer(list(self.waiting.values()), {"ended": self.result})
+        self._answer(list(self.waiting.values()), Over(self.result))
         await self._notify()
 
     async def ended(self) -> dict[str, Any] | None:

@@ -6,9 +6,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from raylr.events import JoinKind, Member
 from raylr.training.network import Endpoint, all_of
 
 MAX_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """A group: `source` is the group rank that holds the state (None: nobody does), `endpoints` and `members` are by rank."""
+
+    generation: int
+    size: int
+    source: int | None
+    writer: int
+    endpoints: tuple[Endpoint, ...]
+    all_equal: bool
+    cause: JoinKind
+    lost: tuple[int, ...]
+    members: tuple[Member, ...]
+    group_rank: int = 0  # of the rank that gets this
+
+
+@dataclass(frozen=True)
+class Over:
+    """The run has ended with this result."""
+
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """No group comes about: the reason with which the run is to end."""
+
+    reason: str
+
+
+Answer = Agreed | Over | GivenUp
 
 
 @dataclass(frozen=True)
@@ -21,7 +55,7 @@ class Joiner:
     endpoint: Endpoint
     pid: int
     actor: Any
-    answer: asyncio.Future[dict[str, Any]]
+    answer: asyncio.Future[Answer]
     stall_s: float
     trouble: str = ""
 

@@ -19,6 +19,7 @@ from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Plan
 from raylr.running.failures import ending, warning
+from raylr.running.joiners import Agreed, Answer, GivenUp, Over
 from raylr.running.priority import restore_priority
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
@@ -60,27 +61,31 @@ class RayMembership:
         address = ray.util.get_node_ip_address()
         server = listen(address)
         own = Endpoint(socket.gethostname(), address, server.port)
-        answer = self._join(mark, own, trouble)
-        if "ended" in answer:
-            raise RunEnded(answer["ended"])
-        if "failed" in answer:
-            raise GroupUnusable(answer["failed"])
+        match self._join(mark, own, trouble):
+            case Over(result):
+                raise RunEnded(result)
+            case GivenUp(reason):
+                raise GroupUnusable(reason)
+            case Agreed() as agreed:
+                return self._enter(server, own, agreed)
+
+    def _enter(self, server: Any, own: Endpoint, agreed: Agreed) -> Quorum:
+        """Form the agreed group, and watch over it."""
         try:
-            self._group = group = self._form(server, own, answer)
+            self._group = group = self._form(server, own, agreed)
         except GroupBroken as error:
             warnings.warn(f"rank {self.rank} formed no group: {error}; trying again", stacklevel=2)
             time.sleep(RETRY_S)
             raise
         self._wanted.clear()
         if group.watch is not None:
-            self._start(self._watch_members, group, answer["generation"])
-        if group.group_rank == answer["writer"] and not self._watching:
+            self._start(self._watch_members, group, agreed.generation)
+        if group.group_rank == agreed.writer and not self._watching:
             self._watching = True
             self._start(self._watch)
-        who = tuple(answer["members"]), tuple(answer["lost"])
-        return Quorum(group, answer["source"], answer["writer"], answer["all_equal"], answer["cause"], *who)
+        return Quorum(group, agreed.source, agreed.writer, agreed.all_equal, agreed.cause, agreed.members, agreed.lost)
 
-    def _join(self, mark: Mark | None, own: Endpoint, trouble: str) -> dict[str, Any]:
+    def _join(self, mark: Mark | None, own: Endpoint, trouble: str) -> Answer:
         """What the hub answers, once all who are expected have come. Says now and then for whom it waits."""
         me, since = ray.get_runtime_context().current_actor, time.monotonic()
         join = self.hub.join.remote(self.rank, self.world_size, mark, own, os.getpid(), me, self.plan.stall_s, trouble)
@@ -93,14 +98,14 @@ class RayMembership:
             if waited_s > JOIN_TIMEOUT_S:
                 raise RaylrError(f"{text}; look at the hosts on which they start")
             warnings.warn(text, stacklevel=3)
-        answer: dict[str, Any] = ray.get(join)
+        answer: Answer = ray.get(join)
         return answer
 
-    def _form(self, server: Any, own: Endpoint, answer: dict[str, Any]) -> Group:
+    def _form(self, server: Any, own: Endpoint, agreed: Agreed) -> Group:
         """The group as it was agreed. Raises GroupBroken with the names and addresses of the hosts that do not meet."""
         import torch
 
-        group_rank, size, hosts = answer["group_rank"], answer["size"], answer["endpoints"]
+        group_rank, size, hosts = agreed.group_rank, agreed.size, agreed.endpoints
         named = [f"{name}={os.environ[name]}" for name in INTERFACES if name in os.environ]
         timeout_s = min(RENDEZVOUS_TIMEOUT_S, self.plan.stall_s)
         reason = None if named else unreachable(own, hosts, min(REACH_TIMEOUT_S, timeout_s))
@@ -109,7 +114,7 @@ class RayMembership:
         try:
             store = server if group_rank == 0 else connect(hosts[0].address, hosts[0].port, timeout_s)
             return form_group(
-                store, answer["generation"], group_rank, size, torch.device(self.plan.device), self.plan.stall_s,
+                store, agreed.generation, group_rank, size, torch.device(self.plan.device), self.plan.stall_s,
                 self.plan.reduce == "ddp", self.plan.backend, own.address,
             )  # fmt: skip
         except GroupBroken as error:

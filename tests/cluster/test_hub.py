@@ -29,12 +29,12 @@ def story() -> tuple[dict, bool, bool, list[bool]]:
         async def told():
             hub = hubs.Hub()
             first = await asyncio.gather(join(hub, 0, None), join(hub, 1, None))
-            word = asyncio.create_task(hub.broken(first[0]["generation"]))
+            word = asyncio.create_task(hub.broken(first[0].generation))
             again = asyncio.create_task(join(hub, 0, (64, 0)))
             too_early = bool((await asyncio.wait((again, word), timeout=0.7))[0])
             answer = await asyncio.wait_for(again, 20)
             await asyncio.wait_for(word, 1)
-            return {key: answer[key] for key in ("size", "lost", "cause")}, too_early, word.done()
+            return (answer.size, answer.lost, answer.cause), too_early, word.done()
 
         def lives(actor):
             try:
@@ -49,6 +49,6 @@ def story() -> tuple[dict, bool, bool, list[bool]]:
 def test_a_member_that_gives_a_sign_of_life_and_does_not_come_is_killed_and_left_out():
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         answer, too_early, was_told, alive = pool.submit(story).result(120)
-    assert answer == {"size": 1, "lost": [1], "cause": "continue"}
+    assert answer == (1, (1,), "continue")
     assert (too_early, was_told) == (False, True)
     assert alive == [True, False]

@@ -3,7 +3,7 @@
 import asyncio
 
 from raylr.running.hub import Hub
-from raylr.running.joiners import MAX_TRIES
+from raylr.running.joiners import MAX_TRIES, GivenUp
 from raylr.training.network import Endpoint
 
 HOSTS = [Endpoint("one", "10.0.0.1", 4001), Endpoint("two", "10.0.0.2", 4002)]
@@ -23,11 +23,11 @@ def test_groups_that_were_never_formed_are_given_up_with_both_hosts_both_address
         hub = Hub()
         for _ in range(MAX_TRIES):
             answers = await joined(hub, (None, None), ("", TROUBLE))
-            assert [answer["endpoints"] for answer in answers] == [HOSTS, HOSTS]
+            assert [list(answer.endpoints) for answer in answers] == [HOSTS, HOSTS]
         return await joined(hub, (None, None), ("timed out", TROUBLE))
 
     answers = asyncio.run(story())
-    reasons = {answer["failed"] for answer in answers}
+    reasons = {answer.reason for answer in answers}
     assert len(reasons) == 1
     reason = reasons.pop()
     says = "workers=2 on host one (10.0.0.1) and host two (10.0.0.2) came to no update in 3 groups over 0 s: "
@@ -40,7 +40,7 @@ def test_groups_that_bring_updates_are_never_given_up():
         hub = Hub()
         return [await joined(hub, ((number, 0), (number, 0)), stall_s=0.0) for number in range(5 * MAX_TRIES)]
 
-    assert not [answer for answers in asyncio.run(story()) for answer in answers if "failed" in answer]
+    assert not [answer for answers in asyncio.run(story()) for answer in answers if isinstance(answer, GivenUp)]
 
 
 def test_a_group_that_has_trained_is_tried_for_as_long_as_a_worker_may_stall():
@@ -48,7 +48,7 @@ def test_a_group_that_has_trained_is_tried_for_as_long_as_a_worker_may_stall():
         hub, answers = Hub(), []
         for _ in range(3 * MAX_TRIES):
             answers += await joined(hub, ((64, 0), (64, 0)), stall_s=stall_s)
-        return [answer for answer in answers if "failed" in answer]
+        return [answer for answer in answers if isinstance(answer, GivenUp)]
 
     assert not asyncio.run(story(60.0))
     assert asyncio.run(story(0.0))
@@ -62,10 +62,8 @@ def test_on_one_host_the_advice_is_about_the_deadline_of_a_collective():
         return await joined(hub, ((0, 0), (0, 0)), ("Timed out waiting 10ms", ""), hosts, 0.0)
 
     answers = asyncio.run(story())
-    assert answers[0]["failed"].startswith("workers=2 on host one (10.0.0.1) came to no update in 3 groups")
-    assert answers[0]["failed"].endswith(
-        "Timed out waiting 10ms; failure.stall_s=0 must be longer than an update takes"
-    )
+    assert answers[0].reason.startswith("workers=2 on host one (10.0.0.1) came to no update in 3 groups")
+    assert answers[0].reason.endswith("Timed out waiting 10ms; failure.stall_s=0 must be longer than an update takes")
 
 
 def test_the_first_end_of_a_run_stands_and_who_waits_is_told_it():
@@ -79,4 +77,4 @@ def test_the_first_end_of_a_run_stands_and_who_waits_is_told_it():
         return await waiting, await hub.join(1, 2, None, HOSTS[1], 71, None, 120.0)
 
     first, second = asyncio.run(story())
-    assert first["ended"] == second["ended"] == {"status": "failed", "reason": "first"}
+    assert first.result == second.result == {"status": "failed", "reason": "first"}
