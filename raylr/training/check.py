@@ -40,8 +40,14 @@ def _try(plan: Plan, model: nn.Module, loss: Loss) -> None:
         _train(plan, model, loss)
         _test(plan, model)
     except ConfigError as error:
-        if plan.device == "cpu" or NO_KERNEL not in str(error):
+        lacks_kernel = plan.device != "cpu" and NO_KERNEL in str(error)
+        if not lacks_kernel and not _lacks_memory(error.__cause__):
             raise
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """True where this machine has no room: a worker may have more, and names the micro-batch that fits if not."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _train(plan: Plan, model: nn.Module, loss: Loss) -> None:

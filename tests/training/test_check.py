@@ -55,6 +55,12 @@ def changes_in_place():
     return Own(forward)
 def detached():
     return Own(lambda m, x: m.head(x.flatten(1)).detach())
+def hungry():
+    def forward(m, x):
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return m.head(x.flatten(1))
+    return Own(forward)
 def drops_an_image():
     return Own(lambda m, x: m.head(x.flatten(1)) if len(x) == 2 else m.head(x.flatten(1))[1:])
 
@@ -136,6 +142,7 @@ def test_what_training_would_refuse_is_refused(folder: Path, fields: dict[str, s
         {"model__name": "own:of_float"},
         {"model__name": "own:good", "batch__reduce": "ddp", "workers": "1"},
         {"model__name": "own:good", "loss__name": "own:of_two_dtypes"},
+        {"model__name": "own:hungry"},  # the workers may have more memory, and name what fits if not
     ],
 )
 def test_what_training_takes_is_taken(folder: Path, fields: dict[str, str]) -> None:
