@@ -26,6 +26,7 @@ from benchmarks.common import Row, Store
 from raylr.running.signals import LINE
 
 MARK = "BENCHMARK_INTERRUPT"  # in the environment of the run and of all that it starts
+TORCH_CACHE = "torchinductor_"  # torch makes one per user, in every process that imports its optimizers
 PYTHON_S = 0.25  # a bound for Python's own start
 FLAGS = [
     "--data.source=synthetic", "--data.train-examples=1000", "--data.test-examples=200", "--epochs=2000",
@@ -60,7 +61,7 @@ def interrupted(moment: float, again: bool, cache: Path, timeout_s: float = 90.0
     except subprocess.TimeoutExpired:
         code, ended = None, time.monotonic()
     left = [pid for pid in _marked(mark, temp) if pid != process.pid]
-    folders = sorted(path.name for path in temp.iterdir())
+    folders = sorted(path.name for path in temp.iterdir() if not path.name.startswith(TORCH_CACHE))
     for pid in [*left, *([process.pid] if code is None else [])]:
         os.kill(pid, signal.SIGKILL)
     text = b"".join(line for _, line in heard).decode(errors="replace")

@@ -55,7 +55,8 @@ def submit(
     import ray.exceptions
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for logger in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # the latter has a level of its own
+        logging.getLogger(logger).setLevel(logging.ERROR)
     try:
         client = JobSubmissionClient(address)
         job = _in_time(
