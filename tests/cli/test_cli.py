@@ -131,7 +131,7 @@ def test_flags_and_yaml_make_the_same_plan(capsys: pytest.CaptureFixture[str], t
 
 def test_optimizers_are_named_by_their_flags(capsys: pytest.CaptureFixture[str]) -> None:
     head = ["--optimizers.my_head.match", "head.*", "--optimizers.my_head.optimizer.name", "adamw"]
-    rest = ["--optimizers.rest.match=conv*", "--optimizers.rest.lr.base=0.1"]
+    rest = ["--optimizers.rest.match=stem.*,*conv*,*norm*", "--optimizers.rest.lr.base=0.1"]
     code, out, _ = run(capsys, "plan", *SYNTHETIC, *head, *rest)
     assert code == 0
     assert "LR of my_head" in out
