@@ -21,6 +21,7 @@ from raylr.running.ray_internals.features import features
 from raylr.running.ray_internals.start import newest_cluster
 from raylr.running.session import check_reachable, found_cluster, set_up
 from raylr.running.signals import handling
+from raylr.storage.home import find_a_home
 
 SCRIPT = "jobs/train_cifar10.py"
 FINISHED = {"SUCCEEDED": 0, "STOPPED": 143, "FAILED": 1}
@@ -47,6 +48,7 @@ def submit(
     """
     if not (working_dir / SCRIPT).exists():
         raise ConfigError(f"working-dir={working_dir} has no {SCRIPT}; run this in a checkout of the project")
+    find_a_home()  # where Ray looks for a token
     features()  # refuses a Ray that is too old
     _check_server(address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or _newest())
     if address:
