@@ -14,9 +14,9 @@ from raylr.planning.facts import local_hardware
 from raylr.planning.lr import GivenPolicy, Part, parts_of, refuse_lr_beside
 from raylr.planning.plan import Plan, Reason
 from raylr.planning.resolve import resolve
-from raylr.running.job import look_at_own_parts
 from raylr.running.ray_internals.features import features
 from raylr.training.data import describe
+from raylr.training.own_parts import look_at_own_parts
 
 
 def plan(config: Config | Mapping[str, Any] | str | PathLike[str]) -> tuple[Plan, Policy]:

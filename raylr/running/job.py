@@ -23,6 +23,7 @@ from raylr.running.session import connected_ray, named_cluster, own_cluster, tak
 from raylr.running.signals import cleared_at_once, shielded
 from raylr.storage import Folder, is_uri, run_folder
 from raylr.training.data import describe, prepare
+from raylr.training.own_parts import look_at_own_parts
 
 RAY_FOLDER = ".ray"  # what Ray Train wants to have on the storage; empty of ours, and removed at the end
 Tell = Callable[[Any], None]  # takes the news of the job
@@ -160,14 +161,6 @@ def data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:
     absolute = {name: str(Path(getattr(config.data, name)).expanduser().resolve()) for name in ("root", "cache_dir")}
     source = info.source if info.source in ("cifar10", "synthetic") else str(Path(info.source).expanduser().resolve())
     return config.data.model_copy(update={**absolute, "source": source}).model_dump(mode="json")
-
-
-def look_at_own_parts(plan: Plan) -> None:
-    """Import torch on the driver only where the user's own model, loss or patterns could fail on the workers."""
-    if ":" in plan.model or ":" in plan.loss or any(one.match != "*" for one in plan.optimizers.values()):
-        from raylr.training.check import check
-
-        check(plan)
 
 
 def without_traceback(result: Mapping[str, Any]) -> dict[str, Any]:

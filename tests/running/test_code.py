@@ -14,9 +14,9 @@ from raylr.planning.facts import Hardware
 from raylr.planning.plan import Plan
 from raylr.planning.resolve import resolve
 from raylr.running.code import MAX_DIFF_BYTES, git_state, keep_code
-from raylr.running.job import look_at_own_parts
 from raylr.storage import LocalFolder
 from raylr.training import data
+from raylr.training.own_parts import look_at_own_parts
 
 MODEL = """
 from torch import nn
