@@ -67,7 +67,7 @@ def ledger_row() -> Row:
 
 
 def update_costs() -> Row:
-    """Milliseconds of an update of cnn-small at batch 512 by one process, of the guard's part of it, and of a checkpoint.
+    """Milliseconds of an update of cnn-small, batch 512, one process; of guard and norms in it; of a checkpoint.
 
     The guard's part: the gradient's norm, its judgement, and the snapshot, shared out over the updates between two. The
     checkpoint: what the loop waits for until the writing thread has it.
@@ -99,12 +99,21 @@ def update_costs() -> Row:
             writer.wait()
     update = min(timeit.repeat(lambda: trainer.update(group, False), number=4, repeat=NUM_REPEATS)) / 4
     judging = timeit.timeit(lambda: trainer.guard.has_diverged(2.0, float(gradient.norm())), number=200) / 200
+    norms = min(timeit.repeat(lambda: norms_of(trainer), number=100, repeat=NUM_REPEATS)) / 100
     keeping = min(timeit.repeat(lambda: trainer.guard.keep(0, trainer._tensors()), number=5, repeat=NUM_REPEATS)) / 5
     return {
         "update_ms": 1e3 * update,
         "guard_ms": 1e3 * (judging + keeping / interval),
+        "norms_ms": 1e3 * norms,
         "checkpoint_ms": 1e3 * sorted(stalls)[len(stalls) // 2],
     }
+
+
+def norms_of(trainer: Any) -> None:
+    """Take and read the norms of weights and update, around no update."""
+    with trainer.norms.around():
+        pass
+    trainer.norms.taken()
 
 
 def memory(data: str, epochs: float, out: Path) -> Row:
@@ -155,6 +164,11 @@ def main() -> None:
     of_update = [
         ["update of cnn-small, batch 512, one process", f"{costs['update_ms']:.1f}", ""],
         ["guard, per update", f"{costs['guard_ms']:.3f}", f"{share} of the update; goal < 1 %"],
+        [
+            "norms of weights and update, per update",
+            f"{costs['norms_ms']:.3f}",
+            f"{costs['norms_ms'] / costs['update_ms']:.2%} of the update; goal < 1 %",
+        ],
         ["checkpoint, as the loop feels it", f"{costs['checkpoint_ms']:.1f}", "the copy; a thread writes it"],
     ]
     workers = store.measured({"what": "memory"}, memory, arguments.data, arguments.epochs, out)

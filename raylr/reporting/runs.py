@@ -41,7 +41,24 @@ def explain_step(folder: Folder, step: int) -> str:
         lines.append(explanation(policy, position, batch, name))
         if policy.lr(position, batch, name) != lr:
             lines.append(f"  the files of this run do not give the LR of its ledger, {lr!r}")
+        lines += _norms(row, name)
     return "\n".join(lines)
+
+
+def _norms(row: dict[str, Any], name: str) -> list[str]:
+    """What the row says of the sizes of gradient and update; nothing of a row that an older version wrote."""
+    if "grad_norm" not in row:
+        return []
+    gradient = row["grad_norm"]
+    told = "not finite" if gradient is None else f"{gradient:.6g}, of all optimizers, before clipping"
+    lines = [f"  gradient  norm {told}"]
+    weights, update = ((row[key] or {}).get(name) for key in ("weight_norm", "update_norm"))
+    if weights is not None and update is not None:
+        share = f" = {update / weights:.3g} x the weights' {weights:.6g}" if weights else ""
+        lines.append(f"  update    norm {update:.6g}{share}")
+    elif row["update_norm"] is None:
+        lines.append("  update    none: the guard took it back")
+    return lines
 
 
 def _as_the_ledger_says(rows: list[dict[str, Any]], name: str, policy: Policy) -> Policy:

@@ -41,6 +41,7 @@ from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken, GroupUnusable
 from raylr.training.membership import Membership, Quorum, RunEnded
 from raylr.training.memory import peak_gpu_mib
+from raylr.training.norms import finite
 from raylr.training.rows import Rows
 from raylr.training.totals import Totals
 from raylr.training.trainer import Trainer, Update
@@ -61,6 +62,7 @@ class Loop:
         before = [rows.flush for rows in (self.ledger, self.metrics, self.events)]
         self.checkpoints = checkpoint.Writer(folder, self.plan.checkpoint_keep, before)
         self.last: Update | None = None
+        self._unwritten: Update | None = None  # whose row is not yet in the ledger
         self._has_state = False
         self._is_writer = False  # until a group has formed
         self._told_at = 0.0
@@ -114,8 +116,10 @@ class Loop:
     def _update(self, quorum: Quorum) -> str | None:
         started = time.perf_counter()
         update = self.trainer.update(quorum.group, self.membership.has_orders())
-        self.last = update
-        self.ledger.append(ledger_row(update, self.plan.num_train))
+        self._write_row()
+        self.last = self._unwritten = update
+        if self.trainer.device.type == "cpu":  # a GPU would have to be waited for: its row comes with the next update
+            self._write_row()
         self.totals = self.totals.updated(update, time.perf_counter() - started)
         if update.rolled_back:
             self._note_rollback(update)
@@ -123,6 +127,12 @@ class Loop:
                 return "diverged"
         self._tell_progress(update)
         return self._obey(quorum) if update.has_orders else None
+
+    def _write_row(self) -> None:
+        """Put the last update's row into the ledger, where it is not there yet."""
+        if self._unwritten is not None:
+            self.ledger.append(ledger_row(self._unwritten, self.plan.num_train))
+            self._unwritten = None
 
     def _note_rollback(self, update: Update) -> None:
         guard = self.trainer.guard
@@ -175,6 +185,7 @@ class Loop:
 
     def _checkpoint(self, number: int | None = None, cause: str | None = None) -> None:
         started = time.perf_counter()
+        self._write_row()
         self.totals = replace(self.totals, checkpointed_at=self.trainer.position)
         if self._is_writer:
             self.checkpoints.start(self.state())
@@ -210,6 +221,7 @@ class Loop:
 
     def _join(self) -> Quorum:
         """Form the group and agree on the state: a peer's, else the newest checkpoint's, else the initialisation."""
+        self._write_row()
         self.checkpoints.wait(0.0)  # it relies on rows that are let go here
         self._note_checkpoints()
         self.ledger.let_go()
@@ -259,6 +271,7 @@ class Loop:
     def _finish(self, status: str, quorum: Quorum) -> dict[str, Any]:
         """Write a final checkpoint; return once all ranks have finished. Without one that is whole the run has failed."""
         reason = {}
+        self._write_row()
         if status == "diverged":
             self.checkpoints.wait()
             last = self.last
@@ -336,7 +349,11 @@ class Loop:
 
 
 def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
-    """The ledger's row of an update: the LR of each optimizer, its factors, and the causes at work."""
+    """The ledger's row of an update: the LR of each optimizer, its factors, the causes at work, and the norms.
+
+    `grad_norm` is null where it is not finite, and `update_norm` and `weight_norm` where the guard took the update back.
+    """
+    norms = None if update.norms is None else update.norms()
     return {
         "step": update.step,
         "position": update.position,
@@ -346,6 +363,9 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
         "lr": update.lr,
         "factors": {name: vars(factors) for name, factors in update.factors.items()},
         "causes": list(update.causes),
+        "grad_norm": finite(update.grad_norm),
+        "update_norm": None if norms is None else {name: finite(one) for name, one in norms.update.items()},
+        "weight_norm": None if norms is None else {name: finite(one) for name, one in norms.weights.items()},
     }
 
 

@@ -4,6 +4,8 @@ An update is: the gradients of this rank's micro-batches, one sum over all ranks
 optimizer step. State changes only after the sum, so an update whose collective broke can be redone as if it never began.
 """
 
+import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +31,7 @@ from raylr.training.losses import loss_for
 from raylr.training.memory import keep_freed_memory, out_of_memory
 from raylr.training.models import build
 from raylr.training.muon import FilterMuon
+from raylr.training.norms import NormReader, Norms
 from raylr.training.optimizers import build_optimizers
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
 from raylr.training.stream import examples_at, micro_batch_seed
@@ -38,7 +41,11 @@ EXTRAS = 3  # loss, number of right answers, has_orders
 
 @dataclass(frozen=True)
 class Update:
-    """What one update did. `position` and `step` are those before it."""
+    """What one update did. `position` and `step` are those before it.
+
+    `grad_norm` is that of the whole gradient before clipping. `norms` reads those of weights and update, while the next
+    update is not yet over; it is None where the guard took the update back.
+    """
 
     step: int
     position: int
@@ -50,6 +57,8 @@ class Update:
     num_correct: int
     has_orders: bool
     rolled_back: bool = False
+    grad_norm: float = math.nan
+    norms: Callable[[], Norms] | None = None
 
     @property
     def lr(self) -> dict[str, float]:
@@ -73,6 +82,7 @@ class Trainer:
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = loss_for(plan.loss, plan.num_classes, plan.label_smoothing)
         self.optimizers = build_optimizers(self.model, plan.optimizers)
+        self.norms = NormReader(self.optimizers, self.device)
         self.statistics = RunningStatistics(self.model if self.own_statistics else torch.nn.Module())
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.guard = Guard(plan.guard)
@@ -147,6 +157,7 @@ class Trainer:
             int(num_correct),
             has_orders > 0,
             diverged,
+            norm,
         )
         self.position, self.step = self.position + batch, self.step + 1
         if diverged:
@@ -156,8 +167,10 @@ class Trainer:
             if self.guard.wants_snapshot(update.position):  # only now is it known that these weights were good
                 self.guard.keep(update.position, self._tensors())
             self.statistics.move(self.result[self.num_weights : self.length - EXTRAS])
-            for optimizer in self.optimizers.values():
-                optimizer.step()
+            with self.norms.around():
+                for optimizer in self.optimizers.values():
+                    optimizer.step()
+            update = replace(update, norms=self.norms.taken)
         return update
 
     def keep_first_snapshot(self) -> None:

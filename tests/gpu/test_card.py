@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from raylr.errors import ConfigError
+from raylr.storage import LocalFolder
 from raylr.training.captured import Captured, Readback
 from raylr.training.evaluate import evaluate
 from raylr.training.group import Group
+from raylr.training.loop import Loop
+from raylr.training.membership import Plain
 from raylr.training.memory import peak_gpu_mib
 from raylr.training.offload import offloaded
 from raylr.training.trainer import Trainer
@@ -62,6 +65,22 @@ def test_an_update_waits_for_the_gpu_once():
         trainer.update(group)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_ledger_has_each_update_once_with_the_norms_of_its_own_step(tmp_path):
+    of = plan(device="cuda", total_examples=192)
+    trainer, group = Trainer(of, policy(of), DATA), Group()
+    expected = []
+    for _ in range(6):
+        norms = trainer.update(group).norms
+        assert norms is not None
+        expected.append(norms().update)  # read at once
+    folder = LocalFolder(tmp_path)
+    folder.create()
+    Loop(Trainer(of, policy(of), DATA), Plain(Group()), folder).run()
+    rows = folder.read_rows("ledger.jsonl")
+    assert [row["step"] for row in rows] == list(range(6))
+    assert [row["update_norm"] for row in rows] == expected
 
 
 def test_what_cannot_be_recorded_runs_plainly_and_says_so_once():

@@ -50,6 +50,20 @@ def test_an_override_is_told_with_its_cause(storage: Path) -> None:
     assert "override 0.5 was at work, set by user" in text
 
 
+def test_a_step_is_explained_with_the_norms_of_its_gradient_and_update(storage: Path) -> None:
+    rows = [json.loads(line) for line in (storage / "one" / "ledger.jsonl").read_text().splitlines()]
+    rows[0] |= {"grad_norm": 2.5, "update_norm": {"sgd": 0.02}, "weight_norm": {"sgd": 8.0}}
+    rows[1] |= {"grad_norm": None, "update_norm": None, "weight_norm": None}
+    (storage / "one" / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = {step: explain_step(open_run("one", str(storage)), step).splitlines()[-2:] for step in (0, 1)}
+    assert told[0] == [
+        "  gradient  norm 2.5, of all optimizers, before clipping",
+        "  update    norm 0.02 = 0.0025 x the weights' 8",
+    ]
+    assert told[1] == ["  gradient  norm not finite", "  update    none: the guard took it back"]
+    assert "norm" not in explain_step(open_run("one", str(storage)), 2)  # a row of an older version
+
+
 def product(text: str) -> float:
     """The LR in the line with the product, and the same from its four printed factors."""
     line = next(line for line in text.splitlines() if line.startswith("LR "))
