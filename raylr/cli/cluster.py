@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from raylr.cli.answers import Answer, json_flag
+
 if TYPE_CHECKING:
     from raylr.running.local_cluster.commands import LocalCluster
 
@@ -36,11 +38,12 @@ def up(name: str, nodes: int, cpus: int, dashboard_port: int | None) -> int:
 
 @cluster.command()
 @NAME
-def status(name: str) -> int:
+@json_flag
+def status(name: str, as_json: bool) -> int:
     """List the nodes and what has become of them."""
     from raylr.running.local_cluster import commands as clusters
 
-    return _show(clusters.status(name))
+    return _show(clusters.status(name), as_json)
 
 
 @cluster.command()
@@ -74,11 +77,14 @@ def kill_node(index: int, name: str) -> int:
     return _show(clusters.kill_node(name, index))
 
 
-def _show(shown: LocalCluster) -> int:
-    from raylr.reporting.tables import console, node_table
+def _show(shown: LocalCluster, as_json: bool = False) -> int:
+    from raylr.reporting.tables import node_table
 
-    out = console()
-    out.print(node_table((node.index, node.cpus, node.state) for node in shown.nodes))
-    for name, text in (("address", shown.address), ("dashboard", shown.dashboard), ("submit", shown.submit_line())):
-        out.print(f"{name + ':':<10} {text}", soft_wrap=True)
+    facts = {"address": shown.address, "dashboard": shown.dashboard, "submit": shown.submit_line()}
+    nodes = [{"index": node.index, "cpus": node.cpus, "state": node.state} for node in shown.nodes]
+    Answer(as_json).lay_out(
+        {"name": shown.name, **facts, "nodes": nodes},
+        node_table((node.index, node.cpus, node.state) for node in shown.nodes),
+        *(f"{name + ':':<10} {text}" for name, text in facts.items()),
+    )
     return 0

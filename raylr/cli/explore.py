@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from raylr.cli.answers import Answer, json_flag
 from raylr.cli.options import EXIT_CODES, Location
 from raylr.config import Config
 from raylr.config.load import load_config
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from raylr.running.driver import RunResult
 
 
-def explore(config: Config) -> int:
+def explore(config: Config, as_json: bool) -> int:
     """Search an LR schedule with a population of trials that train at the same time.
 
     Every trial is data-parallel training of its own. With --search pbt, a trial that is among the worst after an interval
@@ -36,11 +36,13 @@ def explore(config: Config) -> int:
     from raylr.reporting.population import PopulationDisplay
 
     assert isinstance(config, PopulationConfig)
-    with PopulationDisplay() as display:
+    answer = Answer(as_json)
+    with PopulationDisplay(answer.screen) as display:
         result = explore(config, display)
     folder = folder_at(result.run_dir)
     if isinstance(folder, LocalFolder) and result.best is not None:
         save_ancestry(folder, folder.path / "ancestry.png")
+    answer.say(result.model_dump(mode="json", exclude_unset=True))
     return EXIT_CODES.get(result.status, 1)
 
 
@@ -53,6 +55,7 @@ def explore(config: Config) -> int:
 @click.option("--peaks", type=click.IntRange(min=1), default=5, show_default=True, help="peak LRs tried for the cosine")
 @click.option("--config", type=Location(path_type=Path), help="of the retrained runs [that of the population or run]")
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
+@json_flag
 def distill(
     policy: str,
     tolerance: float,
@@ -62,6 +65,7 @@ def distill(
     peaks: int,
     config: Path | None,
     storage: str,
+    as_json: bool,
 ) -> int:
     """Fit every closed-form shape to the LR of a policy, print them ranked, and write the simplest within a tolerance.
 
@@ -78,29 +82,32 @@ def distill(
     from raylr.api.retrain import source_of
     from raylr.lr.distill import distill
     from raylr.planning.lr import policy_of_file
-    from raylr.reporting.population import fit_table
-    from raylr.reporting.tables import console
+    from raylr.reporting.population import fit_rows, fit_table
 
-    source = source_of(policy, storage)
+    answer, source = Answer(as_json), source_of(policy, storage)
     found = distill(policy_of_file(str(source.path)).policy, tolerance=tolerance, num_knots=knots)
-    screen = console()
-    screen.print(fit_table(found))
     path = save_policy(found.chosen.policy, out or source.path.with_suffix(".simple.json"))
-    screen.print(f"policy for --policy: {path}", soft_wrap=True)
-    if retrain is not None:
-        _retrain(source, load_config(config) if config else source.config(), path, retrain, peaks)
+    told: dict[str, Any] = {"policy": str(source.path), "simple_policy": str(path), "fits": fit_rows(found)}
+    if retrain is None:
+        answer.lay_out(told, fit_table(found), f"policy for --policy: {path}")
+        return 0
+    answer.screen.print(fit_table(found))
+    answer.screen.print(f"policy for --policy: {path}", soft_wrap=True)
+    told |= _retrain(answer, source, load_config(config) if config else source.config(), path, retrain, peaks)
+    answer.say(told)
     return 0
 
 
-def _retrain(source: Source, config: Config, distilled: Path, num_seeds: int, num_peaks: int) -> None:
+def _retrain(
+    answer: Answer, source: Source, config: Config, distilled: Path, num_seeds: int, num_peaks: int
+) -> dict[str, Any]:
     from raylr.api.retrain import retrain
     from raylr.api.train import train
     from raylr.events import Finished, Planned
     from raylr.reporting.population import standing_table
     from raylr.reporting.progress import Display
-    from raylr.reporting.tables import console
 
-    screen = console()
+    screen = answer.screen
 
     def run(one: Config) -> RunResult:
         screen.print(f"training {one.name}", soft_wrap=True)
@@ -109,4 +116,4 @@ def _retrain(source: Source, config: Config, distilled: Path, num_seeds: int, nu
 
     rows = [standing.row() for standing in retrain(source, config, distilled, num_seeds, num_peaks, run)]
     screen.print(standing_table(rows))
-    print(json.dumps({"policy": str(source.path), "seeds": num_seeds, "standings": rows}), flush=True)
+    return {"seeds": num_seeds, "standings": rows}

@@ -1,12 +1,12 @@
 """The verbs about a run's weights: `raylr evaluate` and `raylr export`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from raylr.cli.answers import Answer, json_option
 from raylr.cli.options import ConfigCommand, Location
 from raylr.config import Config
 
@@ -14,11 +14,11 @@ STORAGE = click.Option(["--storage"], default="runs", help="where RUN is, if it 
 BEST = click.Option(["--best"], is_flag=True, help="the weights of best test accuracy among the checkpoints")
 
 
-def _evaluate(config: Config, run: str, storage: str, best: bool) -> int:
+def _evaluate(config: Config, run: str, storage: str, best: bool, as_json: bool) -> int:
     """Test the newest weights of RUN (a folder or a name), on its own test images or on others.
 
-    On its own the numbers are those of its result.json. Other data must have the same classes and size of images. Prints
-    one line of JSON.
+    On its own the numbers are those of its result.json. Other data must have the same classes and size of images.
+    One line of JSON in a pipe.
 
     \b
     raylr evaluate one
@@ -27,7 +27,13 @@ def _evaluate(config: Config, run: str, storage: str, best: bool) -> int:
     from raylr.training.trained import evaluate
 
     given = config.data.model_dump(include=config.data.model_fields_set)
-    click.echo(json.dumps(asdict(evaluate(run, given, storage, best))))
+    found = evaluate(run, given, storage, best)
+    Answer(as_json).say(
+        asdict(found),
+        f"test accuracy {found.test_accuracy:.2%}, test loss {found.test_loss:.4f} on {found.num_test:,} images of "
+        f"{found.data_source}",
+        f"weights of {found.run} after {found.position:,} examples, SHA-256 {found.weights_sha256[:12]}",
+    )
     return 0
 
 
@@ -45,4 +51,6 @@ def export(run: str, out: Path | None, storage: str, best: bool) -> int:
 
 
 def evaluate_command(arguments: Sequence[str]) -> click.Command:
-    return ConfigCommand("evaluate", _evaluate, arguments, ["data"], [click.Argument(["run"]), BEST, STORAGE])
+    return ConfigCommand(
+        "evaluate", _evaluate, arguments, ["data"], [click.Argument(["run"]), BEST, STORAGE, json_option()]
+    )

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import re
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from rich.console import RenderableType
 
+from raylr.cli.answers import Answer, json_flag, json_option
 from raylr.cli.cluster import cluster
 from raylr.cli.control import ctl
 from raylr.cli.explore import distill, explore
@@ -23,7 +26,7 @@ from raylr.config.population import PopulationConfig
 from raylr.errors import ConfigError, RaylrError
 
 
-def train(config: Config) -> int:
+def train(config: Config, as_json: bool) -> int:
     """Train a model on data-parallel workers.
 
     Without arguments: a small CNN on CIFAR-10, on two local CPU workers, in a few minutes. Flags go before CONFIG.yaml,
@@ -37,8 +40,10 @@ def train(config: Config) -> int:
     from raylr.api.train import train
     from raylr.reporting.progress import Display
 
-    with Display() as display:
+    answer = Answer(as_json)
+    with Display(answer.screen) as display:
         result = train(config, display)
+    answer.say(result.model_dump(mode="json", exclude_unset=True))
     return EXIT_CODES.get(result.status, 1)
 
 
@@ -49,6 +54,7 @@ def plan(
     scheduler: str | None,
     step_unit: Literal["epoch", "update", "fraction"] | None,
     save: str | None,
+    as_json: bool,
 ) -> int:
     """Tell what a run would do and its learning rate, and start nothing.
 
@@ -68,7 +74,8 @@ def plan(
     from raylr.lr.lint import lint
     from raylr.planning.lr import parts_of
     from raylr.reporting.plots import curves, save_png, text_plot
-    from raylr.reporting.tables import console, numbers, story
+    from raylr.reporting.sizes import at_sizes
+    from raylr.reporting.tables import numbers, story
 
     sizes = _world_sizes(world_sizes)
     if step_unit is not None and scheduler is None:
@@ -77,18 +84,20 @@ def plan(
         plan(config) if scheduler is None else plan_imported(config, scheduler, step_unit, for_drive=save is not None)
     )
     sizes = sizes or [size for size in sorted({1, 2, 4, 8, *made.workers}) if size <= made.num_micro_batches(size)]
-    out = console()
-    out.print(story(made.story))
-    out.print(numbers(made, policy, sizes))
-    drawn = curves(made, policy, sizes)
-    out.print(text_plot(drawn))
-    for warning in made.warnings:
-        out.print(f"warning: {warning}", soft_wrap=True)
+    rows, drawn = at_sizes(made, policy, sizes), curves(made, policy, sizes)
+    shown: list[RenderableType] = [story(made.story), numbers(rows, policy.optimizers), text_plot(drawn)]
+    shown += [f"warning: {warning}" for warning in made.warnings]
     if png is not None:
-        out.print(f"LR curve: {save_png(drawn, Path(png))}", soft_wrap=True)
+        shown.append(f"LR curve: {save_png(drawn, Path(png))}")
     if save is not None:
         purpose = "raylr.drive" if is_for_drive(policy, parts_of(config)) else "--policy"
-        out.print(f"policy for {purpose}: {save_policy(policy, Path(save))}", soft_wrap=True)
+        shown.append(f"policy for {purpose}: {save_policy(policy, Path(save))}")
+    told = made.model_dump(mode="json")
+    found = {
+        "story": told.pop("story"), "warnings": told.pop("warnings"), "plan": told, "sizes": rows,
+        "policy": json.loads(policy.to_json()), "policy_sha256": policy.sha256, "png": png, "saved": save,
+    }  # fmt: skip
+    Answer(as_json).lay_out(found, *shown)
     batches = {made.batch_at(size) for size in made.workers}
     return int(any(finding.severity == "error" for batch in batches for finding in lint(policy, batch)))
 
@@ -142,12 +151,15 @@ def fields() -> int:
 
 @click.command()
 @click.option("--storage", default="runs", show_default=True, help="where run folders are")
-def runs(storage: str) -> int:
+@json_flag
+def runs(storage: str, as_json: bool) -> int:
     """List the runs under --storage: status, accuracy, length and time."""
     from raylr.reporting.runs import results_under
-    from raylr.reporting.tables import console, run_table
+    from raylr.reporting.tables import run_table
 
-    console().print(run_table(results_under(storage)))
+    found = results_under(storage)
+    rows = [{"name": name, "status": "unfinished", **result} for name, result in found]
+    Answer(as_json).lay_out({"storage": storage, "runs": rows}, run_table(found))
     return 0
 
 
@@ -155,12 +167,15 @@ def runs(storage: str) -> int:
 @click.argument("run")
 @click.option("--step", type=click.IntRange(min=0), required=True, help="the update to explain; the first is 0")
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
-def explain(run: str, step: int, storage: str) -> int:
+@json_flag
+def explain(run: str, step: int, storage: str, as_json: bool) -> int:
     """Explain the LR of one update of RUN (a folder or a name): each factor and its cause."""
-    from raylr.reporting.runs import explain_step
+    from raylr.reporting.runs import explain_step, row_of_step
     from raylr.storage import open_run
 
-    click.echo(explain_step(open_run(run, storage), step))
+    folder = open_run(run, storage)
+    text = explain_step(folder, step)
+    Answer(as_json).lay_out({"run": str(folder), **row_of_step(folder, step), "explanation": text}, text)
     return 0
 
 
@@ -169,21 +184,25 @@ def explain(run: str, step: int, storage: str) -> int:
 @click.option("--out", type=Location(path_type=Path), default="report.html", show_default=True, help="the page")
 @click.option("--png-dir", type=Location(path_type=Path), help="also draw each section into this folder")
 @click.option("--storage", default="runs", show_default=True, help="where runs named by name are")
-def report(names: tuple[str, ...], out: Path, png_dir: Path | None, storage: str) -> int:
+@json_flag
+def report(names: tuple[str, ...], out: Path, png_dir: Path | None, storage: str, as_json: bool) -> int:
     """Lay runs over each other in one self-contained HTML page."""
     from raylr.reporting.report import write_report
     from raylr.storage import open_run
 
     with contextlib.ExitStack() as copies:
         run_dirs = [copies.enter_context(open_run(name, storage).local_copy()) for name in names]
-        click.echo(write_report(run_dirs, out, png_dir))
+        page = str(write_report(run_dirs, out, png_dir))
+    found = {"page": page, "runs": list(names), "png_dir": None if png_dir is None else str(png_dir)}
+    Answer(as_json).lay_out(found, page)
     return 0
 
 
 @click.command()
 @click.argument("run")
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
-def watch(run: str, storage: str) -> int:
+@json_flag
+def watch(run: str, storage: str, as_json: bool) -> int:
     """Show a run that goes on elsewhere, from its files alone, until it ends."""
     from raylr.reporting.watch import watch as follow
     from raylr.storage import LocalFolder, open_run
@@ -193,7 +212,10 @@ def watch(run: str, storage: str) -> int:
         raise ConfigError(
             f"run={folder} is on an object store, where rows come with checkpoints; use `raylr ctl RUN status`"
         )
-    return EXIT_CODES.get(follow(folder.path), 1)
+    answer = Answer(as_json)
+    status = follow(folder.path, answer.screen)
+    answer.say({"run_dir": str(folder), **folder.read_json("result.json")})
+    return EXIT_CODES.get(status, 1)
 
 
 class Program(click.Group):
@@ -230,10 +252,11 @@ def program(arguments: Sequence[str]) -> click.Group:
         click.Option(
             ["--save"], type=Location(), metavar="FILE", help="write the LR policy there, for --policy or raylr.drive"
         ),
+        json_option(),
     ]
-    raylr.add_command(ConfigCommand("train", train, arguments))
+    raylr.add_command(ConfigCommand("train", train, arguments, own=[json_option()]))
     raylr.add_command(ConfigCommand("plan", plan, arguments, own=shown))
-    raylr.add_command(ConfigCommand("explore", explore, arguments, model=PopulationConfig))
+    raylr.add_command(ConfigCommand("explore", explore, arguments, own=[json_option()], model=PopulationConfig))
     raylr.add_command(distill)
     raylr.add_command(explain)
     data = click.Group("data", help="Look at the data, or prepare it before a run.")

@@ -1,6 +1,5 @@
 """A population as it goes, from its events: a live table in a terminal, or lines in a log, then the result."""
 
-import json
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -137,7 +136,6 @@ class PopulationDisplay:
         if result["best"] is not None:
             self._print(f"best: {result['best']}, {result['score']} {abs(result['best_score'] or 0):.4f}")
             self._print(f"its LR: {explored.run_dir}/best_policy.json")
-        print(json.dumps(result), flush=True)
 
     def _note(self, trial: str, **fields: Any) -> None:
         self._trials[trial] = replace(self._trials.get(trial, Trial()), **fields)
@@ -189,6 +187,14 @@ def population_table(trials: Mapping[str, Trial]) -> Table:
             one.parent,
         )
     return table
+
+
+def fit_rows(found: Distilled) -> list[dict[str, Any]]:
+    """All fits as numbers, best first."""
+    return [
+        {"rms": fit.rms, "largest": fit.largest, "numbers": fit.num_parameters, "chosen": fit is found.chosen}
+        for fit in found.fits
+    ]
 
 
 def fit_table(found: Distilled) -> Table:

@@ -1,7 +1,6 @@
-"""A run as it goes, from its events: a live line in a terminal or lines in a log, then a table and a JSON line."""
+"""A run as it goes, from its events: a live line in a terminal or lines in a log, then a table."""
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, assert_never
@@ -126,7 +125,6 @@ class Display:
         if finished.again:
             self._line("this run is complete; --fresh starts it over")
         self._line(f"run folder: {finished.run_dir}")
-        self._line(json.dumps(finished.result))
 
     def _move(self, text: str, done: int, total: int) -> None:
         if self.out.is_terminal:

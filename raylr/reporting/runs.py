@@ -61,6 +61,12 @@ def _norms(row: dict[str, Any], name: str) -> list[str]:
     return lines
 
 
+def row_of_step(folder: Folder, step: int) -> dict[str, Any]:
+    """The row of the ledger for the update `step`."""
+    rows = folder.read_rows("ledger.jsonl")
+    return rows[_index_of(rows, step, folder)]
+
+
 def _as_the_ledger_says(rows: list[dict[str, Any]], name: str, policy: Policy) -> Policy:
     """The policy with one override for all causes of the last row, since the first row with the same ones."""
     causes, factor = rows[-1]["causes"], rows[-1]["factors"][name]["override"]

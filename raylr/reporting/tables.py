@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raylr.config.fields import Setting
-from raylr.lr import Policy
-from raylr.planning.plan import Plan, Reason
+from raylr.planning.plan import Reason
 
 LOG_WIDTH = 200  # of a table that goes into a file or a pipe
 
@@ -33,9 +32,9 @@ class DataFacts(Protocol):
     def note(self) -> str: ...
 
 
-def console() -> Console:
-    """Standard output: as wide as the terminal, or wide enough for a log."""
-    out = Console(highlight=False, markup=False, emoji=False)
+def console(stderr: bool = False) -> Console:
+    """Standard output, or standard error: as wide as the terminal, or wide enough for a log."""
+    out = Console(highlight=False, markup=False, emoji=False, stderr=stderr)
     if not out.is_terminal:
         out.width = LOG_WIDTH
     return out
@@ -50,33 +49,24 @@ def story(reasons: Sequence[Reason]) -> str:
     )
 
 
-def numbers(plan: Plan, policy: Policy, world_sizes: Iterable[int]) -> Table:
-    """The numbers that the plan comes to at several world sizes, a row each."""
+def numbers(rows: Sequence[Mapping[str, Any]], optimizers: Sequence[str]) -> Table:
+    """The numbers that a plan comes to at several world sizes (`sizes.at_sizes`), a row each."""
     table = plain_table("workers", "micro-batches each", "global batch", "updates")
-    for name in policy.optimizers:
-        prefix = f"{name} " if len(policy.optimizers) > 1 else ""
+    for name in optimizers:
+        prefix = f"{name} " if len(optimizers) > 1 else ""
         for heading in ("k", "peak LR", "first LR", "warmup updates"):
             table.add_column(prefix + heading, justify="right")
-    for world_size in world_sizes:
-        num_micro = plan.num_micro_batches(world_size)
-        if world_size > num_micro:
-            table.add_row(str(world_size), f"more than the {num_micro} there are")
+    for row in rows:
+        if "global_batch" not in row:
+            table.add_row(str(row["workers"]), f"more than the {row['micro_batches']} there are")
             continue
-        batch = plan.batch_at(world_size)
-        most, least = -(-num_micro // world_size), num_micro // world_size
-        cells = [str(world_size), f"{least}" if most == least else f"{least} to {most}", str(batch)]
-        cells.append(f"{plan.total_examples // batch:,}")
-        for name in policy.optimizers:
-            cells += _schedule_cells(policy, name, batch)
+        least, most = row["micro_batches_each"]
+        cells = [str(row["workers"]), f"{least}" if most == least else f"{least} to {most}", str(row["global_batch"])]
+        cells.append(f"{row['updates']:,}")
+        for one in row["optimizers"].values():
+            cells += [f"{one['k']:g}", f"{one['peak_lr']:.4g}", f"{one['first_lr']:.4g}", f"{one['warmup_updates']:,}"]
         table.add_row(*cells)
     return table
-
-
-def _schedule_cells(policy: Policy, name: str, batch: int) -> list[str]:
-    schedule = policy.schedule(name)
-    warmup = -(-schedule.effective_warmup(batch) // batch)
-    first = policy.lr(0, batch, name)
-    return [f"{batch / schedule.reference_batch:g}", f"{schedule.peak(batch):.4g}", f"{first:.4g}", f"{warmup:,}"]
 
 
 def results(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -93,7 +93,8 @@ def test_a_run_on_a_full_disk_says_so_while_it_trains_and_has_failed(where, smal
     assert f"warning: a checkpoint in {path}/full at position 1024 was not written: [Errno 28] No space left" in out
     assert f"failed: {result['reason']} (failure.txt has all of it)" in out
     assert kinds(path / "full") == ["start", "failure"]
-    assert result == json.loads((path / "full" / "result.json").read_text())
+    told = json.loads((path / "full" / "result.json").read_text())
+    assert result == {"run_dir": f"{path}/full", **told}
 
 
 def test_a_run_on_an_object_store_is_the_same_though_its_writer_is_killed(where, expected, bucket):

@@ -47,7 +47,8 @@ def test_a_run_ends_with_a_table_its_folder_and_one_json_line(where, expected):
     result = json.loads(out.splitlines()[-1])
     assert str(where / "whole") in out.splitlines()[-2]
     assert "test accuracy" in out.lower()
-    assert result == json.loads((where / "whole" / "result.json").read_text())
+    told = json.loads((where / "whole" / "result.json").read_text())
+    assert result == {"run_dir": str(where / "whole"), **told}
     assert (result["status"], result["restarts"], result["rejoins"]) == ("complete", 0, 0)
     assert_same(where, "whole", result, expected)
     assert {"config.json", "plan.json", "policy.json", "events.jsonl"} < {

@@ -11,6 +11,7 @@ from raylr.config.load import load_config
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.resolve import resolve
 from raylr.reporting import tables
+from raylr.reporting.sizes import at_sizes
 
 DATA = DatasetInfo("cifar10", 50_000, 10_000, tuple("abcdefghij"), (32, 32, 3), "", "")
 
@@ -23,7 +24,8 @@ def lines(table: Table) -> list[str]:
 
 def numbers(world_sizes: list[int], **values: str) -> list[str]:
     config = load_config(None, {key.replace("__", "."): value for key, value in values.items()})
-    return lines(tables.numbers(*resolve(config, DATA, Hardware(False, 0)), world_sizes))
+    plan, policy = resolve(config, DATA, Hardware(False, 0))
+    return lines(tables.numbers(at_sizes(plan, policy, world_sizes), policy.optimizers))
 
 
 def test_a_fixed_batch_gives_the_same_lr_at_every_world_size() -> None:

@@ -1,0 +1,164 @@
+"""What happens to a run, each in one sentence of the user's words, the same on every screen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from raylr.events import (
+    Checkpointed,
+    Copied,
+    Ended,
+    Joined,
+    Overridden,
+    Resized,
+    RolledBack,
+    RunEvent,
+    Unknown,
+    details,
+    event_of_row,
+)
+from raylr.planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What turns positions into epochs and updates; None for what is not known, or changes with the workers."""
+
+    examples_per_epoch: int | None = None
+    global_batch: int | None = None
+    cut: float | None = None  # of the LR, by the guard after its first rollback
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Clock":
+        return cls(plan.num_train, plan.global_batch, plan.guard.cut)
+
+    def at(self, position: int) -> str:
+        """A position as a user counts: `epoch 2.39`, or in examples where no epoch is known.
+
+        >>> Clock(1000, 64).at(2390), Clock().at(2390)
+        ('epoch 2.39', 'example 2,390')
+        """
+        if self.examples_per_epoch is None:
+            return f"example {position:,}"
+        return f"epoch {position / self.examples_per_epoch:.2f}"
+
+    def exactly(self, position: int) -> str:
+        """The same with the number of the update there.
+
+        >>> Clock(1000, 64).exactly(1280)
+        'epoch 1.28 (step 20)'
+        """
+        return self.at(position) + (f" (step {position // self.global_batch})" if self.global_batch else "")
+
+    def length(self, num_examples: int) -> str:
+        """So many examples as epochs."""
+        if self.examples_per_epoch is None:
+            return f"{num_examples:,} examples"
+        return f"{num_examples / self.examples_per_epoch:.3g} epochs"
+
+
+def sentence(event: RunEvent, clock: Clock, name: str = "the run", is_first: bool = False) -> str:
+    """What has happened. `is_first`: it is the first event of this start of the run, of this name."""
+    match event:
+        case Joined():
+            return _joined(event, clock, name, is_first)
+        case Resized(_, position, before, after):
+            return f"{_workers(after)} from {clock.at(position)} on, instead of {before}"
+        case RolledBack():
+            return _rolled_back(event, clock)
+        case Overridden(_, position, cause, factor, for_examples, _):
+            lasts = "to the end" if for_examples is None else f"for {clock.length(for_examples)}"
+            return f"LR x {factor:g} from {clock.at(position)} {lasts}, {_by(cause)}"
+        case Copied(_, position, _, number, donor, factor):
+            return f"took over the weights of {donor} at {clock.at(position)}, round {number}, LR x {factor:g}"
+        case Checkpointed(_, position, _, cause):
+            return f"checkpoint at {clock.exactly(position)}" + (f", for {cause}" if cause else "")
+        case Ended(_, position):
+            return _ended(event, clock.exactly(position))
+        case Unknown(_, position):
+            told = " ".join(f"{key}={value}" for key, value in details(event).items())
+            return f"{event.kind} at {clock.at(position)} {told}".rstrip()
+        case _:
+            assert_never(event)
+
+
+def _joined(event: Joined, clock: Clock, name: str, is_first: bool) -> str:
+    workers, where = _workers(event.world_size), clock.exactly(event.position)
+    match event.kind:
+        case "start":
+            return (
+                f"{workers} begin" if is_first else f"all workers were lost before a checkpoint: {workers} begin again"
+            )
+        case "restart":
+            return (
+                f"continuing {name} from {where} with {workers}"
+                if is_first
+                else f"a worker was lost: {workers} go on from the checkpoint of {where}"
+            )
+        case "rejoin":
+            return f"{_lost(event.lost)}a new worker takes its place: {workers} go on from {where}"
+        case "continue":
+            return f"{_lost(event.lost) or 'a connection was lost: '}{workers} go on from {where}, nothing is redone"
+        case _:
+            assert_never(event.kind)
+
+
+def _lost(ranks: tuple[int, ...] | None) -> str:
+    if not ranks:
+        return ""
+    if len(ranks) == 1:
+        return f"worker {ranks[0]} was lost: "
+    return f"workers {', '.join(map(str, ranks))} were lost: "
+
+
+def _rolled_back(event: RolledBack, clock: Clock) -> str:
+    cut = f" with the LR x {clock.cut:g}" if clock.cut is not None and event.number == 1 else " with a lower LR"
+    return (
+        f"the loss was {event.loss} at {clock.at(event.bad_position)}: back to the weights of {clock.at(event.to)}{cut} "
+        f"(rollback {event.number})"
+    )
+
+
+def _ended(event: Ended, where: str) -> str:
+    match event.kind:
+        case "stop":
+            return f"stopped at {where} with a checkpoint; the same command goes on"
+        case "failure":
+            return f"failed at {where}"
+        case "finish":
+            return f"finished at {where}"
+        case _:
+            assert_never(event.kind)
+
+
+def _by(cause: str) -> str:
+    return {"user": "as you ordered", "guard": "because the loss diverged", "pbt": "by the search"}.get(
+        cause, f"by {cause}"
+    )
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker" + ("" if count == 1 else "s")
+
+
+def answered(found: Mapping[str, Any]) -> str:
+    """What a running job has answered: its status, or the event by which it carried an order out."""
+    if found["kind"] == "status":
+        return _status(found)
+    if "trials" in found:
+        return "stopped: " + ", ".join(f"{name} {status}" for name, status in found["trials"].items())
+    return sentence(event_of_row(found), Clock())
+
+
+def _status(found: Mapping[str, Any]) -> str:
+    if "trials" in found:
+        trials = [f"  {name}: {_progress(one)}" for name, one in found["trials"].items()]
+        return "\n".join([f"{len(trials)} trials{', stopping' if found['stopping'] else ''}", *trials])
+    ranks = f"{_workers(len(found['ranks']))}" + (f", group {found['generation']}" if found["generation"] > 1 else "")
+    return f"{_progress(found)}, {ranks}" if "position" in found else f"starting, {ranks}"
+
+
+def _progress(found: Mapping[str, Any]) -> str:
+    lr = ", ".join(f"{value:.4g}" for value in found["lr"].values())
+    text = f"epoch {found['epoch']:.2f}, {found['position'] / found['total']:.0%} done, step {found['step']}, LR {lr}"
+    return text if found["train_loss"] is None else f"{text}, train loss {found['train_loss']:.4f}"
