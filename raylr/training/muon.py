@@ -1,10 +1,11 @@
 """Muon for convolutions: torch's takes matrices only, so each filter bank is shown to it as one.
 
 Muon (Jordan et al. 2024) makes the update of a matrix orthogonal. That of a convolution is [filters, everything else].
-On a GPU the directions of all matrices are one CUDA graph: some 30 small kernels each, which take longer to launch than to
-run. The LR is no part of it, so it holds for the whole run.
+On a GPU the directions of all matrices are one CUDA graph, and matrices of one shape are multiplied together: some 30 small
+kernels each would take longer to launch than to run. The LR is no part of it, so it holds for the whole run.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.optim import Muon, Optimizer
 
 from raylr.training.captured import Captured
+
+A, B, C, STEPS, EPS = 3.4445, -4.7750, 2.0315, 5, 1e-7  # torch.optim.Muon's defaults, from Jordan et al. 2024
 
 
 class FilterMuon(Optimizer):
@@ -61,12 +64,36 @@ class FilterMuon(Optimizer):
 
 
 def _directions(*updates: Tensor) -> tuple[Tensor, ...]:
-    """What torch's Muon adds to each matrix at an LR of 1."""
-    steps = [torch.zeros_like(update) for update in updates]
-    for step, update in zip(steps, updates, strict=True):
-        step.grad = update
-    Muon(steps, lr=1.0, momentum=0.0, nesterov=False, weight_decay=0.0).step()
-    return tuple(step.detach() for step in steps)
+    """What torch's Muon adds to each matrix at an LR of 1; matrices of one shape, or of its transpose, together."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for place, update in enumerate(updates):
+        rows, columns = update.shape
+        alike.setdefault((min(rows, columns), max(rows, columns)), []).append(place)
+    found: dict[int, Tensor] = {}
+    for places in alike.values():
+        wide = torch.stack([_wide(updates[place]) for place in places]).to(torch.bfloat16)
+        found.update(zip(places, _orthogonal(wide).unbind(), strict=True))
+    return tuple(_wide(found[place], update).to(update.dtype) * -_scale(update) for place, update in enumerate(updates))
+
+
+def _orthogonal(matrices: Tensor) -> Tensor:
+    """About U V^T of each matrix U S V^T of [n, rows, columns], rows <= columns, by torch's five steps of Newton and Schulz."""
+    x: Tensor = matrices / torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True).clamp(min=EPS)
+    for _ in range(STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
+    return x
+
+
+def _wide(matrix: Tensor, like: Tensor | None = None) -> Tensor:
+    """Transposed where it, or the matrix that it is the direction of, has more rows than columns."""
+    rows, columns = (matrix if like is None else like).shape
+    return matrix.T if rows > columns else matrix
+
+
+def _scale(matrix: Tensor) -> float:
+    """What Muon multiplies the LR by: a tall matrix moves further."""
+    return math.sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
 
 
 def _matrix(tensor: Tensor, parameter: Tensor) -> Tensor:
