@@ -226,6 +226,7 @@ class Progress:
     images_per_s: float | None
     world_size: int
     global_batch: int | None
+    peak_gpu_mib: float | None = None  # the most memory that the writer's tensors took on its GPU; None on the CPU
 
 
 @dataclass(frozen=True)
@@ -244,11 +245,12 @@ class Metrics:
     world_size: int
     global_batch: int | None
     wall_s: float
+    peak_gpu_mib: float | None = None  # as in Progress
 
     @classmethod
     def of_row(cls, found: Mapping[str, Any]) -> "Metrics":
         """The metrics in a row of metrics.jsonl, of whatever version. Raises KeyError for one without the numbers."""
-        known = {"global_batch": None, **found}
+        known = {"global_batch": None, "peak_gpu_mib": None, **found}
         return cls(**{field.name: known[field.name] for field in fields(cls)})
 
     def row(self) -> dict[str, Any]:

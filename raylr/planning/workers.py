@@ -1,6 +1,7 @@
 """How many workers train where nobody has said it: one per GPU, else two."""
 
 from raylr.config import Config
+from raylr.errors import ConfigError
 from raylr.planning.batch import fixed_global_batch
 from raylr.planning.plan import Chosen
 
@@ -11,6 +12,8 @@ def workers(config: Config, num_gpus: int) -> Chosen[str]:
     """N or MIN:MAX as given, else as many as there are GPUs, and no more than an update has work for."""
     if config.workers is not None:
         return Chosen(config.workers, "given")
+    if config.gpu == "yes" and not num_gpus:
+        raise ConfigError("gpu=yes needs a GPU, but there are 0; use gpu=no")
     if config.gpu == "no" or not num_gpus:
         return Chosen(WITHOUT_GPUS, "the default without a GPU")
     most = most_workers(config, num_gpus)

@@ -15,6 +15,7 @@ MEANINGS = {
     "raylr_global_batch": "examples per update over all workers",
     "raylr_world_size": "data-parallel workers at work",
     "raylr_epoch": "position in epochs",
+    "raylr_peak_gpu_mib": "most memory of the GPU that tensors of the worker that writes took at once, in MiB",
 }
 LR = "raylr_lr"
 

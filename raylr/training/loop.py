@@ -179,6 +179,7 @@ class Loop:
             world_size=group.size,
             global_batch=self.plan.batch_at(group.size),
             wall_s=self.totals.wall_s,
+            peak_gpu_mib=peak_gpu_mib(self.trainer.device),
         )
         self.metrics.append(metrics.row())
         self._publish(metrics)
@@ -337,6 +338,7 @@ class Loop:
             **self.totals.averages(),
             world_size=update.world_size,
             global_batch=update.global_batch,
+            peak_gpu_mib=peak_gpu_mib(self.trainer.device),
         )
         self._publish(progress)
 

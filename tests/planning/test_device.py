@@ -52,7 +52,9 @@ def test_device_and_backend_are_chosen_with_their_reasons(count, values, backend
         (2, {"batch__backend": "nccl", "gpu": "no"}, r"batch\.backend=nccl needs .*, and gpu=no; use batch\.backend=gloo"),
         (1, {"gpu": "yes"}, r"gpu=yes needs 2 GPUs, one per worker, but there are 1; use batch\.backend=gloo, whose workers "
          r"share a GPU, gpu=no or fewer workers"),
-        (0, {"gpu": "yes", "batch__backend": "gloo"}, r"gpu=yes needs a GPU, but there are 0; use gpu=no"),
+        (0, {"gpu": "yes", "batch__backend": "gloo"}, r"gpu=yes needs a GPU, but there are 0; use gpu=no$"),
+        (0, {"gpu": "yes", "workers": None}, r"^gpu=yes needs a GPU, but there are 0; use gpu=no$"),
+        (0, {"gpu": "yes"}, r"^gpu=yes needs 2 GPUs, one per worker, but there are 0; use gpu=no$"),
         (2, {"batch__backend": "mpi"}, r"batch\.backend=mpi"),
     ],
 )  # fmt: skip

@@ -257,7 +257,7 @@ def test_the_story_gives_every_number_its_reason() -> None:
             {"optimizers__all__match": "*", "optimizers__all__lr__rewarm": "2ep"},
             r"optimizers\.all\.lr\.rewarm=2ep is one",
         ),
-        ({"gpu": "yes"}, r"gpu=yes needs 2 GPUs, one per worker, but there are 0; use gpu=no or fewer workers"),
+        ({"gpu": "yes"}, r"gpu=yes needs a GPU, but there are 0; use gpu=no"),
         ({"stretch": "yes"}, r"stretch=yes scales a policy file; give one with --policy, or drop --stretch"),
     ],
 )
