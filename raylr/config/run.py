@@ -66,6 +66,7 @@ class DataConfig(Section):
 class ModelConfig(Section):
     name: str = Field("cnn-small", description=f"{', '.join(MODELS)}, or one's own as package.module:factory")
     dropout: float = Field(0.0, ge=0, lt=1, description="probability before the last layer")
+    compile: bool = Field(False, description="by torch.compile: a slow start, then fewer kernels; changes the bits")
 
     @field_validator("name")
     @classmethod

@@ -14,7 +14,9 @@ def device(config: Config, hardware: Hardware) -> Chosen[str]:
     if config.gpu == "yes" and not has_places:
         needs = "a GPU" if shares else f"{needed} GPUs, one per worker"
         way = "batch.backend=gloo, whose workers share a GPU, " if there else ""
-        raise ConfigError(f"gpu=yes needs {needs}, but there are {there}; use {way}gpu=no{' or fewer workers' * (there > 0)}")
+        raise ConfigError(
+            f"gpu=yes needs {needs}, but there are {there}; use {way}gpu=no{' or fewer workers' * (there > 0)}"
+        )
     chosen = "cpu" if config.gpu == "no" or not has_places else "cuda"
     if config.batch.backend == "nccl" and chosen == "cpu":
         why = "gpu=no" if config.gpu == "no" else f"there are {there} for {needed} workers"

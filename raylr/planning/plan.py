@@ -83,6 +83,7 @@ class Plan(Frozen):
     gpus_per_worker: float = 1.0  # on cuda; less than 1 where workers share a card
     model: str
     dropout: float
+    compile: bool = False
     num_classes: int
     image_shape: tuple[int, int, int]
     data_source: str = ""

@@ -83,6 +83,7 @@ def _plan(
         gpus_per_worker=share,
         model=config.model.name,
         dropout=config.model.dropout,
+        compile=config.model.compile,
         num_classes=len(dataset.class_names),
         image_shape=dataset.image_shape,
         data_source=dataset.source,

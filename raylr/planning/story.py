@@ -30,7 +30,8 @@ def story(
     height, width, channels = dataset.image_shape
     counts = f"{plan.num_train:,} training and {plan.num_test:,} test images of {height} x {width} x {channels}"
     yield _line("data", f"{dataset.source}: {counts}, {plan.num_classes} classes", f"data.source={config.data.source}")
-    yield _line("model", plan.model, f"model.name={plan.model}")
+    compiled = ", compiled for its shapes on each worker" * plan.compile
+    yield _line("model", f"{plan.model}{compiled}", f"model.name={plan.model}{', model.compile' * plan.compile}")
     yield from _batch(plan, choices)
     batch = plan.batch_at(plan.workers[1])
     epochs = f"{plan.total_examples / plan.num_train:g}ep = {plan.total_examples:,} examples"

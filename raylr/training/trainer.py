@@ -21,6 +21,7 @@ from raylr.torch_lr.write import write_lr
 from raylr.training.augment import Normalise
 from raylr.training.batchnorm import RunningStatistics
 from raylr.training.captured import Captured, Readback
+from raylr.training.compiled import compile_in_place
 from raylr.training.data import Dataset
 from raylr.training.feed import Feed, Split
 from raylr.training.group import Group
@@ -80,6 +81,8 @@ class Trainer:
         torch.manual_seed(plan.seed)
         model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if plan.compile:
+            compile_in_place(self.model)
         self.loss = loss_for(plan.loss, plan.num_classes, plan.label_smoothing)
         self.optimizers = build_optimizers(self.model, plan.optimizers)
         self.norms = NormReader(self.optimizers, self.device)
