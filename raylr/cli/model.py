@@ -17,6 +17,8 @@ BEST = click.Option(["--best"], is_flag=True, help="the weights of best test acc
 def _evaluate(config: Config, run: str, storage: str, best: bool, as_json: bool) -> int:
     """Test the newest weights of RUN (a folder or a name), on its own test images or on others.
 
+    A population stands for its best trial; POP/TRIAL is one of its trials.
+
     On its own the numbers are those of its result.json. Other data must have the same classes and size of images.
     One line of JSON in a pipe.
 
@@ -43,7 +45,10 @@ def _evaluate(config: Config, run: str, storage: str, best: bool, as_json: bool)
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
 @click.option("--best", is_flag=True, help="the weights of best test accuracy among the checkpoints")
 def export(run: str, out: Path | None, storage: str, best: bool) -> int:
-    """Write the newest weights of RUN as safetensors, with all that belongs to them as JSON in a file beside."""
+    """Write the newest weights of RUN as safetensors, with all that belongs to them as JSON in a file beside.
+
+    A population stands for its best trial; POP/TRIAL is one of its trials.
+    """
     from raylr.training.trained import export
 
     click.echo(export(run, out, storage, best))

@@ -153,13 +153,13 @@ def fields() -> int:
 @click.option("--storage", default="runs", show_default=True, help="where run folders are")
 @json_flag
 def runs(storage: str, as_json: bool) -> int:
-    """List the runs under --storage: status, accuracy, length and time."""
-    from raylr.reporting.runs import results_under
-    from raylr.reporting.tables import run_table
+    """List the runs and populations under --storage: how far, how good, how long, and why one failed."""
+    from raylr.reporting.listing import listed_under
+    from raylr.reporting.run_table import run_list
 
-    found = results_under(storage)
-    rows = [{"name": name, "status": "unfinished", **result} for name, result in found]
-    Answer(as_json).lay_out({"storage": storage, "runs": rows}, run_table(found))
+    found, answer = listed_under(storage), Answer(as_json)
+    rows = [one.row() for one in found]
+    answer.lay_out({"storage": storage, "runs": rows}, *run_list(found, storage, answer.screen.width))
     return 0
 
 
@@ -169,7 +169,7 @@ def runs(storage: str, as_json: bool) -> int:
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
 @json_flag
 def explain(run: str, step: int, storage: str, as_json: bool) -> int:
-    """Explain the LR of one update of RUN (a folder or a name): each factor and its cause."""
+    """Explain the LR of one update of RUN (a folder, a name, or POP/TRIAL of a population): each factor and its cause."""
     from raylr.reporting.runs import explain_step, row_of_step
     from raylr.storage import open_run
 

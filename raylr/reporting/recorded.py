@@ -19,6 +19,7 @@ from raylr.storage import Folder, LocalFolder, open_run
 FACTORS = ("peak", "warmup", "shape", "override")
 METRICS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "images_per_s")
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+LAST_ROW_BYTES = 65536
 NAMED_LINES = 3  # damaged lines that a note names one by one
 
 Numbers: TypeAlias = "array[float]"
@@ -95,6 +96,22 @@ def leaves(value: Any, key: str = "") -> dict[str, Any]:
         return {key: value}
     inner = ((f"{key}.{name}" if key else str(name), child) for name, child in value.items())
     return {path: leaf for start, child in inner for path, leaf in leaves(child, start).items()}
+
+
+def last_row(folder: Folder, name: str) -> dict[str, Any] | None:
+    """The last whole row of a file, of which only the end is read where it is on a path; None when it is damaged."""
+    if not isinstance(folder, LocalFolder):
+        rows = folder.read_rows(name)
+        return rows[-1] if rows else None
+    path = folder.path / name
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LAST_ROW_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+        row = json.loads(lines[-1]) if lines else None
+    except (*DAMAGE, OSError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def read_run(run_dir: Path) -> RecordedRun:

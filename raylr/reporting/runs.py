@@ -1,4 +1,4 @@
-"""Read run folders: list them, show how they ended, and explain the LR of an update."""
+"""Explain the LR of an update of a run, from the run's folder."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,14 +7,7 @@ from raylr.errors import ConfigError
 from raylr.lr import Override, Policy
 from raylr.lr.explain import explanation
 from raylr.reporting.lived import lived_policy, policy_at_start
-from raylr.storage import Folder, runs_under
-
-
-def results_under(storage: str) -> list[tuple[str, dict[str, Any]]]:
-    """Names and results of the runs under `storage`, by name; an empty result for a run that has not ended."""
-    return [
-        (one.name, one.read_json("result.json") if one.exists("result.json") else {}) for one in runs_under(storage)
-    ]
+from raylr.storage import Folder
 
 
 def explain_step(folder: Folder, step: int) -> str:

@@ -106,23 +106,6 @@ def setting_table(found: Iterable[Setting]) -> Table:
     return table
 
 
-def run_table(found: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
-    """Run names with the figures of their result.json."""
-    table = plain_table("run", "status", "test accuracy", "epochs", "steps", "seconds", "data")
-    for name, result in found:
-        accuracy = result.get("test_accuracy")
-        table.add_row(
-            name,
-            str(result.get("status", "unfinished")),
-            "" if accuracy is None else f"{accuracy:.2%}",
-            f"{result['epochs']:g}" if "epochs" in result else "",
-            str(result.get("steps", "")),
-            f"{result['wall_s']:.1f}" if "wall_s" in result else "",
-            str(result.get("data_source", "")),
-        )
-    return table
-
-
 def node_table(nodes: Iterable[tuple[int, int, str]]) -> Table:
     """Index, CPUs and state of a cluster's nodes; node 0 is the head."""
     table = plain_table("node", "CPUs", "state")

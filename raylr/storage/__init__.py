@@ -2,17 +2,37 @@
 
 from raylr.storage.folder import Appender, Folder
 from raylr.storage.local import LocalFolder
-from raylr.storage.locate import POPULATION, RUN, folder_at, is_uri, open_run, run_folder, runs_under
+from raylr.storage.locate import (
+    POPULATION,
+    POPULATION_RESULT,
+    RUN,
+    RUN_RESULT,
+    TRIALS,
+    best_trial,
+    folder_at,
+    is_uri,
+    open_run,
+    population_of,
+    run_folder,
+    runs_under,
+    trials_of,
+)
 
 __all__ = [
     "POPULATION",
+    "POPULATION_RESULT",
     "RUN",
+    "RUN_RESULT",
+    "TRIALS",
     "Appender",
     "Folder",
     "LocalFolder",
+    "best_trial",
     "folder_at",
     "is_uri",
     "open_run",
+    "population_of",
     "run_folder",
     "runs_under",
+    "trials_of",
 ]

@@ -47,6 +47,9 @@ class Folder(Protocol):
     def held(self) -> AbstractContextManager[None]:
         """Hold the folder for one run. Raises ConfigError, naming the holder, while another process holds it."""
 
+    def is_held(self) -> bool:
+        """True while a process holds the folder, as far as can be seen from here."""
+
     def names(self, folder: str = "") -> list[str]:
         """Sorted names of the entries of a folder below."""
 

@@ -85,6 +85,17 @@ class LocalFolder(Folder):
             finally:
                 path.unlink(missing_ok=True)
 
+    def is_held(self) -> bool:
+        """True while a process holds the folder; on another host this is seen where the file system shares its locks."""
+        try:
+            with self.path.with_name(f".{self.path.name}.lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def names(self, folder: str = "") -> list[str]:
         """Sorted names of the entries of a folder below."""
         path = self.path / folder

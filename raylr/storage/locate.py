@@ -1,6 +1,7 @@
 """The folder that a path, a URI or the name of a run means."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from raylr.errors import ConfigError
@@ -8,6 +9,8 @@ from raylr.storage.folder import Folder
 from raylr.storage.local import LocalFolder
 
 RUN, POPULATION = "policy.json", "space.json"  # the file by which the folder of each is known
+RUN_RESULT, POPULATION_RESULT = "result.json", "explore.json"  # how each ended
+TRIALS = "trials"  # in the folder of a population
 MAX_NAME = 255  # bytes of a file's name that a system takes
 
 
@@ -49,13 +52,63 @@ def runs_under(storage: str, *markers: str) -> list[Folder]:
 
 
 def open_run(run: str | Path, storage: str = "runs", *markers: str) -> Folder:
-    """The folder of a run, given by its path, its URI or its name under `storage`; it holds one of `markers` [policy.json].
+    """The folder that `run` means: of a run, a population or a trial, by its path, its URI or its name under `storage`.
 
-    Raises ConfigError, which lists the runs that there are, when there is none.
+    A trial is POP/TRIAL, with the folder `trials` between or not. The folder holds one of `markers` [policy.json]; where
+    that is a run's, a population stands for its best trial. Raises ConfigError, which lists what there is, when there is none.
     """
-    for folder in (folder_at(str(run)), run_folder(storage, str(run))):
-        if any(folder.exists(marker) for marker in markers or (RUN,)):
+    wanted, text = markers or (RUN,), str(run)
+    for folder in _candidates(text, storage):
+        if any(folder.exists(marker) for marker in wanted):
             return folder
-    names = [folder.name for folder in runs_under(storage, *markers)]
-    there = f"; there are {', '.join(names)}" if names else f"; `raylr runs --storage {storage}` lists them"
-    raise ConfigError(f"run={run} is no run folder, nor the name of one in {storage}{there}")
+        if folder.exists(POPULATION):
+            return best_trial(folder)
+    raise ConfigError(f"run={run} is no run folder, nor the name of one in {storage}{_there(text, storage, wanted)}")
+
+
+def trials_of(population: Folder) -> list[Folder]:
+    """The folders of a population's trials that have begun, by name."""
+    return runs_under(f"{population}/{TRIALS}")
+
+
+def best_trial(population: Folder) -> Folder:
+    """The folder of a population's best trial. Raises ConfigError as long as no trial has a score."""
+    best = population.read_json(POPULATION_RESULT).get("best") if population.exists(POPULATION_RESULT) else None
+    if best is None:
+        names = [f"{population.name}/{trial.name}" for trial in trials_of(population)]
+        instead = f"name one of {', '.join(names)}" if names else "none has begun"
+        raise ConfigError(f"run={population} is a population of which no trial has a score yet; {instead}")
+    return run_folder(f"{population}/{TRIALS}", str(best))
+
+
+def population_of(trial: Folder) -> Folder | None:
+    """The folder of the population that a trial belongs to; None for a run."""
+    above, _, last = trial.storage.rpartition("/")
+    if last != TRIALS:
+        return None
+    folder = folder_at(above)
+    return folder if folder.exists(POPULATION) else None
+
+
+def _candidates(text: str, storage: str) -> Iterator[Folder]:
+    """The folders that a text may mean, in the order in which they are looked at."""
+    yield folder_at(text)
+    yield run_folder(storage, text)
+    population, _, trial = text.rstrip("/").rpartition("/")
+    if population and trial:
+        yield run_folder(f"{population}/{TRIALS}", trial)
+        if not is_uri(text):
+            yield run_folder(f"{storage}/{population}/{TRIALS}", trial)
+
+
+def _there(text: str, storage: str, markers: tuple[str, ...]) -> str:
+    """What there is instead: the trials where a population was named, else the runs."""
+    population = text.rstrip("/").rpartition("/")[0]
+    if population:
+        for folder in _candidates(population, storage):
+            if folder.exists(POPULATION):
+                return (
+                    f"; {folder.name} has the trials {', '.join(trial.name for trial in trials_of(folder)) or 'none'}"
+                )
+    names = [folder.name for folder in runs_under(storage, *markers, POPULATION)]
+    return f"; there are {', '.join(names)}" if names else f"; `raylr runs --storage {storage}` lists them"

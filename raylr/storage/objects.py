@@ -10,6 +10,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -141,6 +142,13 @@ class ObjectFolder(Folder):
             thread.join()
             with contextlib.suppress(OSError):
                 self.remove(".lock")
+
+    def is_held(self) -> bool:
+        """True while the holder's sign of life is young, by the clocks of the store and of this machine."""
+        found = self._filesystem.get_file_info(self._at(".lock"))
+        if found.type == fs.FileType.NotFound or found.mtime_ns is None:
+            return False
+        return bool(time.time() - found.mtime_ns / 1e9 < 6 * BEAT_S)
 
     def _wait_for_silence(self) -> None:
         if not self.exists(".lock"):

@@ -351,9 +351,10 @@ class Loop:
 
 
 def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
-    """The ledger's row of an update: the LR of each optimizer, its factors, the causes at work, and the norms.
+    """The ledger's row of an update: the LR of each optimizer, its factors, the causes at work, the norms and the loss.
 
-    `grad_norm` is null where it is not finite, and `update_norm` and `weight_norm` where the guard took the update back.
+    `grad_norm` and `loss` are null where they are not finite, and `update_norm` and `weight_norm` where the guard took the
+    update back.
     """
     norms = None if update.norms is None else update.norms()
     return {
@@ -368,6 +369,7 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
         "grad_norm": finite(update.grad_norm),
         "update_norm": None if norms is None else {name: finite(one) for name, one in norms.update.items()},
         "weight_norm": None if norms is None else {name: finite(one) for name, one in norms.weights.items()},
+        "loss": finite(update.loss),
     }
 
 

@@ -21,7 +21,7 @@ from raylr.config.own_sources import CODE, CODE_FOLDER, digests, own_sources
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Plan
-from raylr.storage import Folder, LocalFolder, folder_at, open_run
+from raylr.storage import TRIALS, Folder, LocalFolder, folder_at, open_run
 from raylr.training import checkpoint, data
 from raylr.training.augment import Normalise
 from raylr.training.checkpoint_index import best as best_name
@@ -33,7 +33,6 @@ from raylr.training.hashing import weights_sha256
 from raylr.training.kernels import use_gpu
 from raylr.training.models import build
 
-TRIALS = "trials"  # in the folder of a population
 NORMALISED = "(x / 255 - pixel_mean) / pixel_std, per channel, as float32 [batch, channels, height, width]"
 
 
@@ -53,7 +52,8 @@ class Evaluation:
 def load(run: str | Path, storage: str = "runs", best: bool = False) -> nn.Module:
     """A plain torch module with the weights that a run ended with (or has reached), in evaluation mode on the CPU.
 
-    `run` is a run's folder, or its name under `storage`. `best`: those of best test accuracy among the checkpoints.
+    `run` is a run's folder, or its name under `storage`; a population stands for its best trial, and POP/TRIAL is one of its
+    trials. `best`: those of best test accuracy among the checkpoints.
     Raises ConfigError when there is no such run or no checkpoint.
     """
     folder, plan = _opened(run, storage)

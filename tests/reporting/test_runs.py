@@ -12,7 +12,7 @@ from raylr.errors import ConfigError
 from raylr.lr import Override, Policy, Schedule, Warmup
 from raylr.lr.shapes import Linear
 from raylr.reporting.lived import lived_policy
-from raylr.reporting.runs import explain_step, results_under
+from raylr.reporting.runs import explain_step
 from raylr.storage import open_run
 from tests.reporting.run_folders import event, make_run
 from tests.training.runs import GUARD, plan
@@ -193,11 +193,3 @@ def test_a_run_that_is_not_there_is_refused_with_those_that_are(storage: Path) -
         open_run("two", str(storage))
     with pytest.raises(ConfigError, match=r"`raylr runs --storage .*none` lists them"):
         open_run("two", str(storage / "none"))
-
-
-def test_runs_are_listed_with_their_results(storage: Path) -> None:
-    (storage / "two").mkdir()
-    (storage / "two" / "policy.json").write_text(POLICY.to_json())
-    (storage / "two" / "result.json").write_text('{"status": "complete"}')
-    (storage / "other").mkdir()
-    assert results_under(str(storage)) == [("one", {}), ("two", {"status": "complete"})]

@@ -82,19 +82,6 @@ def test_every_field_stands_in_the_table_of_fields() -> None:
     assert len(found) == 2 + len(list(settings(Config)))
 
 
-def test_runs_without_a_result_are_unfinished() -> None:
-    result = {
-        "status": "complete",
-        "test_accuracy": 0.9012,
-        "epochs": 8.0,
-        "steps": 781,
-        "wall_s": 61.04,
-        "data_source": "cifar10",
-    }
-    found = lines(tables.run_table([("a", result), ("b", {})]))
-    assert found[2:] == ["a complete 90.12% 8 781 61.0 cifar10", "b unfinished"]
-
-
 def test_a_data_set_is_told_in_lines() -> None:
     assert tables.dataset(DATA).splitlines() == [
         "source:      cifar10",
