@@ -98,7 +98,7 @@ def plan(
         "policy": json.loads(policy.to_json()), "policy_sha256": policy.sha256, "png": png, "saved": save,
     }  # fmt: skip
     Answer(as_json).lay_out(found, *shown)
-    batches = {made.batch_at(size) for size in made.workers}
+    batches = {made.batches(size) for size in made.workers}
     return int(any(finding.severity == "error" for batch in batches for finding in lint(policy, batch)))
 
 

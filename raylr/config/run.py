@@ -82,6 +82,9 @@ class BatchConfig(Section):
     global_size: Examples | None = Field(None, ge=1, description="per update, over all workers [512]")
     micro_size: Examples = Field(128, ge=1, description="through the model at once; BatchNorm sees these together")
     per_worker_size: Examples | None = Field(None, ge=1, description="or this: batch and LR follow the workers [off]")
+    ramp: str | None = Field(
+        None, description='or this: sizes by position, "128 for 2ep, 512" or "128 to 1024 by 2x every 3ep" [off]'
+    )
     reduce: Literal["tree", "ddp"] = Field("tree", description="same bits at any world size, or plain DDP")
     backend: Literal["auto", "nccl", "gloo"] = Field(
         "auto", description="of the workers' group; with gloo several may share a GPU; auto: nccl on GPUs"

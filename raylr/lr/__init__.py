@@ -4,6 +4,7 @@ from raylr.lr.durations import Clock, duration_text, examples
 from raylr.lr.lint import Finding, lint
 from raylr.lr.parse import parse_shape, shape_text
 from raylr.lr.policy import Factors, Momentum, Override, Policy, Schedule, Warmup
+from raylr.lr.ramp import Ramp, parse_ramp
 from raylr.lr.scaling import KNOWN_RANGE, SCALING_RULES, rule, scaled_betas_eps
 from raylr.lr.shapes import SHAPES, Shape
 
@@ -17,12 +18,14 @@ __all__ = [
     "Momentum",
     "Override",
     "Policy",
+    "Ramp",
     "Schedule",
     "Shape",
     "Warmup",
     "duration_text",
     "examples",
     "lint",
+    "parse_ramp",
     "parse_shape",
     "rule",
     "scaled_betas_eps",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raylr.lr.policy import Policy
+from raylr.lr.ramp import Ramp
 from raylr.lr.scaling import KNOWN_RANGE
 from raylr.lr.schedule import Schedule
 from raylr.lr.shapes import CosineRestarts, Cyclic, Shape
@@ -23,33 +24,34 @@ class Finding:
     message: str
 
 
-def lint(policy: Policy, global_batch: int, stability_edge: float | None = None) -> list[Finding]:
-    """Return the findings for a run of this policy at this global batch; an empty list for a sound one.
+def lint(policy: Policy, global_batch: int | Ramp, stability_edge: float | None = None) -> list[Finding]:
+    """Return the findings for a run of this policy at this global batch or ramp; an empty list for a sound one.
 
     Errors: no-update, warmup-longer-than-run. Warnings: first-update-zero, peak-never-reached, end-not-at-floor,
     rebound, k-beyond-range, stability-edge, cyclic-high. Overrides are left out: they were set on purpose.
     Raises ConfigError where the policy has no LR at this batch: a warmup from the base LR that is no rise, say.
     """
-    if policy.total_examples < global_batch:
-        message = f"the run of {policy.total_examples} examples has no update of {global_batch}; use more epochs"
+    ramp = Ramp.of(global_batch)
+    if policy.total_examples < ramp.sizes[0]:
+        message = f"the run of {policy.total_examples} examples has no update of {ramp.sizes[0]}; use more epochs"
         return [Finding("no-update", "error", message)]
     findings = []
     for name in policy.optimizers:
         prefix = f"{name}: " if len(policy.optimizers) > 1 else ""
-        for finding in _findings(policy, name, global_batch, stability_edge):
+        for finding in _findings(policy, name, ramp, stability_edge):
             findings.append(Finding(finding.name, finding.severity, prefix + finding.message))
     return findings
 
 
-def _findings(policy: Policy, name: str, global_batch: int, stability_edge: float | None) -> list[Finding]:
-    schedule = policy.schedule(name)
+def _findings(policy: Policy, name: str, ramp: Ramp, stability_edge: float | None) -> list[Finding]:
+    schedule, global_batch = policy.schedule(name), ramp.sizes[0]
     warmup, total = schedule.effective_warmup(global_batch), policy.total_examples
-    findings = _peak_findings(schedule, global_batch, stability_edge)
+    findings = _peak_findings(schedule, max(ramp.sizes), stability_edge)
     if warmup > total:
         message = f"the warmup is {warmup} examples at global batch {global_batch} and the run {total}; shorten it"
         return [*findings, Finding("warmup-longer-than-run", "error", message)]
-    positions = update_positions(total, global_batch)
-    factors = [policy.factors(position, global_batch, name) for position in positions]
+    positions = update_positions(total, ramp)
+    factors = [policy.factors(position, ramp.batch_at(position), name) for position in positions]
     curve = [f.warmup * f.shape for f in factors]
     return findings + _curve_findings(schedule.shape, curve, schedule.shape.multiplier(total, warmup, total))
 
@@ -103,17 +105,18 @@ def _fall_and_rise(curve: list[float]) -> tuple[float, float]:
     return lowest, rise
 
 
-def update_positions(total: int, global_batch: int) -> list[int]:
+def update_positions(total: int, batches: int | Ramp) -> list[int]:
     """Return the positions of the updates of a run; of a long run about 2000 of them, the first and last among them.
 
     The points between are spread irregularly (golden ratio), so that they miss no period of the shape.
     """
-    count = total // global_batch
+    ramp = Ramp.of(batches)
+    count = ramp.num_updates(total)
     if count <= _MAX_POINTS:
-        return [index * global_batch for index in range(count)]
+        return ramp.positions(total, range(count))
     edge = _MAX_POINTS // 10
     stride = (count - 2 * edge) / (_MAX_POINTS - 2 * edge)
     middle = {
         edge + min(int((i + (i * _GOLDEN) % 1.0) * stride), count - 2 * edge - 1) for i in range(_MAX_POINTS - 2 * edge)
     }
-    return [index * global_batch for index in sorted({*range(edge), *middle, *range(count - edge, count)})]
+    return ramp.positions(total, sorted({*range(edge), *middle, *range(count - edge, count)}))

@@ -1,7 +1,11 @@
 """The global batches of a run, and what refuses them."""
 
+from itertools import pairwise
+from math import gcd
+
 from raylr.config import Config
 from raylr.errors import ConfigError
+from raylr.lr import parse_ramp
 from raylr.planning.defaults import GLOBAL_BATCH
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Chosen
@@ -11,6 +15,8 @@ def fixed_global_batch(config: Config) -> Chosen[int | None]:
     """The fixed global batch, or None where it follows the workers."""
     if config.batch.per_worker_size is not None:
         return Chosen(None, "batch.per_worker_size is given: batch and LR follow the workers")
+    if config.batch.ramp is not None:
+        return Chosen(max(parse_ramp(config.batch.ramp).sizes), f"batch.ramp={config.batch.ramp}")
     if config.batch.global_size is not None:
         return Chosen(config.batch.global_size, "given")
     return Chosen(GLOBAL_BATCH, "the batch at which the LRs were tuned")
@@ -28,17 +34,46 @@ def possible_batches(config: Config, dataset: DatasetInfo) -> list[int]:
             f"batch.micro_size={batch.micro_size} is more than the {dataset.num_train} training examples; "
             f"use at most {dataset.num_train}"
         )
+    if batch.ramp is not None:
+        return _sizes_of_ramp(config, batch.ramp)
     global_batch = fixed_global_batch(config).value
     field = "batch.per_worker_size" if global_batch is None else "batch.global_size"
     size = global_batch or batch.per_worker_size or 0
-    if size % batch.micro_size:
-        below = size // batch.micro_size * batch.micro_size
-        nearest = " or ".join(str(multiple) for multiple in (below, below + batch.micro_size) if multiple)
-        raise ConfigError(f"{field}={size} is not a multiple of batch.micro_size={batch.micro_size}; use {nearest}")
+    _check_multiple(f"{field}={size}", size, batch.micro_size)
     if global_batch is None:
         return [size * world_size for world_size in range(low, high + 1)]
     _check_workers(config, size)
     return [size]
+
+
+def _check_multiple(asked: str, size: int, micro_size: int) -> None:
+    if size % micro_size:
+        below = size // micro_size * micro_size
+        nearest = " or ".join(str(multiple) for multiple in (below, below + micro_size) if multiple)
+        raise ConfigError(f"{asked} is not a multiple of batch.micro_size={micro_size}; use {nearest}")
+
+
+def _sizes_of_ramp(config: Config, text: str) -> list[int]:
+    """The sizes of a ramp, smallest first.
+
+    Workers without a micro-batch at the start wait; once all have one, none may lose it again: that is likelier a slip.
+    """
+    for field in ("global_size", "per_worker_size"):
+        if getattr(config.batch, field) is not None:
+            value = getattr(config.batch, field)
+            raise ConfigError(f"batch.ramp={text} beside batch.{field}={value}; give only one")
+    sizes, micro, (_, high) = parse_ramp(text).sizes, config.batch.micro_size, config.num_workers
+    for size in sizes:
+        _check_multiple(f"batch.ramp={text}: {size}", size, micro)
+    for before, after in pairwise(sizes):
+        if before // micro >= high > after // micro:
+            raise ConfigError(
+                f"batch.ramp={text} shrinks to {after}, {after // micro} micro-batches of {micro}, below "
+                f"workers={config.workers}; use workers={after // micro}, or end at {high * micro} or more"
+            )
+    for size in sizes if config.batch.reduce == "ddp" else [max(sizes)]:
+        _check_workers(config, size)
+    return sorted(set(sizes))
 
 
 def _check_workers(config: Config, size: int) -> None:
@@ -46,8 +81,10 @@ def _check_workers(config: Config, size: int) -> None:
     low, high = config.num_workers
     num_micro = size // config.batch.micro_size
     if high > num_micro:
-        finer = next((micro for micro in range(size // high, 0, -1) if size % micro == 0), None)
-        division = f"batch.global_size={size} / batch.micro_size={config.batch.micro_size}"
+        all_sizes = parse_ramp(config.batch.ramp).sizes if config.batch.ramp is not None else (size,)
+        finer = next((micro for micro in range(size // high, 0, -1) if gcd(*all_sizes) % micro == 0), None)
+        field = "global_size" if config.batch.ramp is None else "ramp"
+        division = f"batch.{field}={size} / batch.micro_size={config.batch.micro_size}"
         raise ConfigError(
             f"workers={config.workers} is more than there are micro-batches in an update, {num_micro} ({division}); "
             f"use workers={num_micro}" + (f" or batch.micro_size={finer}" if finer else "")

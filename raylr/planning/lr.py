@@ -139,15 +139,15 @@ def refuse_lr_beside(parts: list[Part], origin: str) -> None:
             raise ConfigError(f"{part.prefix}lr.{fields[0]} beside {origin}, which sets the LR; drop one of the two")
 
 
-def policy_of_config(parts: list[Part], clock: Clock) -> tuple[Policy, list[Reason]]:
-    """The policy that the config asks for at the planned global batch, and the story of its numbers."""
-    chosen = {part.name: _schedule(part, clock) for part in parts}
+def policy_of_config(parts: list[Part], clock: Clock, first: int) -> tuple[Policy, list[Reason]]:
+    """The policy that the config asks for at the global batch of the first update, and the story of its numbers."""
+    chosen = {part.name: _schedule(part, clock, first) for part in parts}
     schedules = tuple((name, schedule) for name, (schedule, _) in chosen.items())
     policy = Policy(clock.examples_per_epoch, clock.total_examples, schedules)
-    return policy, [reason for part in parts for reason in _story(part, *chosen[part.name], clock)]
+    return policy, [reason for part in parts for reason in _story(part, *chosen[part.name], clock, first)]
 
 
-def _schedule(part: Part, clock: Clock) -> tuple[Schedule, str]:
+def _schedule(part: Part, clock: Clock, first: int) -> tuple[Schedule, str]:
     """The schedule of one optimizer, and why its warmup is so long."""
     lr, tuned = part.lr, TUNED[part.optimizer.name]
     scaling = lr.scaling or tuned.scaling
@@ -162,7 +162,7 @@ def _schedule(part: Part, clock: Clock) -> tuple[Schedule, str]:
         )
     shape = parse_shape(lr.shape or SHAPE, clock, f"{part.prefix}lr.shape")
     reference = lr.reference_batch or tuned.reference_batch
-    num_warmup, why = _warmup(part, shape, clock, clock.global_batch / reference, scaling == "legw")
+    num_warmup, why = _warmup(part, shape, clock, first / reference, scaling == "legw")
     warmup = Warmup(num_warmup, lr.warmup_from, lr.warmup_rise)
     return Schedule(lr.base or tuned.base_lr, reference, scaling, warmup, shape, _momentum(part), part.match), why
 
@@ -207,8 +207,8 @@ def _momentum(part: Part) -> Momentum | None:
     return Momentum(low, high)
 
 
-def _story(part: Part, schedule: Schedule, why_warmup: str, clock: Clock) -> Iterator[Reason]:
-    lr, batch = part.lr, clock.global_batch
+def _story(part: Part, schedule: Schedule, why_warmup: str, clock: Clock, batch: int) -> Iterator[Reason]:
+    lr = part.lr
     k = batch / schedule.reference_batch
     base = f"{schedule.base_lr:g} at a batch of {schedule.reference_batch}"
     tuned = f"tuned for {part.optimizer.name}"

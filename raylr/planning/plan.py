@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from raylr.lr import Override
+from raylr.lr import Override, Ramp
 
 T = TypeVar("T")
 
@@ -94,7 +94,8 @@ class Plan(Frozen):
     num_train: int
     num_test: int
     total_examples: int
-    global_batch: int | None  # None with per_worker_size
+    global_batch: int | None  # None with per_worker_size; the largest with a ramp
+    ramp: tuple[tuple[int, int], ...] = ()  # positions, and the global batch from each on; empty where it never changes
     per_worker_size: int | None
     micro_size: int
     reduce: str
@@ -119,9 +120,16 @@ class Plan(Frozen):
     story: tuple[Reason, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def batch_at(self, world_size: int) -> int:
-        """The global batch of `world_size` workers."""
+    def batch_at(self, world_size: int, position: int | None = None) -> int:
+        """The global batch of `world_size` workers in the update at `position`; the largest of the run without one."""
+        if self.ramp and position is not None:
+            return Ramp(self.ramp).batch_at(position)
         return self.global_batch if self.global_batch is not None else (self.per_worker_size or 0) * world_size
 
+    def batches(self, world_size: int) -> Ramp:
+        """The global batches of `world_size` workers over the run."""
+        return Ramp(self.ramp) if self.ramp else Ramp.of(self.batch_at(world_size))
+
     def num_micro_batches(self, world_size: int) -> int:
+        """The micro-batches of an update, of the largest one where they grow."""
         return self.batch_at(world_size) // self.micro_size

@@ -7,13 +7,14 @@ import importlib.util
 
 from raylr.config import Config
 from raylr.errors import ConfigError
-from raylr.lr import Clock, Policy, examples, lint
+from raylr.lr import Clock, Policy, Ramp, examples, lint
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, TUNED
 from raylr.planning.device import backend, device, gpus_per_worker
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.lr import GivenPolicy, Part, parts_of, policy_as_given, policy_of_config, policy_of_file, run_length
 from raylr.planning.plan import Chosen, GuardPlan, OptimizerPlan, Plan
+from raylr.planning.ramp import batches_of, check_policy, doubts, given_ramp, ramp_story
 from raylr.planning.story import Choices, story
 from raylr.planning.workers import workers
 
@@ -37,18 +38,19 @@ def resolve(
     given = imported or (policy_of_file(config.policy) if config.policy is not None else None)
     if given is not None:
         policy, lr_story = policy_as_given(config, parts, given, dataset.num_train)
-        check_length(given.origin, policy.total_examples, batches[-1], dataset.num_train)
         length = Chosen(policy.total_examples, "the policy's")
+        ramp = given_ramp(config, dataset.num_train, length.value)
+        check_length(given.origin, policy.total_examples, ramp.sizes[0] if ramp else batches[-1], dataset.num_train)
     else:
         if config.stretch:
             raise ConfigError("stretch=yes scales a policy file; give one with --policy, or drop --stretch")
         why_length = "given" if config.epochs else "enough for a first good result"
         length = Chosen(run_length(config.epochs or EPOCHS, dataset.num_train), why_length)
-        check_length(f"epochs={config.epochs or EPOCHS:g}", length.value, batches[-1], dataset.num_train)
-        policy, lr_story = policy_of_config(parts, Clock(dataset.num_train, length.value, batches[-1]))
-    for batch in batches:
-        for part in parts:
-            policy.factors(0, batch, part.name)  # refuses what does not fit this batch
+        ramp = given_ramp(config, dataset.num_train, length.value)
+        first = ramp.sizes[0] if ramp else batches[-1]
+        check_length(f"epochs={config.epochs or EPOCHS:g}", length.value, first, dataset.num_train)
+        policy, lr_story = policy_of_config(parts, Clock(dataset.num_train, length.value, batches[-1]), first)
+    check_policy(policy, parts, batches_of(ramp, batches))
     where = device(config, hardware)
     share = gpus_per_worker(config, hardware, where.value)
     choices = Choices(
@@ -62,6 +64,8 @@ def resolve(
         Chosen(f"{features.ray}: {features.summary()}", "its installed files") if features.ray else None,
     )
     plan = _plan(config, dataset, choices, share, parts, Clock(dataset.num_train, length.value, batches[-1]))
+    plan = plan.model_copy(update={"ramp": ramp.phases if ramp else ()})
+    lr_story = [*lr_story, *ramp_story(plan, policy, parts)]
     told = {
         "story": tuple(story(config, dataset, parts, plan, choices, lr_story)),
         "warnings": tuple(_warnings(plan, dataset, hardware, policy, batches, features)),
@@ -196,6 +200,7 @@ def _warnings(
         found.append(newer)
     if plan.precision == "bf16" and plan.device == "cpu" and not hardware.bf16:
         found.append("precision=bf16 is slow on this processor, which has no instructions for it; use fp32 for speed")
-    for batch in batches:
-        found += [f"{finding.name}: {finding.message}" for finding in lint(policy, batch)]
+    for one in batches_of(Ramp(plan.ramp) if plan.ramp else None, batches):
+        found += [f"{finding.name}: {finding.message}" for finding in lint(policy, one)]
+    found += doubts(plan, policy)
     return list(dict.fromkeys(found))

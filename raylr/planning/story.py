@@ -33,9 +33,12 @@ def story(
     compiled = ", compiled for its shapes on each worker" * plan.compile
     yield _line("model", f"{plan.model}{compiled}", f"model.name={plan.model}{', model.compile' * plan.compile}")
     yield from _batch(plan, choices)
-    batch = plan.batch_at(plan.workers[1])
     epochs = f"{plan.total_examples / plan.num_train:g}ep = {plan.total_examples:,} examples"
-    yield _line("length", f"{epochs} = {plan.total_examples // batch:,} updates", choices.length.why)
+    yield _line(
+        "length",
+        f"{epochs} = {plan.batches(plan.workers[1]).num_updates(plan.total_examples):,} updates",
+        choices.length.why,
+    )
     for part in parts:
         yield _optimizer(part, plan)
     yield from lr
@@ -63,6 +66,12 @@ def _batch(plan: Plan, choices: Choices) -> Iterator[Reason]:
         yield _line("workers", workers, f"{chosen}how many changes batch, LR and result")
         return
     num_micro = plan.num_micro_batches(plan.workers[1])
+    if plan.ramp:
+        sizes = [size for _, size in plan.ramp]
+        counts = f"{min(sizes) // plan.micro_size} to {num_micro} micro-batches of {plan.micro_size}"
+        yield _line("global batch", f"{sizes[0]} to {sizes[-1]} in {len(sizes)} steps: {counts}", why)
+        yield _line("workers", workers, f"{chosen}how many changes the time, never the result")
+        return
     yield _line("global batch", f"{plan.global_batch} = {num_micro} micro-batches of {plan.micro_size}", why)
     result = "never the result" if plan.reduce == "tree" else "and with batch.reduce=ddp the bits"
     yield _line("workers", workers, f"{chosen}how many changes the time, {result}")

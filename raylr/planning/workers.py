@@ -1,7 +1,10 @@
 """How many workers train where nobody has said it: one per GPU, else two."""
 
+from math import gcd
+
 from raylr.config import Config
 from raylr.errors import ConfigError
+from raylr.lr import parse_ramp
 from raylr.planning.batch import fixed_global_batch
 from raylr.planning.plan import Chosen
 
@@ -29,4 +32,6 @@ def most_workers(config: Config, limit: int) -> int:
         return limit
     num_micro = max(1, batch // config.batch.micro_size)
     even = config.batch.reduce == "ddp"
-    return max(count for count in range(1, min(limit, num_micro) + 1) if not even or num_micro % count == 0)
+    sizes = parse_ramp(config.batch.ramp).sizes if config.batch.ramp is not None else (batch,)
+    shared = gcd(*(max(1, size // config.batch.micro_size) for size in sizes))
+    return max(count for count in range(1, min(limit, num_micro) + 1) if not even or shared % count == 0)

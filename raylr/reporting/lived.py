@@ -27,7 +27,7 @@ def lived_policy(folder: Folder, position: int) -> tuple[Policy, list[Copied]]:
                 policy = policy.with_overrides(*entries)
             case Resized():
                 plan = _plan(folder)
-                sizes = plan.batch_at(event.from_size), plan.batch_at(event.to_size)
+                sizes = plan.batch_at(event.from_size, event.position), plan.batch_at(event.to_size, event.position)
                 policy = policy.resized(event.position, *sizes, plan.rewarm)
     return policy, [event for event in events if isinstance(event, Copied)]
 

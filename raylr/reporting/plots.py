@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raylr.errors import ConfigError
-from raylr.lr import Policy
+from raylr.lr import Policy, Ramp
 from raylr.planning.plan import Plan
 
 if TYPE_CHECKING:
@@ -29,25 +29,31 @@ class Curve:
 
 def curves(plan: Plan, policy: Policy, world_sizes: Iterable[int]) -> list[Curve]:
     """The LR of the updates of each optimizer at each global batch that these world sizes lead to."""
-    labels: dict[int, list[int]] = {}
+    labels: dict[Ramp, list[int]] = {}
     for world_size in world_sizes:
-        batch = plan.batch_at(world_size)
-        if world_size <= plan.num_micro_batches(world_size) and batch <= plan.total_examples:
-            labels.setdefault(batch, []).append(world_size)
+        batches = plan.batches(world_size)
+        if world_size <= plan.num_micro_batches(world_size) and batches.sizes[0] <= plan.total_examples:
+            labels.setdefault(batches, []).append(world_size)
     return [
-        _curve(plan, policy, name, batch, f"global batch {batch} ({', '.join(map(str, workers))} workers)")
+        _curve(plan, policy, name, batches, f"{_batch_text(batches)} ({', '.join(map(str, workers))} workers)")
         for name in policy.optimizers
-        for batch, workers in labels.items()
+        for batches, workers in labels.items()
     ]
 
 
-def _curve(plan: Plan, policy: Policy, optimizer: str, batch: int, label: str) -> Curve:
+def _batch_text(batches: Ramp) -> str:
+    first, last = batches.sizes[0], batches.sizes[-1]
+    return f"global batch {first}" if len(batches.sizes) == 1 else f"global batch {first} to {last}"
+
+
+def _curve(plan: Plan, policy: Policy, optimizer: str, batches: Ramp, label: str) -> Curve:
     """The LR at up to about NUM_POINTS updates, first and last among them."""
-    last = plan.total_examples // batch - 1
+    last = batches.num_updates(plan.total_examples) - 1
     updates = sorted({round(index * last / NUM_POINTS) for index in range(NUM_POINTS + 1)})
-    positions = [update * batch for update in updates]
+    positions = batches.positions(plan.total_examples, updates)
     epochs = tuple(position / plan.num_train for position in positions)
-    return Curve(optimizer, label, epochs, tuple(policy.lr(position, batch, optimizer) for position in positions))
+    lr = tuple(policy.lr(position, batches.batch_at(position), optimizer) for position in positions)
+    return Curve(optimizer, label, epochs, lr)
 
 
 def text_plot(drawn: Sequence[Curve], width: int = 72, height: int = 12) -> str:

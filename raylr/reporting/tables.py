@@ -50,7 +50,7 @@ def story(reasons: Sequence[Reason]) -> str:
 
 
 def numbers(rows: Sequence[Mapping[str, Any]], optimizers: Sequence[str]) -> Table:
-    """The numbers that a plan comes to at several world sizes (`sizes.at_sizes`), a row each."""
+    """The numbers that a plan comes to at several world sizes (`sizes.at_sizes`): a row each, with a ramp one for each batch."""
     table = plain_table("workers", "micro-batches each", "global batch", "updates")
     for name in optimizers:
         prefix = f"{name} " if len(optimizers) > 1 else ""
@@ -61,7 +61,8 @@ def numbers(rows: Sequence[Mapping[str, Any]], optimizers: Sequence[str]) -> Tab
             table.add_row(str(row["workers"]), f"more than the {row['micro_batches']} there are")
             continue
         least, most = row["micro_batches_each"]
-        cells = [str(row["workers"]), f"{least}" if most == least else f"{least} to {most}", str(row["global_batch"])]
+        batch = f"{row['global_batch']}" + (f" from {row['from_epoch']:.4g}ep" if "from_epoch" in row else "")
+        cells = [str(row["workers"]), f"{least}" if most == least else f"{least} to {most}", batch]
         cells.append(f"{row['updates']:,}")
         for one in row["optimizers"].values():
             cells += [f"{one['k']:g}", f"{one['peak_lr']:.4g}", f"{one['first_lr']:.4g}", f"{one['warmup_updates']:,}"]

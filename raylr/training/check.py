@@ -81,7 +81,7 @@ def _test(plan: Plan, model: nn.Module) -> None:
 def _batch(plan: Plan) -> int:
     """How many images pass through the model at once in training."""
     least = plan.workers[0]
-    return _fitting(plan, plan.micro_size if plan.reduce == "tree" else plan.batch_at(least) // least)
+    return _fitting(plan, plan.micro_size if plan.reduce == "tree" else plan.batch_at(least, 0) // least)
 
 
 def _fitting(plan: Plan, count: int) -> int:

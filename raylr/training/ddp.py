@@ -23,7 +23,7 @@ class DDPTrainer(Trainer):
 
     def update(self, group: Group, has_orders: bool = False) -> Update:
         self.keep_first_snapshot()
-        batch = self.plan.batch_at(group.size)
+        batch = self.plan.batch_at(group.size, self.position)
         start, stop = group.group_rank * batch // group.size, (group.group_rank + 1) * batch // group.size
         ids, epochs = examples_at(self.plan.seed, self.position + start, stop - start, self.plan.num_train)
         inputs, labels = self.batch(ids, epochs)

@@ -68,7 +68,8 @@ def _of_model(trainer: Trainer) -> list[str]:
 
 
 def _advice(trainer: Trainer) -> list[str]:
-    peaks = {name: trainer.policy.factors(0, trainer.plan.batch_at(1), name).peak for name in trainer.optimizers}
+    batch = trainer.plan.batch_at(1, trainer.position)
+    peaks = {name: trainer.policy.factors(0, batch, name).peak for name in trainer.optimizers}
     told = ", ".join(f"{name} {peak:g}" for name, peak in peaks.items())
     return [f"the peak LR is {told}; try a third of it, a longer --lr.warmup, --loss.clip-norm 1, or --precision fp32"]
 

@@ -177,7 +177,7 @@ class Loop:
             test_loss=loss,
             test_accuracy=accuracy,
             world_size=group.size,
-            global_batch=self.plan.batch_at(group.size),
+            global_batch=self.plan.batch_at(group.size, self.trainer.position),
             wall_s=self.totals.wall_s,
             peak_gpu_mib=peak_gpu_mib(self.trainer.device),
         )
@@ -256,8 +256,9 @@ class Loop:
         if before in (0, size):
             return
         self._note(Resized(*self._now(), before, size))
-        old, new = self.plan.batch_at(before), self.plan.batch_at(size)
-        self.trainer.policy = self.trainer.policy.resized(self.trainer.position, old, new, self.plan.rewarm)
+        position = self.trainer.position
+        old, new = self.plan.batch_at(before, position), self.plan.batch_at(size, position)
+        self.trainer.policy = self.trainer.policy.resized(position, old, new, self.plan.rewarm)
 
     def _take_over(self, quorum: Quorum, cause: JoinKind) -> None:
         self._is_writer = self._writes(quorum)

@@ -66,7 +66,8 @@ def reduce_tree(nodes: list[Tensor], result: Tensor, length: int, num_micro: int
     """Write the sum over all ranks into `result[:length]`.
 
     `nodes` holds this rank's values of `cover(root, own range)`, each with room for at least
-    `length + group.size` elements, as has `result`. Raises GroupBroken when a peer is gone.
+    `length + group.size` elements, as has `result`; none of a rank without a micro-batch, which takes part in the sum all
+    the same. Raises GroupBroken when a peer is gone.
     """
     if group.size == 1:
         result[:length].copy_(nodes[0][:length])
@@ -76,11 +77,15 @@ def reduce_tree(nodes: list[Tensor], result: Tensor, length: int, num_micro: int
         for group_rank in range(group.size)
     ]
     if group.size == 2:
-        result[:length].copy_(_sum_of_two([node[:length] for node in nodes], nodes_of, num_micro, group))
+        result[:length].copy_(
+            _sum_of_two([node[:length] for node in nodes], result[:length], nodes_of, num_micro, group)
+        )
         return
     chunk = -(-length // group.size)
     parts = [node[: chunk * group.size].view(group.size, chunk) for node in nodes]
-    source = parts[0].flatten() if len(parts) == 1 else torch.stack(parts, dim=1).flatten()
+    source = result[:0]
+    if parts:
+        source = parts[0].flatten() if len(parts) == 1 else torch.stack(parts, dim=1).flatten()
     sizes = [len(theirs) * chunk for theirs in nodes_of]
     received = source.new_empty(sum(sizes))
     group.all_to_all(received, source, sizes, [len(nodes) * chunk] * group.size)
@@ -89,14 +94,14 @@ def reduce_tree(nodes: list[Tensor], result: Tensor, length: int, num_micro: int
     group.all_gather(result[: chunk * group.size], total.contiguous())
 
 
-def _sum_of_two(nodes: list[Tensor], nodes_of: list[list[Node]], num_micro: int, group: Group) -> Tensor:
+def _sum_of_two(nodes: list[Tensor], like: Tensor, nodes_of: list[list[Node]], num_micro: int, group: Group) -> Tensor:
     own, peer = group.group_rank, 1 - group.group_rank
-    source = nodes[0] if len(nodes) == 1 else torch.cat(nodes)
-    received = source.new_empty(len(nodes_of[peer]) * len(nodes[0]))
+    source = nodes[0] if len(nodes) == 1 else torch.cat([like[:0], *nodes])
+    received = like.new_empty(len(nodes_of[peer]) * len(like))
     sent, got = [0, 0], [0, 0]
     sent[peer], got[peer] = len(source), len(received)
     group.all_to_all(received, source, got, sent)
-    values = *nodes, *received.view(-1, len(nodes[0])).unbind(0)
+    values = *nodes, *received.view(-1, len(like)).unbind(0)
     return _finished([*nodes_of[own], *nodes_of[peer]], values, num_micro)
 
 

@@ -109,12 +109,12 @@ class Trainer:
 
     def fits(self, world_size: int) -> bool:
         """True while another update of this many workers ends within the run."""
-        return self.position + self.plan.batch_at(world_size) <= self.plan.total_examples
+        return self.position + self.plan.batch_at(world_size, self.position) <= self.plan.total_examples
 
     def update(self, group: Group, has_orders: bool = False) -> Update:
         """Do one update. Raises GroupBroken, with the state as it was, when a peer is gone."""
         self.keep_first_snapshot()
-        batch = self.plan.batch_at(group.size)
+        batch = self.plan.batch_at(group.size, self.position)
         num_micro = batch // self.plan.micro_size
         own = micro_batches_of(group.group_rank, group.size, num_micro)
         self.model.train()
@@ -126,9 +126,17 @@ class Trainer:
             nodes[0][self.length - 1 : self.length].add_(1.0)
         reduce_tree(nodes, self.result, self.length, num_micro, group)
         self._free.extend(nodes)
-        return self._apply(batch, group, num_micro, own)
+        if num_micro < group.size:  # the rank that knows of an order may have no micro-batch to send it along
+            self.result[self.length - 1 : self.length].copy_(self._any_of(has_orders, group))
+        return self._apply(batch, group, num_micro)
 
-    def _apply(self, batch: int, group: Group, num_micro: int, own: range) -> Update:
+    def _any_of(self, has_orders: bool, group: Group) -> Tensor:
+        """How many ranks know of an order, in a collective of its own."""
+        known = torch.tensor([float(has_orders)], device=self.device)
+        group.all_reduce(known)()
+        return known
+
+    def _apply(self, batch: int, group: Group, num_micro: int) -> Update:
         """Divide and clip the sum, read what there is to judge, and step. The only wait for the GPU in an update; it makes
         the next update's examples meanwhile."""
         self.result[: self.length - EXTRAS].div_(num_micro)
@@ -138,7 +146,9 @@ class Trainer:
         if self.plan.clip_norm is not None:
             largest = torch.full_like(norm, self.plan.clip_norm, dtype=torch.float64)
             gradient.mul_((largest / (norm.double() + 1e-6)).clamp(max=1.0).nan_to_num(1.0))
-        self.feed.ahead(self.position + batch, own)
+        following = self.position + batch
+        next_micro = self.plan.batch_at(group.size, following) // self.plan.micro_size
+        self.feed.ahead(following, micro_batches_of(group.group_rank, group.size, next_micro))
         loss, num_correct, wanted, length = self._numbers.end()
         group.check()  # what an aborted group left behind is worth nothing
         return self._step(batch, group.size, loss / num_micro, num_correct, wanted, length)
@@ -304,7 +314,7 @@ class Trainer:
         return self._free.pop() if self._free else self._new_buffer()
 
     def _new_buffer(self) -> Tensor:
-        # room so that `length` rounded up to any number of ranks fits; there are never more ranks than micro-batches
+        # room so that `length` rounded up to any number of ranks fits; micro-batches of the largest update are no fewer
         return torch.zeros(self.length + self.plan.num_micro_batches(self.plan.workers[1]), device=self.device)
 
     def _gradient_views(self, buffer: Tensor) -> list[Tensor]:
