@@ -50,6 +50,11 @@ def plan_imported(
             raise ConfigError(
                 f"{field} beside import={scheduler}, which makes a policy of its own; drop one of the two"
             )
+    if config.batch.ramp is not None:
+        raise ConfigError(
+            f"batch.ramp={config.batch.ramp} beside import={scheduler}, whose steps have one size; --save the policy at one "
+            "batch.global_size, and give it as --policy with the ramp"
+        )
     offered = features()
     dataset, hardware = describe(config.data), local_hardware()
     made, _ = resolve(config, dataset, hardware, features=offered)

@@ -50,7 +50,7 @@ def story(reasons: Sequence[Reason]) -> str:
 
 
 def numbers(rows: Sequence[Mapping[str, Any]], optimizers: Sequence[str]) -> Table:
-    """The numbers that a plan comes to at several world sizes (`sizes.at_sizes`): a row each, with a ramp one for each batch."""
+    """The numbers that a plan comes to at several world sizes (`sizes.at_sizes`): a row each, with a ramp one per batch."""
     table = plain_table("workers", "micro-batches each", "global batch", "updates")
     for name in optimizers:
         prefix = f"{name} " if len(optimizers) > 1 else ""

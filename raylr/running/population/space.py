@@ -161,8 +161,8 @@ class Space:
         return Bounds(low, max(low, high))
 
     def _peaks(self) -> list[float]:
-        batch = self.plan.batch_at(self.plan.workers[1])
-        return [schedule.peak(batch) for _, schedule in self.policy.schedules]
+        sizes = self.plan.batches(self.plan.workers[1]).sizes
+        return [schedule.peak(batch) for _, schedule in self.policy.schedules for batch in sizes]
 
     def policy_for(self, settings: Mapping[str, float]) -> Policy:
         """The LR policy that a trial of these settings starts with."""
