@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raylr.api.explore import explore
+    from raylr.api.look import explain, report
     from raylr.api.plan import plan
     from raylr.api.train import train
     from raylr.config import Config
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from raylr.torch_lr.drive import drive
     from raylr.training.trained import Evaluation, evaluate, export, load
 
+    __version__: str
+
 _HOMES = {
     "Config": "raylr.config",
     "ConfigError": "raylr.errors",
@@ -31,11 +34,13 @@ _HOMES = {
     "RunResult": "raylr.running.driver",
     "drive": "raylr.torch_lr.drive",
     "evaluate": "raylr.training.trained",
+    "explain": "raylr.api.look",
     "explore": "raylr.api.explore",
     "export": "raylr.training.trained",
     "load": "raylr.training.trained",
     "load_config": "raylr.config.load",
     "plan": "raylr.api.plan",
+    "report": "raylr.api.look",
     "train": "raylr.api.train",
 }
 
@@ -50,16 +55,20 @@ __all__ = [
     "RunResult",
     "drive",
     "evaluate",
+    "explain",
     "explore",
     "export",
     "load",
     "load_config",
     "plan",
+    "report",
     "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("raylr")
     if name not in _HOMES:
         raise AttributeError(f"module 'raylr' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

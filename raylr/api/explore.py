@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
+from raylr.api.showing import population_shown
 from raylr.config import Config
 from raylr.config.load import config_of
 from raylr.config.population import PopulationConfig
@@ -14,19 +15,23 @@ from raylr.running.population.driver import Listener, PopulationResult
 
 
 def explore(
-    config: Config | Mapping[str, Any] | str | PathLike[str], on_event: Listener | None = None
+    config: Config | Mapping[str, Any] | str | PathLike[str],
+    on_event: Listener | None = None,
+    progress: bool | None = None,
 ) -> PopulationResult:
     """Search LR schedules with a population of trials to its end, or go on with it, and return what was found.
 
-    `config` and the Ray that is used are as in `raylr.train`; `on_event` gets all that happens. Raises ConfigError for a
-    request that is refused before anything starts.
+    `config`, `on_event`, `progress` and the Ray that is used are as in `raylr.train`. Raises ConfigError for a request that
+    is refused before anything starts.
     """
     config = config_of(config, PopulationConfig)
     trackers = PopulationTrackers(config.tracker_names, config.storage)
 
-    def tell(news: PopulationNews) -> None:
-        if on_event is not None:
-            on_event(news)
-        trackers(news)
+    with population_shown(progress) as show:
 
-    return driver.explore(config, tell)
+        def tell(news: PopulationNews) -> None:
+            for listen in (on_event, show, trackers):
+                if listen is not None:
+                    listen(news)
+
+        return driver.explore(config, tell)

@@ -1,9 +1,10 @@
-"""`raylr.train`: a run, whose news go to a listener and to its trackers."""
+"""`raylr.train`: a run, whose news go to a listener, to whoever looks, and to its trackers."""
 
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
+from raylr.api.showing import shown
 from raylr.config import Config
 from raylr.config.load import config_of
 from raylr.events import News
@@ -12,20 +13,27 @@ from raylr.running import driver
 from raylr.running.driver import Listener, RunResult
 
 
-def train(config: Config | Mapping[str, Any] | str | PathLike[str], on_event: Listener | None = None) -> RunResult:
-    """Train one run to its end, or go on with it, and return its result; `on_event` gets all that happens.
+def train(
+    config: Config | Mapping[str, Any] | str | PathLike[str],
+    on_event: Listener | None = None,
+    progress: bool | None = None,
+) -> RunResult:
+    """Train one run to its end, or go on with it, and return its result.
 
-    `config` may also be a dict, nested or with dotted keys, or the path of a YAML file. A Ray that this process is connected
-    to (`ray.init`) is taken and stays.
+    `config` may also be a dict, nested or with dotted keys, or the path of a YAML file. `on_event` is called with all that
+    happens, as classes of `raylr.events`. A bar is shown in a terminal, and a table with curves in a notebook; `progress`
+    False silences both, True prints lines where there is neither. A Ray that this process is connected to (`ray.init`)
+    is taken and stays.
 
     Raises ConfigError for a request that is refused before anything starts, RaylrError for a run that failed.
     """
     config = config_of(config)
     trackers = Trackers(config.tracker_names, config.storage)
+    with shown(progress) as show:
 
-    def tell(news: News) -> None:
-        if on_event is not None:
-            on_event(news)
-        trackers(news)
+        def tell(news: News) -> None:
+            for listen in (on_event, show, trackers):
+                if listen is not None:
+                    listen(news)
 
-    return driver.train(config, tell)
+        return driver.train(config, tell)

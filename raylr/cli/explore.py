@@ -38,7 +38,7 @@ def explore(config: Config, as_json: bool) -> int:
     assert isinstance(config, PopulationConfig)
     answer = Answer(as_json)
     with PopulationDisplay(answer.screen) as display:
-        result = explore(config, display)
+        result = explore(config, display, progress=False)
     folder = folder_at(result.run_dir)
     if isinstance(folder, LocalFolder) and result.best is not None:
         save_ancestry(folder, folder.path / "ancestry.png")
@@ -112,7 +112,7 @@ def _retrain(
     def run(one: Config) -> RunResult:
         screen.print(f"training {one.name}", soft_wrap=True)
         with Display(screen) as display:
-            return train(one, lambda news: None if isinstance(news, Planned | Finished) else display(news))
+            return train(one, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False)
 
     rows = [standing.row() for standing in retrain(source, config, distilled, num_seeds, num_peaks, run)]
     screen.print(standing_table(rows))

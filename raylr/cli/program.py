@@ -42,7 +42,7 @@ def train(config: Config, as_json: bool) -> int:
 
     answer = Answer(as_json)
     with Display(answer.screen) as display:
-        result = train(config, display)
+        result = train(config, display, progress=False)
     answer.say(result.model_dump(mode="json", exclude_unset=True))
     return EXIT_CODES.get(result.status, 1)
 

@@ -207,6 +207,12 @@ class Policy:
             ),
         )
 
+    def _repr_html_(self) -> str:
+        """Return the curve of each LR over the epochs as a notebook shows it."""
+        from raylr.lr.sketch import policy_html
+
+        return policy_html(self)
+
     @cached_property
     def sha256(self) -> str:
         """The SHA-256 of the canonical JSON (sorted keys, no spaces) without the overrides; a resume compares it."""

@@ -29,7 +29,7 @@ from raylr.running.nodes import beside_the_driver
 from raylr.running.ray_internals.features import features
 from raylr.running.ray_internals.state import draining_nodes
 from raylr.running.signals import stop_on_signals
-from raylr.storage import Folder
+from raylr.storage import Folder, folder_at
 from raylr.training.checkpoint_index import refuse_other_formats
 
 Listener = Callable[[News], None]
@@ -49,6 +49,12 @@ class RunResult(BaseModel):
     status: str
     test_accuracy: float | None = None
     weights_sha256: str | None = None
+
+    def _repr_html_(self) -> str:
+        """Return the result with the run's tests and their curves as a notebook shows it."""
+        from raylr.reporting.notebook import result_html
+
+        return result_html(self.model_dump(), folder_at(self.run_dir).read_rows("metrics.jsonl"))
 
 
 def train(config: Config, on_event: Listener | None = None) -> RunResult:

@@ -24,6 +24,7 @@ from raylr.running.ray_internals.start import (
     newest_cluster,
     start_local,
     without_colours_in_a_file,
+    without_talk_of_widgets,
 )
 from raylr.running.signals import cleared_at_once, shielded, sigterm_as_ctrl_c, take_sigterm_back
 from raylr.storage.home import find_a_home
@@ -39,6 +40,7 @@ def set_up() -> None:
     find_a_home()
     for name, value in RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
+    without_talk_of_widgets()
 
 
 def connected_ray(address: str | None) -> str | None:

@@ -1,7 +1,9 @@
 """How Ray is started for a run: what it reads of the environment, and with less than it starts by itself."""
 
 import contextlib
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,12 @@ QUIET = {
 START_TIMEOUT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}  # for nodes that have gone; 60 s by default
 OBJECT_STORE_BYTES = 256 * 2**20
 _tokens = set[str]()  # of the clusters that this process has started
+
+
+def without_talk_of_widgets() -> None:
+    """Keep Ray, and the bars that it brings, from asking a notebook for widgets: a run draws itself. Before Ray is imported."""
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def start_local(num_cpus: int, num_gpus: int, folder: Path, offered: Features) -> None:

@@ -1,0 +1,38 @@
+"""Who shows a job of `raylr.train` and `raylr.explore`: nobody in a script, a bar in a terminal, a cell in a notebook."""
+
+import contextlib
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from raylr.reporting.notebook import NotebookDisplay, is_notebook, lacks_ipython
+from raylr.reporting.population import PopulationDisplay
+from raylr.reporting.progress import Display
+
+NO_IPYTHON = (
+    "progress: this notebook has no IPython to draw with, so lines are printed; pip install ipython, or progress=False"
+)
+
+
+def shown(progress: bool | None) -> AbstractContextManager[Callable[[Any], None] | None]:
+    """Return what shows a run: where somebody looks, a terminal or a notebook, or everywhere with True; nothing with False."""
+    if progress is False:
+        return contextlib.nullcontext()
+    if is_notebook():
+        return NotebookDisplay()
+    return Display() if _is_wanted(progress) else contextlib.nullcontext()
+
+
+def population_shown(progress: bool | None) -> AbstractContextManager[Callable[[Any], None] | None]:
+    """Return what shows a population, as `shown` does; in a notebook its table is drawn by rich."""
+    if progress is False or not (is_notebook() or _is_wanted(progress)):
+        return contextlib.nullcontext()
+    return PopulationDisplay()
+
+
+def _is_wanted(progress: bool | None) -> bool:
+    if lacks_ipython():
+        print(NO_IPYTHON, file=sys.stderr)
+        return True
+    return progress is True or sys.stdout.isatty()

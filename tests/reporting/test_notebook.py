@@ -1,0 +1,89 @@
+"""What a notebook shows of a run."""
+
+import re
+
+from raylr.events import Aborted, Finished, Metrics, Planned, Preparing, Progress, RolledBack, Starting, Waiting, Warned
+from raylr.reporting.notebook import NotebookDisplay, result_html
+
+
+def metrics(epoch: float, accuracy: float) -> Metrics:
+    return Metrics(
+        step=10, position=100, epoch=epoch, lr={"main": 0.1}, train_loss=1.5, train_accuracy=0.5, images_per_s=100.0,
+        test_loss=1.25, test_accuracy=accuracy, world_size=2, global_batch=32, wall_s=3.0,
+    )  # fmt: skip
+
+
+def progress(position: int) -> Progress:
+    return Progress(position, 400, 10, position / 100, {"main": 0.1}, 1.5, 0.5, 1234.0, 2, 32)
+
+
+def pages(*news: object) -> list[str]:
+    found: list[str] = []
+    with NotebookDisplay(found.append, draw_every_s=0.0) as display:
+        for one in news:
+            display(one)  # type: ignore[arg-type]
+    return found
+
+
+def test_every_state_of_a_run_is_drawn() -> None:
+    found = pages(
+        Preparing(1, 2),
+        Planned("runs/one", (), ("a doubt",)),
+        Waiting("waiting for 2 CPUs"),
+        Starting(2),
+        progress(100),
+        metrics(1.0, 0.25),
+        Finished({"status": "complete", "test_accuracy": 0.5}, "runs/one"),
+    )
+    assert re.findall(r'value="([^"]*)"', "".join(found[:1])) == ["0.5000"]
+    assert "warning: a doubt" in found[1]
+    assert "waiting for 2 CPUs" in found[2]
+    assert "starting 2 workers" in found[3]
+    assert "epoch 1.00 of 4, LR 0.1, loss 1.5000, 1,234 images/s on 2 workers" in found[4]
+    assert "<td" in found[5]
+    assert "25.00%" in found[5]
+    assert 'value="1.0000"' in found[6]
+    assert "complete, test accuracy 50.00%" in found[6]
+
+
+def test_progress_is_drawn_now_and_then_and_a_test_at_once() -> None:
+    found: list[str] = []
+    display = NotebookDisplay(found.append, draw_every_s=3600.0)
+    for position in range(10):
+        display(progress(position))
+    assert len(found) == 1
+    display(metrics(1.0, 0.5))
+    assert len(found) == 2
+
+
+def test_what_goes_wrong_stands_below_as_text() -> None:
+    last = pages(
+        Warned("<b>odd"), RolledBack(0.0, 200, 160, 9.5, 64, 1), Aborted("failed", "out of <memory>"),
+    )[-1]  # fmt: skip
+    assert "warning: &lt;b&gt;odd" in last
+    assert "rollback at position 200" in last
+    assert "failed before its end: out of &lt;memory&gt;" in last
+
+
+def test_curves_come_with_the_second_test() -> None:
+    found = pages(metrics(1.0, 0.25), metrics(2.0, 0.5))
+    assert "<polyline" not in found[0]
+    assert "<polyline" in found[1]
+
+
+def test_a_result_shows_its_numbers_its_tests_and_what_failed() -> None:
+    result = {
+        "run_dir": "runs/<one>", "status": "failed", "reason": "diverged & ended", "test_accuracy": 0.5, "epochs": 2.0,
+        "steps": 20, "wall_s": 1.5, "weights_sha256": "0123456789abcdef",
+    }  # fmt: skip
+    page = result_html(result, [metrics(1.0, 0.25).row(), {**metrics(2.0, 0.5).row(), "test_top5": 0.875}])
+    told = (
+        "runs/&lt;one&gt;",
+        "diverged &amp; ended",
+        "50.00%",
+        "2 epochs, 20 updates",
+        "0123456789ab",
+        "top5",
+        "0.8750",
+    )
+    assert [text for text in told if text not in page] == []
