@@ -63,6 +63,14 @@ def _setting(key: str, info: FieldInfo) -> Setting:
     return Setting(key, kind, default, unit, description, choices)
 
 
+def meaning(info: FieldInfo) -> str:
+    """Return what a field means, with its default in brackets; of a section the first line of its docstring."""
+    if (section := _section(info.annotation)) is not None:
+        return (section.__doc__ or "").partition("\n")[0]
+    found = _setting("", info)
+    return f"{found.description} [{found.default}]" if found.default else found.description
+
+
 def _unwrapped(annotation: Any) -> tuple[Any, tuple[object, ...]]:
     """Return a field's own type without `| None` and Annotated, and the marks that Annotated carried."""
     if get_origin(annotation) is Annotated:

@@ -13,6 +13,8 @@ Multiples = Annotated[str, "LOW:HIGH"]
 
 
 class PopulationConfig(Config):
+    """All that a user may set of a population: the fields of its runs, and how their schedules are searched."""
+
     trials: int = Field(4, ge=1, le=10_000, description="members of the population")
     at_once: int | None = Field(
         None,
@@ -55,6 +57,7 @@ class PopulationConfig(Config):
 
     @property
     def num_evaluators(self) -> int:
+        """Trials of fire that judge the members."""
         return self.evaluators or max(1, self.trials // 4)
 
     @property
@@ -64,6 +67,7 @@ class PopulationConfig(Config):
 
     @property
     def factor(self) -> Bounds:
+        """Bounds of the factor that a search sets on the LR."""
         return Bounds.parse(self.factor_bounds, "factor_bounds")
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from raylr.config.fields import is_utf8, refusal
+from raylr.config.fields import is_utf8, meaning, refusal
 from raylr.storage import is_uri
 
 
@@ -37,6 +37,9 @@ ORDERS = ("fresh", "address", "stretch")  # fields that apply to one start only
 MODELS = ("cnn-small", "cnn-medium", "cnn-large", "resnet18", "vit-small")
 
 
+FIELDS = "\n\n    Fields:"
+
+
 class Section(BaseModel):
     """A frozen part of the tree in which an unknown key is an error."""
 
@@ -49,8 +52,17 @@ class Section(BaseModel):
             return values
         return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_more: Any) -> None:
+        """List the fields below the docstring, for `help` and notebooks."""
+        told = (cls.__doc__ or "").partition(FIELDS)[0]
+        lines = [f"{name}: {meaning(info)}" for name, info in cls.model_fields.items()]
+        cls.__doc__ = "\n    ".join([told + FIELDS, *lines])
+
 
 class DataConfig(Section):
+    """What is trained and tested on, and how training images are varied."""
+
     source: Location = Field(
         "auto", description="auto, cifar10, synthetic, or a folder or archive of train/*/*, test/*/*"
     )
@@ -64,6 +76,8 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
+    """The network."""
+
     name: str = Field("cnn-small", description=f"{', '.join(MODELS)}, or one's own as package.module:factory")
     dropout: float = Field(0.0, ge=0, lt=1, description="probability before the last layer")
     compile: bool = Field(False, description="by torch.compile: a slow start, then fewer kernels; changes the bits")
@@ -79,6 +93,8 @@ class ModelConfig(Section):
 
 
 class BatchConfig(Section):
+    """How many examples an update takes, and how they are summed over the workers."""
+
     global_size: Examples | None = Field(None, ge=1, description="per update, over all workers [512]")
     micro_size: Examples = Field(128, ge=1, description="through the model at once; BatchNorm sees these together")
     per_worker_size: Examples | None = Field(None, ge=1, description="or this: batch and LR follow the workers [off]")
@@ -92,6 +108,8 @@ class BatchConfig(Section):
 
 
 class OptimizerConfig(Section):
+    """The algorithm that turns gradients into updates; its LR is in the section lr."""
+
     name: OptimizerName = Field("sgd", description="the algorithm")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, lars, rmsprop and muon")
     nesterov: bool = Field(True, description="of sgd, lars and muon")
@@ -104,6 +122,8 @@ class OptimizerConfig(Section):
 
 
 class LRConfig(Section):
+    """The learning rate: its base, how it follows the batch, its warmup and its shape."""
+
     base: float | None = Field(None, gt=0, description="LR as tuned at the reference batch [by the optimizer]")
     reference_batch: Examples | None = Field(None, ge=1, description="batch at which it was tuned [by the optimizer]")
     scaling: Scaling | None = Field(
@@ -127,29 +147,39 @@ class GroupConfig(Section):
 
 
 class LossConfig(Section):
+    """What is minimised."""
+
     name: str = Field("cross-entropy", description="or one's own as package.module:function of (logits, labels)")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient of an update [off]")
 
 
 class EvalConfig(Section):
+    """When and how the weights are tested."""
+
     every: Duration = Field("1ep", description="test at the first update at or after each multiple")
     micro_size: Examples = Field(500, ge=1, description="test examples that pass through the model at once")
     mirror: bool = Field(False, description="average the outputs for a test image and its mirror image")
 
 
 class CheckpointConfig(Section):
+    """When the state is kept on the storage, and how much of it."""
+
     every: Duration = Field("1ep", description="write one at the first update at or after each multiple")
     keep: int = Field(3, ge=1, description="newest checkpoints kept")
 
 
 class FailureConfig(Section):
+    """What a run survives, and how."""
+
     max_failures: int = Field(3, ge=0, description="lost workers and restarts that a run survives")
     mode: FailureMode | None = Field(None, description="on a lost worker [continue; restart with MIN:MAX]")
     stall_s: Seconds = Field(120.0, gt=0, description="a collective that takes longer counts as a lost worker")
 
 
 class GuardConfig(Section):
+    """What counts as divergence, and what then happens to the LR."""
+
     enabled: bool = Field(True, description="go back and cut the LR when a run diverges")
     factor: float | None = Field(
         None, gt=1, description="a loss above this times its average is suspicious [off]; a non-finite one has diverged"
@@ -163,6 +193,8 @@ class GuardConfig(Section):
 
 
 class Config(Section):
+    """All that a user may set of one run. What is None here is chosen by `raylr.plan`, with a reason."""
+
     name: str | None = Field(None, description="name of the run and of its folder [model-optimizer-seed]")
     storage: Location = Field(
         "runs",
