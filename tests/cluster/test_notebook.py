@@ -25,8 +25,8 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 def output(cells: list[Any], source: str) -> str:
-    """All that the cell gave whose last line begins with this text."""
-    (cell,) = [cell for cell in cells if cell.source.splitlines()[-1].startswith(source)]
+    """All that the cell gave that ends with this line."""
+    (cell,) = [cell for cell in cells if cell.source.splitlines()[-1] == source]
     parts = [one.get("text") or one.data.get("text/html") or one.data["text/plain"] for one in cell.outputs]
     return "\n".join(parts)
 
@@ -54,9 +54,9 @@ def test_training_draws_one_output_up_to_its_end_and_nobody_asks_for_widgets(cel
 
 def test_the_result_the_events_and_the_loaded_weights_agree(cells: list[Any]) -> None:
     assert "<b>status</b>" in output(cells, "result")
-    assert output(cells, "raylr.evaluate") == "True"
+    assert output(cells, 'raylr.evaluate("first").test_accuracy == result.test_accuracy') == "True"
 
 
 def test_an_update_is_explained_and_the_page_written(cells: list[Any]) -> None:
-    assert "LR 0.0" in output(cells, "print(raylr.explain")
-    assert "report.html" in output(cells, "raylr.report")
+    assert "LR 0.0" in output(cells, 'print(raylr.explain("first", step=5))')
+    assert "report.html" in output(cells, 'raylr.report("first", "report.html")')
