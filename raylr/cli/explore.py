@@ -112,7 +112,9 @@ def _retrain(
     def run(one: Config) -> RunResult:
         screen.print(f"training {one.name}", soft_wrap=True)
         with Display(screen) as display:
-            return train(one, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False)
+            return train(
+                one, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False
+            )
 
     rows = [standing.row() for standing in retrain(source, config, distilled, num_seeds, num_peaks, run)]
     screen.print(standing_table(rows))

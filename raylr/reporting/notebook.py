@@ -32,9 +32,9 @@ from raylr.events import (
     Unknown,
     Waiting,
     Warned,
-    details,
 )
 from raylr.lr.drawing import Line, svg
+from raylr.reporting.sentences import Clock, sentence
 from raylr.reporting.tables import rates
 
 DRAW_EVERY_S = 0.5
@@ -53,7 +53,7 @@ class NotebookDisplay:
     def __init__(self, show: Callable[[str], None] | None = None, draw_every_s: float = DRAW_EVERY_S) -> None:
         self._show = show or in_the_cell()
         self._draw_every_s, self._drawn_at = draw_every_s, -draw_every_s
-        self._title, self._head, self._share = "raylr", "", 0.0
+        self._title, self._head, self._share, self._clock = "raylr", "", 0.0, Clock()
         self._tests: list[Metrics] = []
         self._rates: list[tuple[float, Mapping[str, float]]] = []
         self._lines: list[str] = []
@@ -71,7 +71,7 @@ class NotebookDisplay:
             case Preparing(done, total):
                 self._head, self._share, at_once = "decoding images", done / total, done == total
             case Planned():
-                self._title = news.run_dir
+                self._title, self._clock = news.run_dir, Clock.of(news.plan) if news.plan else Clock()
                 self._lines += [f"warning: {one}" for one in news.warnings]
             case Waiting(text):
                 self._head = text
@@ -109,8 +109,7 @@ class NotebookDisplay:
 
     def _take_event(self, event: RunEvent) -> None:
         if event.kind not in ROUTINE:
-            told = "  ".join(f"{key}={value}" for key, value in details(event).items())
-            self._lines.append(f"{event.kind} at position {event.position:,}  {told}")
+            self._lines.append(sentence(event, self._clock, self._title))
 
     def _keep_rate(self, epoch: float, lr: Mapping[str, float]) -> None:
         self._rates.append((epoch, lr))

@@ -61,7 +61,7 @@ def test_what_goes_wrong_stands_below_as_text() -> None:
         Warned("<b>odd"), RolledBack(0.0, 200, 160, 9.5, 64, 1), Aborted("failed", "out of <memory>"),
     )[-1]  # fmt: skip
     assert "warning: &lt;b&gt;odd" in last
-    assert "rollback at position 200" in last
+    assert "back to the weights of example 64" in last
     assert "failed before its end: out of &lt;memory&gt;" in last
 
 
