@@ -173,7 +173,7 @@ class FailureConfig(Section):
     """What a run survives, and how."""
 
     max_failures: int = Field(3, ge=0, description="lost workers and restarts that a run survives")
-    mode: FailureMode | None = Field(None, description="on a lost worker [continue; restart with MIN:MAX]")
+    mode: FailureMode | None = Field(None, description="on a lost worker, or a node that comes or goes [continue]")
     stall_s: Seconds = Field(120.0, gt=0, description="a collective that takes longer counts as a lost worker")
 
 

@@ -117,7 +117,9 @@ class Features:
     find_cluster: bool = _feature(
         "2.53", "address=auto is looked up by Ray, which asks a cluster that has ended for minutes"
     )
-    drains: bool = _feature("2.53", "no checkpoint before a node is taken away")
+    drains: bool = _feature(
+        "2.53", "no checkpoint before a node is taken away, and a node that comes or goes restarts all"
+    )
     autoscaler_report: bool = _feature("2.53", "every cluster may have an autoscaler: missing nodes are waited for")
 
     @property

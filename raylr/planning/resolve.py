@@ -138,24 +138,28 @@ def _guard(config: Config, clock: Clock) -> GuardPlan:
 
 
 def _failure_mode(config: Config, features: Features) -> Chosen[str]:
-    """Continue without the lost workers where their number is fixed and the reduction can form groups again."""
+    """Continue without the lost workers where the reduction can form groups again, and Ray lets workers come and go."""
     low, high = config.num_workers
-    if low < high and not features.elastic:
+    if (resizes := low < high) and not features.elastic:
         raise features.refusal(f"workers={config.workers}", "elastic", f"use a fixed number, such as {high}")
-    obstacle = why = None
+    needed = "drains" if resizes else "replace_one_worker"
+    why = None
     if config.batch.reduce == "ddp":
-        obstacle, why = "batch.reduce=ddp", "batch.reduce=ddp forms no group again"
-    elif low < high:
-        obstacle, why = f"workers={config.workers}", "the number of workers may change"
-    if config.failure.mode == "continue" and obstacle:
-        raise ConfigError(f"failure.mode=continue does not go with {obstacle}; use failure.mode=restart")
-    if not features.replace_one_worker:
         if config.failure.mode == "continue":
-            raise features.refusal("failure.mode=continue", "replace_one_worker", "use failure.mode=restart")
-        why = why or f"Ray {features.ray} replaces no single worker"
+            raise ConfigError("failure.mode=continue does not go with batch.reduce=ddp; use failure.mode=restart")
+        why = "batch.reduce=ddp forms no group again"
+    elif needed in features.missing:
+        if config.failure.mode == "continue":
+            raise features.refusal("failure.mode=continue", needed, "use failure.mode=restart")
+        lacks = "tells of no node that is about to go" if resizes else "replaces no single worker"
+        why = f"Ray {features.ray} {lacks}"
     if config.failure.mode is not None:
         return Chosen(config.failure.mode, "given")
-    return Chosen("restart", why) if why else Chosen("continue", "the number of workers is fixed")
+    if why:
+        return Chosen("restart", why)
+    return Chosen(
+        "continue", "workers come and go between two updates" if resizes else "the number of workers is fixed"
+    )
 
 
 def _precision(config: Config, hardware: Hardware, device: str) -> Chosen[str]:

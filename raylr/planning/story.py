@@ -50,6 +50,8 @@ def story(
     does = "all start again from the newest checkpoint"
     if plan.failure_mode == "continue":
         does = "the others go on while it is replaced"
+        if plan.workers[0] < plan.workers[1]:
+            does = "the others go on, with more or fewer as nodes come and go"
     yield _line("lost worker", f"{plan.failure_mode}: {does}", choices.failure_mode.why)
 
 

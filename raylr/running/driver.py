@@ -136,7 +136,7 @@ class Run:
         named = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 1000}
         hub = ray.remote(**beside_the_driver(), **named)(Hub).remote(folder.name)
         write_address(folder, hub_name)
-        from raylr.running.fit import TrainRun  # takes a second, in which the hub starts
+        from raylr.running.fit import TrainRun, is_resizable  # takes a second, in which the hub starts
 
         settings = {
             "plan": plan.model_dump(mode="json"),
@@ -148,7 +148,7 @@ class Run:
         }
         fit = TrainRun(train_rank, settings, plan, folder)
         with stop_on_signals(lambda: hub.order.remote(StopOrder())):
-            look = _Preemptions(hub) if nodes_may_go else None
+            look = _Preemptions(hub) if nodes_may_go and not is_resizable(plan) else None
             ended = fit.follow(hub.news_after, tell, lambda text: tell(Waiting(text)), look)
         for leftover in ("hub.json", RAY_FOLDER):
             folder.remove(leftover)

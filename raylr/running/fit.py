@@ -18,6 +18,7 @@ from raylr.running.job import RAY_FOLDER
 from raylr.running.ray_internals.features import features
 from raylr.running.ray_internals.start import START_TIMEOUT
 from raylr.running.ray_internals.stock import StockConfig, StockTrainer
+from raylr.running.resizing import ResizableGroup
 from raylr.storage import Folder
 
 SHUTDOWN_TIMEOUT_S = 15.0  # for Ray Train to end after the run has
@@ -41,29 +42,7 @@ class TrainRun:
         trials: int = 1,
         gpus: float | None = None,
     ) -> None:
-        low, high = plan.workers
-        resize = {}
-        if low != high:
-            for name, value in START_TIMEOUT.items():
-                os.environ.setdefault(name, value)
-            resize["elastic_resize_monitor_interval_s"] = 2.0
-        trainer, backend_config = _trainer(plan)
-        self.trainer = trainer(
-            rank,
-            train_loop_config=settings,
-            backend_config=backend_config,
-            scaling_config=ScalingConfig(
-                num_workers=trials * high if low == high else (low, high),
-                use_gpu=plan.device == "cuda",
-                resources_per_worker=resources(plan, gpus),
-                **resize,
-            ),
-            run_config=RunConfig(
-                name=RAY_FOLDER,
-                storage_path=str(folder),
-                failure_config=FailureConfig(plan.max_failures, controller_failure_limit=plan.max_failures),
-            ),
-        )
+        self.trainer = _trainer(rank, settings, plan, folder, trials, gpus)
         self.outcome: dict[str, Any] = {}
         self.thread = threading.Thread(target=self._run, daemon=True, name="fit")
 
@@ -123,7 +102,48 @@ class TrainRun:
             self.outcome["error"] = error
 
 
-def _trainer(plan: Plan) -> tuple[Any, Any]:
+def is_resizable(plan: Plan) -> bool:
+    """True where workers come and go without a restart of the others."""
+    return plan.failure_mode == "continue" and plan.workers[0] < plan.workers[1]
+
+
+def _trainer(
+    rank: Callable[[dict[str, Any]], Any],
+    settings: dict[str, Any],
+    plan: Plan,
+    folder: Folder,
+    trials: int,
+    gpus: float | None,
+) -> Any:
+    """Ray Train's trainer, or workers of our own where their number changes while they train."""
+    if is_resizable(plan):
+        return ResizableGroup(rank, settings, plan)
+    low, high = plan.workers
+    resize = {}
+    if low != high:
+        for name, value in START_TIMEOUT.items():
+            os.environ.setdefault(name, value)
+        resize["elastic_resize_monitor_interval_s"] = 2.0
+    trainer, backend_config = _classes(plan)
+    return trainer(
+        rank,
+        train_loop_config=settings,
+        backend_config=backend_config,
+        scaling_config=ScalingConfig(
+            num_workers=trials * high if low == high else (low, high),
+            use_gpu=plan.device == "cuda",
+            resources_per_worker=resources(plan, gpus),
+            **resize,
+        ),
+        run_config=RunConfig(
+            name=RAY_FOLDER,
+            storage_path=str(folder),
+            failure_config=FailureConfig(plan.max_failures, controller_failure_limit=plan.max_failures),
+        ),
+    )
+
+
+def _classes(plan: Plan) -> tuple[Any, Any]:
     """The class of Ray Train's trainer and its backend's config; the stock ones where Ray cannot replace one worker."""
     if not features().replace_one_worker:
         return StockTrainer, StockConfig()

@@ -9,7 +9,7 @@ hang in CUDA and yet give a sign of life: it is killed once it has not come for 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import ray
 
 from raylr.events import (
     Checkpointed,
+    CheckpointOrder,
     Ended,
     JoinKind,
     Member,
@@ -30,12 +31,13 @@ from raylr.events import (
     StopOrder,
 )
 from raylr.running.gauges import Gauges
-from raylr.running.joiners import Agreed, Answer, GivenUp, Joiner, Over, Tries
+from raylr.running.joiners import Agreed, Answer, GivenUp, Joiner, Left, Over, Tries
 from raylr.running.ray_internals.state import sign_of_life
 from raylr.training.network import Endpoint
 
 LIVENESS_TIMEOUT_S = 10.0
 JOIN_TIMEOUT_S = 2.0
+START_PATIENCE_S = 20.0  # at the start, for workers that there should be room for, once the fewest are there
 COMING_TIMEOUT_S = 15.0  # beyond the run's stall_s, for a member that gives a sign of life and yet does not come
 
 
@@ -46,6 +48,8 @@ class Hub:
         self.gauges = None if run is None else Gauges(run)  # of the run whose news come here
         self.generation = 0
         self.active: dict[int, Any] = {}  # rank -> actor handle, of the last group
+        self.node_of: dict[int, str | None] = {}  # of the active ones
+        self.draining: frozenset[str] = frozenset()  # nodes that are about to go
         self.waiting: dict[int, Joiner] = {}
         self.lost: set[int] = set()
         self.result: dict[str, Any] | None = None
@@ -53,6 +57,7 @@ class Hub:
         self.orders: list[Order] = []
         self.news: list[News] = []
         self.changed = asyncio.Condition()
+        self._all_leave = False  # those that train
         self._settling: asyncio.Task[None] | None = None
         self._tries = Tries()
 
@@ -66,15 +71,19 @@ class Hub:
         actor: Any,
         stall_s: float,
         trouble: str = "",
+        fewest: int | None = None,
+        node: str | None = None,
     ) -> Answer:
-        """Wait for the next group and return it; or the end of the run, or why it is to end."""
+        """Wait for the next group and return it; or the end of the run, or why it is to end for this rank or for all."""
         if self.result is not None:
             return Over(self.result)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         if mark is None and rank in self.active:  # a new process in the place of an old one
             del self.active[rank]
             self.lost.add(rank)
-        self.waiting[rank] = Joiner(rank, world_size, mark, endpoint, pid, actor, answer, stall_s, trouble)
+        self.waiting[rank] = Joiner(
+            rank, world_size, mark, endpoint, pid, actor, answer, stall_s, trouble, fewest, node
+        )
         await self._notify()
         if self._settling is None or self._settling.done():
             self._settling = asyncio.create_task(self._settle())
@@ -94,7 +103,7 @@ class Hub:
         since, broken_at = time.monotonic(), None
         while self.waiting:
             missing = [rank for rank in self.active if rank not in self.waiting]
-            if not missing and (self.active or len(self.waiting) >= self._world_size()):
+            if not missing and (self.active or self._are_enough(time.monotonic() - since)):
                 self._form()
                 return
             broken = any(rank in self.waiting for rank in self.active)
@@ -108,6 +117,12 @@ class Hub:
 
     def _world_size(self) -> int:
         return max(joiner.world_size for joiner in self.waiting.values())
+
+    def _are_enough(self, waited_s: float) -> bool:
+        """True when all have come that were expected at the start; after a while those that must be there are enough."""
+        fewest = [joiner.fewest for joiner in self.waiting.values() if joiner.fewest is not None]
+        enough = max(fewest) if fewest and waited_s > START_PATIENCE_S else self._world_size()
+        return len(self.waiting) >= enough
 
     def _patience_s(self) -> float:
         return max(joiner.stall_s for joiner in self.waiting.values()) + COMING_TIMEOUT_S
@@ -129,7 +144,7 @@ class Hub:
             await self._notify()
 
     def _form(self) -> None:
-        joiners = [self.waiting[rank] for rank in sorted(self.waiting)]
+        joiners = self._who_stay()
         reason = self._tries.another(joiners)
         if reason is not None:
             self._answer(joiners, GivenUp(reason))
@@ -151,12 +166,44 @@ class Hub:
             members=tuple(Member(joiner.rank, joiner.pid, joiner.endpoint.address) for joiner in joiners),
         )
         self.active = {joiner.rank: joiner.actor for joiner in joiners}
+        self.node_of = {joiner.rank: joiner.node for joiner in joiners}
         self.lost = set()
         self._answer(joiners, group)
+        self._save_what_goes()
+
+    def _who_stay(self) -> list[Joiner]:
+        """Those that are to form the group, by rank. Who sits on a node that is about to go is let go where another one
+        has the state; otherwise it hands that to the newcomers first, or goes on for as long as it can."""
+        joiners = [self.waiting[rank] for rank in sorted(self.waiting)]
+        staying = [joiner for joiner in joiners if joiner.node not in self.draining]
+        best = max((joiner.mark for joiner in joiners if joiner.mark is not None), default=None)
+        if len(staying) == len(joiners) or best is None or best not in [joiner.mark for joiner in staying]:
+            return joiners
+        self._answer([joiner for joiner in joiners if joiner.node in self.draining], Left())
+        return staying
+
+    def _who_may_leave(self) -> set[int]:
+        """Active ranks on nodes that are about to go, where others would go on."""
+        leaving = {rank for rank in self.active if self.node_of.get(rank) in self.draining}
+        return leaving if len(leaving) < len(self.active) else set()
+
+    def _save_what_goes(self) -> None:
+        """Order a checkpoint where all that train are on nodes that are about to go."""
+        all_leave = bool(self.active) and {self.node_of.get(rank) for rank in self.active} <= self.draining
+        if all_leave and not self._all_leave:
+            self.orders.append(CheckpointOrder("preemption", time.time_ns()))
+        self._all_leave = all_leave
+
+    async def drain(self, nodes: Collection[str]) -> None:
+        """Take note of nodes that are about to go: who sits there leaves between two updates, where others go on."""
+        self.draining = frozenset(nodes)
+        self._save_what_goes()
+        await self._notify()
 
     def _answer(self, joiners: list[Joiner], answer: Answer) -> None:
         """Give all who wait the same answer, and each its rank."""
-        self.waiting = {}
+        for joiner in joiners:
+            self.waiting.pop(joiner.rank, None)
         for group_rank, joiner in enumerate(joiners):
             if not joiner.answer.done():  # its caller may be gone
                 own = replace(answer, group_rank=group_rank) if isinstance(answer, Agreed) else answer
@@ -185,7 +232,8 @@ class Hub:
 
     def _orders_after(self, since: int) -> list[Order]:
         newcomer = self.active and any(rank not in self.active for rank in self.waiting)
-        return [order for order in self.orders if order.number > since] + ([RejoinOrder()] if newcomer else [])
+        again = newcomer or bool(self._who_may_leave())
+        return [order for order in self.orders if order.number > since] + ([RejoinOrder()] if again else [])
 
     async def order(self, order: Order) -> int:
         """Queue an order for all ranks; returns its number."""

@@ -42,12 +42,21 @@ class GivenUp:
     reason: str
 
 
-Answer = Agreed | Over | GivenUp
+@dataclass(frozen=True)
+class Left:
+    """The rank is no longer of the run: its node is about to go, and others have its state."""
+
+
+Answer = Agreed | Over | GivenUp | Left
+LEFT = {"status": "left"}  # what a worker returns that has left
 
 
 @dataclass(frozen=True)
 class Joiner:
-    """A rank that waits for a group: its process, how far it is, where it listens, and what broke its last group."""
+    """A rank that waits for a group: its process, how far it is, where it listens, and what broke its last group.
+
+    So many workers are expected at the start, of which `fewest` are enough after a while. `node` is Ray's name of its node.
+    """
 
     rank: int
     world_size: int
@@ -58,6 +67,8 @@ class Joiner:
     answer: asyncio.Future[Answer]
     stall_s: float
     trouble: str = ""
+    fewest: int | None = None
+    node: str | None = None
 
 
 @dataclass

@@ -19,7 +19,7 @@ from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Plan
 from raylr.running.failures import ending, warning
-from raylr.running.joiners import Agreed, Answer, GivenUp, Over
+from raylr.running.joiners import LEFT, Agreed, Answer, GivenUp, Left, Over
 from raylr.running.priority import restore_priority
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
@@ -44,12 +44,11 @@ INTERFACES = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 
 
 class RayMembership:
-    """A rank's membership of a run, agreed through the hub."""
+    """A rank's membership of a run, agreed through the hub. `place` is its rank of so many; by default Ray Train says it."""
 
-    def __init__(self, hub: Any, plan: Plan) -> None:
-        context = ray.train.get_context()
+    def __init__(self, hub: Any, plan: Plan, place: tuple[int, int] | None = None) -> None:
         self.hub, self.plan = hub, plan
-        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.rank, self.world_size = place or _place_in_train()
         self.can_continue = plan.failure_mode == "continue"
         self._since = 0
         self._wanted = threading.Event()
@@ -64,6 +63,8 @@ class RayMembership:
         match self._join(mark, own, trouble):
             case Over(result):
                 raise RunEnded(result)
+            case Left():
+                raise RunEnded(LEFT)
             case GivenUp(reason):
                 raise GroupUnusable(reason)
             case Agreed() as agreed:
@@ -87,8 +88,11 @@ class RayMembership:
 
     def _join(self, mark: Mark | None, own: Endpoint, trouble: str) -> Answer:
         """What the hub answers, once all who are expected have come. Says now and then for whom it waits."""
-        me, since = ray.get_runtime_context().current_actor, time.monotonic()
-        join = self.hub.join.remote(self.rank, self.world_size, mark, own, os.getpid(), me, self.plan.stall_s, trouble)
+        context, since = ray.get_runtime_context(), time.monotonic()
+        join = self.hub.join.remote(
+            self.rank, self.world_size, mark, own, os.getpid(), context.current_actor, self.plan.stall_s, trouble,
+            self.plan.workers[0], context.get_node_id(),
+        )  # fmt: skip
         while not ray.wait([join], timeout=SAY_EVERY_S)[0]:
             waited_s, missing = time.monotonic() - since, list[int]()
             with contextlib.suppress(ray.exceptions.GetTimeoutError):
@@ -190,6 +194,11 @@ class RayMembership:
             pass  # the hub ends with the run
 
 
+def _place_in_train() -> tuple[int, int]:
+    context = ray.train.get_context()
+    return context.get_world_rank(), context.get_world_size()
+
+
 def other_data(plan: Plan, info: DatasetInfo, address: str) -> str | None:
     """What differs where the data of this host, at this address, are not the run's; None where they are."""
     if info.data_sha256 == plan.data_sha256:
@@ -204,7 +213,7 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     """Train function of every worker. `config` holds plain data and the hub's handle."""
     restore_priority()
     plan, policy = Plan.model_validate(config["plan"]), Policy.from_json(json.dumps(config["policy"]))
-    membership = RayMembership(config["hub"], plan)
+    membership = RayMembership(config["hub"], plan, config.get("place"))
     membership.publish_warnings()
     return ending(membership, lambda: _train(config, plan, policy, membership))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from raylr.running.local_cluster.commands import LocalCluster
 from raylr.running.ray_internals.features import features
 
 DEADLINE_S = 240
@@ -82,6 +83,20 @@ def members(run_dir: Path) -> list[dict[str, Any]]:
 
 def kill(member: dict[str, Any]) -> None:
     os.kill(member["pid"], signal.SIGKILL)
+
+
+def drain(one: LocalCluster, index: int) -> None:
+    """Announce that a node goes, as a cloud does."""
+    code = f"""
+import ray
+from ray.scripts.scripts import cli
+ray.init(address={one.address!r}, log_to_driver=False)
+node = next(node for node in ray.nodes() if node["NodeName"] == {one.node_name(index)!r})
+cli(["drain-node", "--address", {one.address!r}, "--node-id", node["NodeID"], "--reason",
+     "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "60"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**one.env, "PATH": ""})
+    assert done.returncode == 0, done.stderr
 
 
 def start(

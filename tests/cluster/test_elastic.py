@@ -1,16 +1,15 @@
-"""Runs whose number of workers follows the nodes of a real cluster: one node goes with a warning, then one comes."""
+"""Runs whose number of workers follows the nodes by restarts: one node goes with a warning, then one comes."""
 
 import json
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from raylr.running.local_cluster import commands as cluster
-from tests.cluster.commands import SMALL, Command, assert_same, needs, rows, start, wait_until
+from tests.cluster.commands import SMALL, Command, assert_same, drain, needs, rows, start, wait_until
 
 pytestmark = [pytest.mark.timeout(400), needs("elastic")]
+RESTART = ["--failure.mode", "restart"]
 
 
 @pytest.fixture(scope="module")
@@ -21,24 +20,10 @@ def nodes(tmp_path_factory):
     cluster.down("elastic", clusters=clusters)
 
 
-def drain(one, index):
-    """Announce that a node goes, as a cloud does."""
-    code = f"""
-import ray
-from ray.scripts.scripts import cli
-ray.init(address={one.address!r}, log_to_driver=False)
-node = next(node for node in ray.nodes() if node["NodeName"] == {one.node_name(index)!r})
-cli(["drain-node", "--address", {one.address!r}, "--node-id", node["NodeID"], "--reason",
-     "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "60"])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**one.env, "PATH": ""})
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_run_shrinks_with_its_cluster_from_a_checkpoint_that_the_announcement_brought(where, expected, nodes):
     one, clusters = nodes
     run_dir = where / "elastic"
-    run = start(where, "elastic", "1:2", "--address", one.address, "--checkpoint.every", "1dur", **one.env)
+    run = start(where, "elastic", "1:2", "--address", one.address, *RESTART, "--checkpoint.every", "1dur", **one.env)
     wait_until(lambda: len(rows(run_dir, "ledger.jsonl")) > 5, "5 updates")
     drain(one, 1)
     announced = wait_until(
@@ -64,7 +49,7 @@ def test_a_batch_per_worker_grows_with_the_cluster_and_the_lr_rises_to_its_new_p
     flags += ["--lr.warmup=0ep", "--lr.shape=constant", "--lr.rewarm=2ep", "--epochs=300"]
     workers = ["--workers=1:2", f"--storage={where}", "--name=growing", f"--address={one.address}"]
     small = [*SMALL[: SMALL.index("--epochs")], *SMALL[SMALL.index("--batch.micro-size") :], str(where / "cache")]
-    run = Command("train", *small, *flags, *workers, cwd=where, **one.env)
+    run = Command("train", *small, *flags, *workers, *RESTART, cwd=where, **one.env)
 
     def num_rows(size):
         return [row["world_size"] for row in rows(run_dir, "ledger.jsonl")].count(size)

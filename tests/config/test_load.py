@@ -55,7 +55,7 @@ def refusal(path: Path, text: str, model: type[Config] = Config) -> str:
         ("optimizers.head.match", "a value"),
         ("data.flip", "none, or leave it out for the default (random)"),
         ("gpu", "auto, yes or no, or leave it out for the default (auto)"),
-        ("failure.mode", "continue or restart, or leave it out for the default (continue; restart with MIN:MAX)"),
+        ("failure.mode", "continue or restart, or leave it out for the default (continue)"),
         ("guard.enabled", "no, or leave it out for the default (yes)"),
         ("seed", "a value, or leave it out for the default (0)"),
         ("eval.every", "a value, or leave it out for the default (1ep)"),

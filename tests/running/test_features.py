@@ -212,6 +212,21 @@ def test_without_replacing_one_worker_the_plan_restarts_all_and_says_why():
     )
 
 
+def test_where_ray_tells_of_no_node_that_is_about_to_go_a_changing_number_of_workers_restarts_all_and_the_plan_says_why():
+    blind = Features("2.61.0", drains=False)
+    story = resolved(blind, workers="1:4")
+    assert resolved(ALL_FEATURES, workers="1:4")["mode"] == "continue"
+    assert story["mode"] == "restart"
+    assert story["lost worker"] == (
+        "restart: all start again from the newest checkpoint (Ray 2.61.0 tells of no node that is about to go)"
+    )
+    assert "a node that comes or goes restarts all" in story["Ray"]
+    with pytest.raises(
+        ConfigError, match=r"^failure\.mode=continue needs Ray 2\.53 to 2\.60, and 2\.61\.0 is installed"
+    ):
+        resolved(blind, workers="1:4", failure={"mode": "continue"})
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

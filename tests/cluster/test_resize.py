@@ -1,0 +1,95 @@
+"""A run whose number of workers follows the nodes of a real cluster without a restart: 1, 4, 2, 3 workers."""
+
+import json
+import signal
+
+import pytest
+
+from raylr.config.load import load_config
+from raylr.events import StopOrder
+from raylr.planning.facts import Hardware
+from raylr.planning.resolve import resolve
+from raylr.running.local_cluster import commands as cluster
+from raylr.training.data import load, prepare
+from raylr.training.membership import Plain
+from tests.cluster.commands import SMALL, Command, drain, kinds, needs, rows, undisturbed, wait_until
+
+pytestmark = [pytest.mark.timeout(400), needs("local_nodes")]
+FLAGS = [*SMALL[: SMALL.index("--epochs")], "--epochs", "300", *SMALL[SMALL.index("--batch.global-size") :]]
+
+
+class StopsAfter(Plain):
+    """Membership of one process that is told to stop after so many updates."""
+
+    def __init__(self, num_updates):
+        super().__init__()
+        self.num_left = num_updates
+
+    def has_orders(self):
+        self.num_left -= 1
+        return self.num_left == 0
+
+    def orders(self, since):
+        return [StopOrder(number=1)]
+
+
+def trained_alone(place, size, port, plan, policy, data, run_dir, num_updates):
+    """The result of one plain process after so many updates."""
+    from pathlib import Path
+
+    from raylr.storage import LocalFolder
+    from raylr.training.ddp import trainer_for
+    from raylr.training.loop import Loop
+
+    folder = LocalFolder(Path(run_dir))
+    folder.create()
+    return Loop(trainer_for(plan)(plan, policy, data), StopsAfter(num_updates), folder).run()
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    clusters = tmp_path_factory.mktemp("clusters")
+    one = cluster.up("resize", nodes=1, cpus=1, clusters=clusters)
+    yield one, clusters
+    cluster.down("resize", clusters=clusters)
+
+
+def test_nodes_come_and_go_and_the_others_train_on_to_the_same_bits(where, nodes, ranks):
+    one, clusters = nodes
+    run_dir = where / "resized"
+    flags = [*FLAGS, str(where / "cache"), "--precision", "fp32"]
+    fixed = ["--workers=1:4", f"--storage={where}", "--name=resized", f"--address={one.address}"]
+    run = Command("train", *flags, *fixed, cwd=where, **one.env)
+
+    def sizes():
+        return [row["world_size"] for row in rows(run_dir, "ledger.jsonl")]
+
+    wait_until(lambda: sizes().count(1) > 5, "5 updates of one worker")
+    for _ in range(3):
+        cluster.add_node("resize", 1, clusters=clusters)
+    wait_until(lambda: 4 in sizes(), "an update of four")
+    drain(one, 1)
+    wait_until(lambda: sizes()[-1] == 3, "an update without the worker whose node is announced to go")
+    left = [row for row in rows(run_dir, "events.jsonl") if row["kind"] == "continue"]
+    assert [(row["lost"], row["world_size"]) for row in left] == [([], 3)]
+    for index in (1, 2):
+        cluster.kill_node("resize", index, clusters=clusters)
+    wait_until(lambda: sizes()[-1] == 2, "an update of two")
+    cluster.add_node("resize", 1, clusters=clusters)
+    wait_until(lambda: sizes()[-1] == 3, "an update of three again")
+    run.signal(signal.SIGTERM)
+    code, out, err = run.end()
+    assert code == 143, err
+    result = json.loads(out.splitlines()[-1])
+    assert (kinds(run_dir).count("start"), kinds(run_dir).count("restart"), result["restarts"]) == (1, 0, 0)
+    assert kinds(run_dir).count("rejoin") == result["rejoins"] >= 2
+
+    pairs = zip(flags[::2], flags[1::2], strict=True)
+    config = load_config(None, {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs})
+    plan, policy = resolve(config, prepare(config.data), Hardware(bf16=False, num_gpus=0))
+    alone = where / "alone"
+    plain = ranks.run(trained_alone, 1, plan, policy, load(config.data), str(alone), result["steps"])[0]
+    for key in ("weights_sha256", "optimizer_sha256", "steps", "position"):
+        assert result[key] == plain[key], key
+    for file in ("ledger.jsonl", "metrics.jsonl"):
+        assert undisturbed(rows(run_dir, file)) == undisturbed(rows(alone, file))
