@@ -158,47 +158,52 @@ def driver(storage: Path, name: str, rng: random.Random) -> Row:
 
 
 def resize(storage: Path, name: str, rng: random.Random) -> Row:
-    """Nodes come and go: 1, 4, 2, 3 workers."""
+    """Nodes come and go, announced or not: 1, 4, 2, 3 workers."""
+    return resized(storage, name, rng, "continue")
+
+
+def resize_by_restart(storage: Path, name: str, rng: random.Random) -> Row:
+    """The same with failure.mode=restart."""
+    return resized(storage, name, rng, "restart")
+
+
+def resized(storage: Path, name: str, rng: random.Random, mode: str) -> Row:
+    from benchmarks.nodes import come, drain, lose
     from raylr.running.local_cluster import commands as cluster
 
     clusters = storage / "clusters"
     one = cluster.up(name, nodes=1, cpus=1, clusters=clusters)
-    sizes, seconds = [1], []
+    sizes, seconds, goes = [1], list[float](), rng.sample((1, 2, 3), 2)
+    announced = [index for index in goes if rng.random() < 0.5]
+
+    def go() -> None:
+        for index in announced:
+            drain(one, index)
+        time.sleep(2 * rng.random())  # until some of them are gone before their workers have left
+        for index in goes:
+            lose(name, index, clusters)
+
+    changes = (
+        (4, lambda: [come(name, clusters) for _ in range(3)]),
+        (2, go),
+        (3, lambda: come(name, clusters)),
+    )
     try:
-        run = Run(storage, name, "--workers=1:4", "--epochs=160", f"--address={one.address}", **one.env)
+        flags = ["--workers=1:4", "--epochs=160", f"--failure.mode={mode}", f"--address={one.address}"]
+        run = Run(storage, name, *flags, **one.env)
         run.has_size(1)
-        for change, size in ((add(3), 4), (lose(2, 3), 2), (add(1), 3)):
+        for size, change in changes:
             since = time.time()
-            change(name, clusters)
+            change()
             run.has_size(size)
             sizes.append(size)
             seconds.append(time.time() - since)
-        return {"done": [sizes], "resize_s": seconds, **run.end()}
+        return {"done": [sizes, goes, announced], "resize_s": seconds, **run.end()}
     finally:
         cluster.down(name, clusters=clusters)
 
 
-def add(count: int) -> Callable[[str, Path], None]:
-    from raylr.running.local_cluster import commands as cluster
-
-    def change(name: str, clusters: Path) -> None:
-        for _ in range(count):
-            cluster.add_node(name, 1, clusters=clusters)
-
-    return change
-
-
-def lose(*indices: int) -> Callable[[str, Path], None]:
-    from raylr.running.local_cluster import commands as cluster
-
-    def change(name: str, clusters: Path) -> None:
-        for index in indices:
-            cluster.kill_node(name, index, clusters=clusters)
-
-    return change
-
-
-KINDS = {one.__name__: one for one in (kill, stop, hang, restart, driver, everybody, resize)}
+KINDS = {one.__name__: one for one in (kill, stop, hang, restart, driver, everybody, resize, resize_by_restart)}
 
 
 def pids(members: list[Row]) -> list[int]:
@@ -216,7 +221,7 @@ def disturbed(storage: Path, kind: str, number: int) -> Row:
     name = f"{kind}-{number}"
     shutil.rmtree(storage / name, ignore_errors=True)
     row = KINDS[kind](storage, name, random.Random(f"{kind} {number}"))
-    plain = undisturbed(storage, *(["--epochs=160"] if kind == "resize" else []))
+    plain = undisturbed(storage, *(["--epochs=160"] if kind.startswith("resize") else []))
     kept = ("done", "recovery_s", "resize_s", "status", "restarts", "rejoins", "resizes", "weights_sha256")
     return {**{key: row[key] for key in kept if key in row}, "same": equals(storage / name, plain)}
 
