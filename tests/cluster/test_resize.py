@@ -65,18 +65,17 @@ def test_nodes_come_and_go_and_the_others_train_on_to_the_same_bits(where, nodes
         return [row["world_size"] for row in rows(run_dir, "ledger.jsonl")]
 
     wait_until(lambda: sizes().count(1) > 5, "5 updates of one worker")
-    for _ in range(3):
-        cluster.add_node("resize", 1, clusters=clusters)
+    for cpus in (2, 1):
+        cluster.add_node("resize", cpus, clusters=clusters)
     wait_until(lambda: 4 in sizes(), "an update of four")
     drain(one, 1)
-    wait_until(lambda: sizes()[-1] == 3, "an update without the worker whose node is announced to go")
+    wait_until(lambda: sizes()[-1] == 2, "an update without the two workers whose node is announced to go")
     left = [row for row in rows(run_dir, "events.jsonl") if row["kind"] == "continue"]
-    assert [(row["lost"], row["world_size"]) for row in left] == [([], 3)]
-    for index in (1, 2):
-        cluster.kill_node("resize", index, clusters=clusters)
-    wait_until(lambda: sizes()[-1] == 2, "an update of two")
+    assert [(row["lost"], row["world_size"]) for row in left] == [([], 2)]
     cluster.add_node("resize", 1, clusters=clusters)
-    wait_until(lambda: sizes()[-1] == 3, "an update of three again")
+    wait_until(lambda: sizes()[-1] == 3, "an update of three")
+    cluster.kill_node("resize", 3, clusters=clusters)
+    wait_until(lambda: sizes()[-1] == 2, "an update without the one whose node is lost")
     run.signal(signal.SIGTERM)
     code, out, err = run.end()
     assert code == 143, err
