@@ -32,9 +32,10 @@ Epochs = Annotated[float, "epochs"]
 FailureMode = Literal["continue", "restart"]
 Scaling = Literal["none", "linear", "sqrt", "legw", "sde"]
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "lars", "muon"]
+Views = Literal["none", "mirror", "mirror_translate"]
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 ORDERS = ("fresh", "address", "stretch")  # fields that apply to one start only
-MODELS = ("cnn-small", "cnn-medium", "cnn-large", "resnet18", "vit-small")
+MODELS = ("cnn-small", "cnn-medium", "cnn-large", "airbench", "resnet18", "vit-small")
 
 
 FIELDS = "\n\n    Fields:"
@@ -119,6 +120,10 @@ class OptimizerConfig(Section):
     amsgrad: bool = Field(False, description="of adam and adamw")
     weight_decay: float | None = Field(None, ge=0, description="per update, on weights [by the optimizer]")
     decay_norms_and_biases: bool = Field(False, description="weight decay on parameters of one dimension too")
+    ns_steps: int = Field(
+        5, ge=1, le=20, description="of muon: steps of Newton and Schulz towards an orthogonal update"
+    )
+    normalise: bool = Field(False, description="of muon: give each weight the norm sqrt(filters) before its update")
 
 
 class LRConfig(Section):
@@ -159,7 +164,18 @@ class EvalConfig(Section):
 
     every: Duration = Field("1ep", description="test at the first update at or after each multiple")
     micro_size: Examples = Field(500, ge=1, description="test examples that pass through the model at once")
-    mirror: bool = Field(False, description="average the outputs for a test image and its mirror image")
+    views: Views = Field(
+        "none", description="average the outputs for a test image, its mirror image, and both moved by a pixel"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _was_mirror(cls, values: Any) -> Any:
+        """Read `mirror`, which records of earlier versions have."""
+        if not isinstance(values, dict) or not isinstance(values.get("mirror"), bool):
+            return values
+        others = {key: value for key, value in values.items() if key != "mirror"}
+        return {"views": "mirror", **others} if values["mirror"] else others
 
 
 class CheckpointConfig(Section):

@@ -4,9 +4,9 @@
 """
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from raylr.lr import Override, Ramp
 
@@ -30,6 +30,8 @@ class OptimizerPlan(Frozen):
     amsgrad: bool
     weight_decay: float
     decay_norms_and_biases: bool
+    ns_steps: int = 5
+    normalise: bool = False
 
 
 class GuardPlan(Frozen):
@@ -102,7 +104,7 @@ class Plan(Frozen):
     backend: str = "gloo"  # or nccl
     eval_every: int
     eval_micro_size: int
-    eval_mirror: bool = False
+    eval_views: str = "none"  # or mirror or mirror_translate
     checkpoint_every: int
     checkpoint_keep: int
     rewarm: int
@@ -119,6 +121,15 @@ class Plan(Frozen):
     stall_s: float
     story: tuple[Reason, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _was_mirror(cls, values: Any) -> Any:
+        """Read `eval_mirror`, which plans of earlier versions have."""
+        if not isinstance(values, dict) or "eval_mirror" not in values:
+            return values
+        others = {key: value for key, value in values.items() if key != "eval_mirror"}
+        return {"eval_views": "mirror" if values["eval_mirror"] else "none", **others}
 
     def batch_at(self, world_size: int, position: int | None = None) -> int:
         """The global batch of `world_size` workers in the update at `position`; the largest of the run without one."""

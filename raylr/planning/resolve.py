@@ -105,7 +105,7 @@ def _plan(
         backend=choices.backend.value,
         eval_every=_interval(config.eval.every, clock, "eval.every"),
         eval_micro_size=config.eval.micro_size,
-        eval_mirror=config.eval.mirror,
+        eval_views=config.eval.views,
         checkpoint_every=_interval(config.checkpoint.every, clock, "checkpoint.every"),
         checkpoint_keep=config.checkpoint.keep,
         rewarm=examples(config.lr.rewarm, clock, "lr.rewarm"),

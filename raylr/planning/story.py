@@ -81,9 +81,12 @@ def _batch(plan: Plan, choices: Choices) -> Iterator[Reason]:
 
 def _optimizer(part: Part, plan: Plan) -> Reason:
     chosen = plan.optimizers[part.name]
+    momentum = f"momentum {chosen.momentum:g}" + (" (Nesterov)" if chosen.nesterov else "")
+    norms = ", weights of norm sqrt(filters)" if chosen.normalise else ""
     details = {
-        "sgd": f"momentum {chosen.momentum:g}" + (" (Nesterov)" if chosen.nesterov else ""),
-        "lars": f"layer by layer, momentum {chosen.momentum:g}" + (" (Nesterov)" if chosen.nesterov else ""),
+        "sgd": momentum,
+        "lars": f"layer by layer, {momentum}",
+        "muon": f"{momentum}, {chosen.ns_steps} steps of Newton and Schulz{norms}",
         "rmsprop": f"smoothing {chosen.beta2:g}, momentum {chosen.momentum:g}",
     }.get(chosen.kind, f"betas {chosen.beta1:g}, {chosen.beta2:g}" + (", amsgrad" if chosen.amsgrad else ""))
     where = "" if chosen.decay_norms_and_biases else ", none on norms and biases"

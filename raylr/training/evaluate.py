@@ -6,7 +6,7 @@ is zero everywhere else, so adding up the ranks' tables is exact, and every rank
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from raylr.planning.plan import Plan
 from raylr.training.augment import Normalise
@@ -23,11 +23,32 @@ def evaluate(trainer: Trainer, group: Group) -> tuple[float, float]:
     return test(trainer.model, trainer.tests, trainer.normalise, trainer.plan, group)
 
 
+def mean_output(model: nn.Module, images: Tensor, views: str) -> Tensor:
+    """Mean logits, float32 [b, num_classes], for views of images [b, channels, H, W].
+
+    `none`: the image itself. `mirror`: it and its mirror image. `mirror_translate`: both (half of the weight), and both as
+    a window moved by a pixel up and left or down and right in the image with a reflected border (a quarter each), the six
+    views of airbench (Jordan 2024, arXiv 2404.00498).
+    """
+    if views != "mirror_translate":
+        return _mean_of_sides(model, images, views)
+    height, width = images.shape[2:]
+    padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
+    corners = padded[..., :height, :width], padded[..., 2:, 2:]
+    moved = [_mean_of_sides(model, corner, "mirror") for corner in corners]
+    return 0.5 * _mean_of_sides(model, images, "mirror") + 0.25 * moved[0] + 0.25 * moved[1]
+
+
+def _mean_of_sides(model: nn.Module, images: Tensor, views: str) -> Tensor:
+    sides = (images, images.flip(3)) if views == "mirror" else (images,)
+    return torch.stack([model(side).float() for side in sides]).mean(0)
+
+
 @torch.no_grad()
 def test(model: nn.Module, tests: Split, normalise: Normalise, plan: Plan, group: Group) -> tuple[float, float]:
     """The same of any model in evaluation mode and any test images, in the plan's slices and precision.
 
-    With `eval_mirror` the mean output for an image and its mirror image counts, as others report for short training, too.
+    With `eval_views` the mean output for several views of an image counts, as others report for short training, too.
     """
     size, total = plan.eval_micro_size, len(tests.labels)
     num_slices = -(-total // size)
@@ -35,9 +56,8 @@ def test(model: nn.Module, tests: Split, normalise: Normalise, plan: Plan, group
     for index in micro_batches_of(group.group_rank, group.size, num_slices):
         images, labels = tests.at(slice(index * size, min((index + 1) * size, total)))
         images = normalise(images)
-        views = (images, images.flip(3)) if plan.eval_mirror else (images,)
         with precision(plan, tests.device.type):
-            output = torch.stack([model(view).float() for view in views]).mean(0)
+            output = mean_output(model, images, plan.eval_views)
         table[index, 0] = F.cross_entropy(output, labels, reduction="sum")
         table[index, 1] = (output.argmax(1) == labels).sum()
     group.all_reduce(table)()

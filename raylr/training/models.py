@@ -2,7 +2,8 @@
 
 `cnn-small`, `cnn-medium` and `cnn-large` are convolutional networks of the fast kind, after airbench94 (Jordan 2024, arXiv
 2404.00498): a 2 x 2 stem, three groups that halve the resolution, a max over what is left, a linear layer scaled down.
-Convolutions start as the identity on their first channels, so that the signal passes a fresh network.
+Convolutions start as the identity on their first channels, so that the signal passes a fresh network. `airbench` is that
+network itself, in airbench.py.
 `resnet18` is torchvision's, with the stem of the CIFAR papers for images below 64 pixels; `vit-small` is in vit.py.
 """
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from raylr.config.user_code import accepts, call_with, import_object
 from raylr.errors import ConfigError
+from raylr.training.airbench import Airbench, identity_conv
 from raylr.training.vit import ViT, patch_side
 
 ImageShape = tuple[int, int, int]  # height, width, channels
@@ -31,9 +33,9 @@ class Group(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.conv1 = _identity_conv(channels_in, channels_out)
+        self.conv1 = identity_conv(channels_in, channels_out)
         self.norm1 = nn.BatchNorm2d(channels_out)
-        self.conv2 = _identity_conv(channels_out, channels_out)
+        self.conv2 = identity_conv(channels_out, channels_out)
         self.norm2 = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,6 +75,11 @@ def build(name: str, num_classes: int, image_shape: ImageShape, dropout: float =
 def _cnn(name: str, widths: tuple[int, ...], num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
     _check_side(name, image_shape, SMALLEST_SIDE_OF_CNN)
     return FastCNN(widths, num_classes, image_shape[2], dropout)
+
+
+def _airbench(num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
+    _check_side("airbench", image_shape, SMALLEST_SIDE_OF_CNN)
+    return Airbench(num_classes, image_shape[2], dropout)
 
 
 def _resnet18(num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
@@ -116,6 +123,7 @@ BUILDERS: dict[str, Callable[[int, ImageShape, float], nn.Module]] = {
     "cnn-small": partial(_cnn, "cnn-small", (32, 64, 128)),
     "cnn-medium": partial(_cnn, "cnn-medium", (32, 128, 256)),
     "cnn-large": partial(_cnn, "cnn-large", (64, 256, 256)),
+    "airbench": _airbench,
     "resnet18": _resnet18,
     "vit-small": _vit,
 }
@@ -149,10 +157,3 @@ def _check_output(model: nn.Module, field: str, num_classes: int, image_shape: I
         raise ConfigError(
             f"{field} gives {found} for 2 images of {num_classes} classes; give logits (2, {num_classes})"
         )
-
-
-def _identity_conv(channels_in: int, channels_out: int) -> nn.Conv2d:
-    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-    with torch.no_grad():
-        nn.init.dirac_(conv.weight[:channels_in])
-    return conv

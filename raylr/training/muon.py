@@ -7,6 +7,7 @@ kernels each would take longer to launch than to run. The LR is no part of it, s
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,17 +16,26 @@ from torch.optim import Muon, Optimizer
 
 from raylr.training.captured import Captured
 
-A, B, C, STEPS, EPS = 3.4445, -4.7750, 2.0315, 5, 1e-7  # torch.optim.Muon's defaults, from Jordan et al. 2024
+A, B, C, EPS = 3.4445, -4.7750, 2.0315, 1e-7  # torch.optim.Muon's defaults, from Jordan et al. 2024
 
 
 class FilterMuon(Optimizer):
     """torch's Muon over parameters of two or more dimensions; its state and groups are those of the parameters."""
 
     def __init__(
-        self, params: Iterable[Any], lr: float, momentum: float = 0.95, nesterov: bool = True, weight_decay: float = 0.1
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        weight_decay: float = 0.1,
+        ns_steps: int = 5,
+        normalise: bool = False,
     ) -> None:
+        """`normalise`: before its update a weight of n filters is scaled to the norm sqrt(n), as in airbench (Jordan 2024)."""
         super().__init__(params, {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay})
-        self.directions = Captured("Muon", _directions, wanted=True)  # asked on a GPU only
+        self.ns_steps, self.normalise = ns_steps, normalise
+        self.directions = Captured("Muon", partial(_directions, ns_steps), wanted=True)  # asked on a GPU only
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -34,11 +44,13 @@ class FilterMuon(Optimizer):
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not moved:
                 continue
+            if self.normalise:
+                _normalise(moved)
             if moved[0].is_cuda:
                 self._step_on_gpu(group, moved)
                 continue
             settings = {key: group[key] for key in ("lr", "momentum", "nesterov", "weight_decay")}
-            muon = Muon([_matrix(parameter, parameter) for parameter in moved], **settings)
+            muon = Muon([_matrix(parameter, parameter) for parameter in moved], ns_steps=self.ns_steps, **settings)
             for parameter, matrix in zip(moved, muon.param_groups[0]["params"], strict=True):
                 state = self.state[parameter]
                 if not state:
@@ -63,7 +75,13 @@ class FilterMuon(Optimizer):
         torch._foreach_add_(matrices, list(directions), alpha=lr)
 
 
-def _directions(*updates: Tensor) -> tuple[Tensor, ...]:
+def _normalise(parameters: list[Tensor]) -> None:
+    """Scale each parameter of n filters to the norm sqrt(n): 1 a filter, on average."""
+    for parameter, norm in zip(parameters, torch._foreach_norm(parameters), strict=True):
+        parameter.mul_(len(parameter) ** 0.5 / norm)
+
+
+def _directions(ns_steps: int, *updates: Tensor) -> tuple[Tensor, ...]:
     """What torch's Muon adds to each matrix at an LR of 1; matrices of one shape, or of its transpose, together."""
     alike: dict[tuple[int, int], list[int]] = {}
     for place, update in enumerate(updates):
@@ -72,14 +90,14 @@ def _directions(*updates: Tensor) -> tuple[Tensor, ...]:
     found: dict[int, Tensor] = {}
     for places in alike.values():
         wide = torch.stack([_wide(updates[place]) for place in places]).to(torch.bfloat16)
-        found.update(zip(places, _orthogonal(wide).unbind(), strict=True))
+        found.update(zip(places, _orthogonal(wide, ns_steps).unbind(), strict=True))
     return tuple(_wide(found[place], update).to(update.dtype) * -_scale(update) for place, update in enumerate(updates))
 
 
-def _orthogonal(matrices: Tensor) -> Tensor:
-    """About U V^T of each matrix U S V^T of [n, rows, columns], rows <= columns, by torch's five steps of Newton and Schulz."""
+def _orthogonal(matrices: Tensor, steps: int) -> Tensor:
+    """About U V^T of each matrix U S V^T of [n, rows, columns], rows <= columns, by torch's Newton and Schulz."""
     x: Tensor = matrices / torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True).clamp(min=EPS)
-    for _ in range(STEPS):
+    for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
     return x

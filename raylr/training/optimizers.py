@@ -78,6 +78,7 @@ def _build(plan: OptimizerPlan, named: Named) -> Optimizer:
         case "muon":
             _require_matrices(plan.match, named)
             settings = {"momentum": plan.momentum, "nesterov": plan.nesterov, "weight_decay": plan.weight_decay}
+            settings.update(ns_steps=plan.ns_steps, normalise=plan.normalise)
             return FilterMuon([{"params": named}], lr=0.0, **settings)  # type: ignore[arg-type]
     raise ConfigError(f"optimizer.name={plan.kind} is not known; use sgd, adam, adamw, rmsprop, lars or muon")
 

@@ -36,6 +36,7 @@ from raylr.training.norms import NormReader, Norms
 from raylr.training.optimizers import build_optimizers
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
 from raylr.training.stream import examples_at, micro_batch_seed
+from raylr.training.whitening import NUM_IMAGES, whiten
 
 EXTRAS = 3  # loss, number of right answers, has_orders
 
@@ -98,6 +99,7 @@ class Trainer:
         self._free: list[Tensor] = []
         capture = self.captures and self.device.type == "cuda" and plan.reduce == "tree"
         self.feed = Feed(plan, dataset, self.device, capture)
+        whiten(self.model, lambda: self.feed.split.at(slice(0, NUM_IMAGES))[0], dataset.mean, dataset.std)
         self.tests = Split(dataset.test_images, dataset.test_labels, self.device)
         self.normalise = Normalise(dataset.mean, dataset.std, plan.image_shape, self.device)
         # Python of one's own may do other things in another call, of which a recording knows nothing

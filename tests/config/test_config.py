@@ -34,7 +34,8 @@ REFUSED = [
     ({"gpu": "maybe"}, r"^gpu=maybe is not one of auto, yes, no$"),
     (
         {"model.name": "cnn-smal"},
-        r"^model\.name=cnn-smal is not one of cnn-small, cnn-medium, cnn-large, resnet18, vit-small; did you mean cnn-small\?$",
+        r"^model\.name=cnn-smal is not one of cnn-small, cnn-medium, cnn-large, airbench, resnet18, vit-small; "
+        r"did you mean cnn-small\?$",
     ),
     ({"workers": "3:2"}, r"^workers=3:2 must be N or MIN:MAX with 1 <= MIN <= MAX, such as 2 or 1:4$"),
     ({"workers": "\u00b2"}, r"^workers=\u00b2 must be N or MIN:MAX with"),

@@ -306,7 +306,7 @@ def test_a_module_that_is_not_there_is_refused():
 def test_an_unknown_name_is_refused():
     with pytest.raises(
         ConfigError,
-        match=r"model.name=cnn_large is none of cnn-small, cnn-medium, cnn-large, resnet18, vit-small; one's own",
+        match=r"model.name=cnn_large is none of cnn-small, cnn-medium, cnn-large, airbench, resnet18, vit-small; one's own",
     ):
         build("cnn_large", 10, (32, 32, 3))
 
