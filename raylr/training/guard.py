@@ -29,10 +29,14 @@ class Guard:
         self.snapshot_at = -1
         self.snapshot: dict[str, Any] = {}
 
-    def wants_snapshot(self, position: int) -> bool:
-        """True when a multiple of the interval has been reached and nothing is suspicious."""
+    def is_due(self, position: int) -> bool:
+        """True when a multiple of the interval has been reached since the last snapshot."""
         every = self.plan.snapshot_every
-        return self.plan.enabled and self.num_suspicious == 0 and position // every > self.snapshot_at // every
+        return self.plan.enabled and position // every > self.snapshot_at // every
+
+    def wants_snapshot(self, position: int) -> bool:
+        """True when one is due and nothing is suspicious."""
+        return self.num_suspicious == 0 and self.is_due(position)
 
     def keep(self, position: int, snapshot: dict[str, Any]) -> None:
         self.snapshot_at, self.snapshot = position, snapshot

@@ -97,6 +97,8 @@ class Trainer:
         for parameter, view in zip(self.parameters, self._gradient_views(self.result), strict=True):
             parameter.grad = view
         self._free: list[Tensor] = []
+        self._begun: tuple[tuple[int, range], list[Tensor]] = (-1, range(0)), []  # sums of an update to come
+        self.reads_late = self.device.type == "cuda"
         capture = self.captures and self.device.type == "cuda" and plan.reduce == "tree"
         self.feed = Feed(plan, dataset, self.device, capture)
         whiten(self.model, lambda: self.feed.split.at(slice(0, NUM_IMAGES))[0], dataset.mean, dataset.std)
@@ -118,12 +120,11 @@ class Trainer:
         self.keep_first_snapshot()
         batch = self.plan.batch_at(group.size, self.position)
         num_micro = batch // self.plan.micro_size
-        own = micro_batches_of(group.group_rank, group.size, num_micro)
+        own = self._own_micro_batches(self.position, group)
         self.model.train()
-        nodes = [
-            tree_sum(node, num_micro, lambda leaf: self._leaf(leaf, own), self._free.append)
-            for node in cover(root(num_micro), own, num_micro)
-        ]
+        (begun, nodes), self._begun = self._begun, ((-1, own), [])
+        if begun != (self.position, own):
+            nodes = self._sums(self.position, own, num_micro)
         if nodes and has_orders:
             nodes[0][self.length - 1 : self.length].add_(1.0)
         reduce_tree(nodes, self.result, self.length, num_micro, group)
@@ -132,15 +133,29 @@ class Trainer:
             self.result[self.length - 1 : self.length].copy_(self._any_of(has_orders, group))
         return self._apply(batch, group, num_micro)
 
+    def _own_micro_batches(self, position: int, group: Group) -> range:
+        num_micro = self.plan.batch_at(group.size, position) // self.plan.micro_size
+        return micro_batches_of(group.group_rank, group.size, num_micro)
+
     def _any_of(self, has_orders: bool, group: Group) -> Tensor:
         """How many ranks know of an order, in a collective of its own."""
         known = torch.tensor([float(has_orders)], device=self.device)
         group.all_reduce(known)()
         return known
 
+    def _sums(self, position: int, own: range, num_micro: int) -> list[Tensor]:
+        """The sums of the rank's micro-batches of the update at `position`, by the largest whole nodes of the tree."""
+        return [
+            tree_sum(node, num_micro, lambda leaf: self._leaf(leaf, position, own), self._free.append)
+            for node in cover(root(num_micro), own, num_micro)
+        ]
+
     def _apply(self, batch: int, group: Group, num_micro: int) -> Update:
-        """Divide and clip the sum, read what there is to judge, and step. The only wait for the GPU in an update; it makes
-        the next update's examples meanwhile."""
+        """Divide and clip the sum, read what there is to judge, and step.
+
+        The only wait for the GPU in an update, which meanwhile makes the next one's examples. Alone it steps and begins the
+        next update before it reads: from one that has diverged the guard goes back to its snapshot, whatever was done since.
+        """
         self.result[: self.length - EXTRAS].div_(num_micro)
         gradient = self.result[: self.num_weights]
         norm = torch.linalg.vector_norm(gradient)
@@ -148,45 +163,66 @@ class Trainer:
         if self.plan.clip_norm is not None:
             largest = torch.full_like(norm, self.plan.clip_norm, dtype=torch.float64)
             gradient.mul_((largest / (norm.double() + 1e-6)).clamp(max=1.0).nan_to_num(1.0))
-        following = self.position + batch
-        next_micro = self.plan.batch_at(group.size, following) // self.plan.micro_size
-        self.feed.ahead(following, micro_batches_of(group.group_rank, group.size, next_micro))
+        self.feed.ahead(self.position + batch, self._own_micro_batches(self.position + batch, group))
+        factors = None
+        if self.reads_late and group.size == 1 and not self.guard.is_due(self.position):
+            factors = self._move(batch, group)
         loss, num_correct, wanted, length = self._numbers.end()
         group.check()  # what an aborted group left behind is worth nothing
-        return self._step(batch, group.size, loss / num_micro, num_correct, wanted, length)
+        return self._step(batch, group.size, loss / num_micro, num_correct, wanted, length, factors)
 
     def _step(
-        self, batch: int, world_size: int, loss: float, num_correct: float, has_orders: float, norm: float
+        self,
+        batch: int,
+        world_size: int,
+        loss: float,
+        num_correct: float,
+        has_orders: float,
+        norm: float,
+        factors: dict[str, Factors] | None = None,
     ) -> Update:
-        """Write the LR, step the optimizers, and move the position on. If the run has diverged, go back instead."""
-        factors, causes = self.write_lr(batch), self.policy.causes(self.position)
+        """Step the optimizers unless that was done with these `factors`, and move the position on. If the run has
+        diverged, go back instead."""
         diverged = self.guard.has_diverged(loss, norm)
+        if factors is None and diverged:
+            factors = self.write_lr(batch)
+        if factors is None:
+            if self.guard.wants_snapshot(self.position):  # only now is it known that these weights were good
+                self.guard.keep(self.position, self._tensors())
+            factors = self._move(batch)
         update = Update(
             self.step,
             self.position,
             batch,
             world_size,
             factors,
-            causes,
+            self.policy.causes(self.position),
             loss,
             int(num_correct),
             has_orders > 0,
             diverged,
             norm,
+            None if diverged else self.norms.taken,
         )
         self.position, self.step = self.position + batch, self.step + 1
         if diverged:
             self._load_tensors(self.guard.snapshot)
             self.policy = self.policy.with_overrides(*self.guard.cut(self.position))
-        else:
-            if self.guard.wants_snapshot(update.position):  # only now is it known that these weights were good
-                self.guard.keep(update.position, self._tensors())
-            self.statistics.move(self.result[self.num_weights : self.length - EXTRAS])
-            with self.norms.around():
-                for optimizer in self.optimizers.values():
-                    optimizer.step()
-            update = replace(update, norms=self.norms.taken)
         return update
+
+    def _move(self, batch: int, alone: Group | None = None) -> dict[str, Factors]:
+        """Write the LR, step the optimizers and move BatchNorm's statistics. A rank `alone` begins the next update, if any."""
+        factors = self.write_lr(batch)
+        with self.norms.around():
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+        following = self.position + batch
+        if alone is not None and following + self.plan.batch_at(1, following) <= self.plan.total_examples:
+            own = self._own_micro_batches(following, alone)
+            self._begun = (following, own), self._sums(following, own, len(own))
+        # puts the running ones back into the modules, out of which what was begun has put them
+        self.statistics.move(self.result[self.num_weights : self.length - EXTRAS])
+        return factors
 
     def keep_first_snapshot(self) -> None:
         """Give the guard the initialisation to go back to, until an update has been judged."""
@@ -201,14 +237,14 @@ class Trainer:
             for group in optimizer.param_groups
         }
 
-    def _leaf(self, node: Node, own: range) -> Tensor | None:
+    def _leaf(self, node: Node, position: int, own: range) -> Tensor | None:
         """The gradient, BatchNorm statistics, loss and right answers of one micro-batch, in one flat buffer."""
         level, index = node
         if level > 0:
             return None
         try:
-            images, labels = self.feed.micro_batch(self.position, index, own)
-            torch.manual_seed(micro_batch_seed(self.plan.seed, self.position, index))
+            images, labels = self.feed.micro_batch(position, index, own)
+            torch.manual_seed(micro_batch_seed(self.plan.seed, position, index))
             (buffer,) = self._micro_batch(images, labels)
         except torch.OutOfMemoryError:
             too_large = True
@@ -276,6 +312,7 @@ class Trainer:
         return {"model": model, "optimizers": self._optimizer_state()}
 
     def _load_tensors(self, state: dict[str, Any]) -> None:
+        self._begun = (-1, range(0)), []
         self.model.load_state_dict(state["model"])
         self.statistics.take()
         names = dict(self.model.named_parameters())

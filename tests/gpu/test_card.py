@@ -46,6 +46,26 @@ def test_a_graph_gives_the_bits_of_plain_calls_dropout_included(model, precision
     )
 
 
+class Waits(Trainer):
+    """Reads the numbers of an update before it steps."""
+
+    def __init__(self, *parts) -> None:
+        super().__init__(*parts)
+        self.reads_late = False
+
+
+def test_stepping_before_the_numbers_are_read_changes_no_bit():
+    assert Trainer(plan(device="cuda"), policy(plan()), DATA).reads_late
+    assert trained(Waits) == trained(Trainer)
+
+
+def test_a_compiled_model_has_the_same_bits_each_time_with_and_without_graphs():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*without a CUDA graph")
+        found = [trained(kind, updates=3, compile=True) for kind in (Trainer, Trainer, Eager)]
+    assert found[0] == found[1] == found[2]
+
+
 def test_augmented_images_are_those_of_the_cpu():
     cpu, card = plan(), plan(device="cuda")
     for position in (0, 32, 64):  # the third crosses the end of the epoch
