@@ -199,9 +199,10 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Starting:
-    """The workers are being started."""
+    """A part of a run of so many workers is being started: Ray itself, the workers, or their data."""
 
     workers: int
+    part: Literal["Ray", "workers", "data"] = "workers"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.console import Console, RenderableType
 
+from raylr.reporting.prose import Prose
 from raylr.reporting.tables import console
 
 HELP = "answer by one line of JSON (docs/json.md) on standard output"
@@ -55,4 +56,4 @@ class Answer:
 
     def _show(self, shown: tuple[RenderableType, ...]) -> None:
         for one in shown:
-            self.screen.print(one, soft_wrap=isinstance(one, str))
+            self.screen.print(one, soft_wrap=isinstance(one, str | Prose))

@@ -73,9 +73,10 @@ def plan(
     from raylr.api.plan import is_for_drive, plan, plan_imported, save_policy
     from raylr.lr.lint import lint
     from raylr.planning.lr import parts_of
-    from raylr.reporting.plots import curves, save_png, text_plot
-    from raylr.reporting.sizes import at_sizes
-    from raylr.reporting.tables import numbers, story
+    from raylr.reporting.plots import TextPlot, curves, save_png
+    from raylr.reporting.prose import Prose, Story
+    from raylr.reporting.sizes import at_sizes, idle
+    from raylr.reporting.tables import numbers
 
     sizes = _world_sizes(world_sizes)
     if step_unit is not None and scheduler is None:
@@ -85,8 +86,13 @@ def plan(
     )
     sizes = sizes or [size for size in sorted({1, 2, 4, 8, *made.workers}) if size <= made.num_micro_batches(size)]
     rows, drawn = at_sizes(made, policy, sizes), curves(made, policy, sizes)
-    shown: list[RenderableType] = [story(made.story), numbers(rows, policy.optimizers), text_plot(drawn)]
-    shown += [f"warning: {warning}" for warning in made.warnings]
+    shown: list[RenderableType] = [
+        Story(made.story),
+        numbers(rows, policy.optimizers),
+        *map(Prose, idle(rows)),
+        TextPlot(drawn),
+    ]
+    shown += [Prose(f"warning: {warning}") for warning in made.warnings]
     if png is not None:
         shown.append(f"LR curve: {save_png(drawn, Path(png))}")
     if save is not None:

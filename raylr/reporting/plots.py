@@ -1,10 +1,14 @@
 """The curve of the LR over a run, as text for a terminal and as a PNG."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
 
 from raylr.errors import ConfigError
 from raylr.lr import Policy, Ramp
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 NUM_POINTS = 1000
 MARKS = "*o+x#@%&"
+MARGIN, MAX_PLOT = 11, 100  # columns beside the picture, and of it at most
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,16 @@ def _curve(plan: Plan, policy: Policy, optimizer: str, batches: Ramp, label: str
     return Curve(optimizer, label, epochs, lr)
 
 
+class TextPlot:
+    """The curves as text, as wide as the terminal, and not too wide to be read."""
+
+    def __init__(self, drawn: Sequence[Curve]) -> None:
+        self.drawn = drawn
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(text_plot(self.drawn, max(8, min(MAX_PLOT, options.max_width - MARGIN))), no_wrap=True)
+
+
 def text_plot(drawn: Sequence[Curve], width: int = 72, height: int = 12) -> str:
     """The curves as text, one picture per optimizer, each column showing the highest LR that falls into it."""
     pictures = []
@@ -65,19 +80,30 @@ def text_plot(drawn: Sequence[Curve], width: int = 72, height: int = 12) -> str:
 
 
 def _picture(title: str, drawn: Sequence[Curve], width: int, height: int) -> str:
+    """The curves of one optimizer, `width` columns beside MARGIN for the numbers of the axis."""
     top = max(max(curve.lr) for curve in drawn)
     length = max(max(curve.epochs) for curve in drawn)
     canvas = [[" "] * width for _ in range(height)]
     for mark, curve in zip(MARKS * len(drawn), drawn, strict=False):
         for column, lr in _columns(curve, width, length).items():
             canvas[height - 1 - round(lr / top * (height - 1)) if top > 0 else height - 1][column] = mark
-    lines = [f"LR of {title}" + "".join(f"   {mark} {curve.label}" for mark, curve in zip(MARKS, drawn, strict=False))]
+    lines = _legend(title, drawn, width + MARGIN)
     for index, row in enumerate(canvas):
         value = top * (height - 1 - index) / (height - 1)
-        lines.append((f"{value:9.3g} |" if index % 3 == 2 or index == 0 else " " * 9 + " |") + "".join(row).rstrip())
+        is_named = index in (0, height // 2, height - 1)
+        lines.append((f"{value:9.3g} |" if is_named else " " * 9 + " |") + "".join(row).rstrip())
     lines.append(" " * 10 + "+" + "-" * width)
     lines.append(" " * 11 + "0" + f"{length:.3g} epochs".rjust(width - 1))
     return "\n".join(lines)
+
+
+def _legend(title: str, drawn: Sequence[Curve], width: int) -> list[str]:
+    """The optimizer and the marks of its curves: in one line where there is room, else a line each, folded at words."""
+    entries = [f"{mark} {curve.label}" for mark, curve in zip(MARKS * len(drawn), drawn, strict=False)]
+    if len(line := "   ".join([f"LR of {title}", *entries])) <= width:
+        return [line]
+    folded = [textwrap.wrap(entry, width, initial_indent="  ", subsequent_indent="    ") for entry in entries]
+    return [f"LR of {title}", *(part for entry in folded for part in entry)]
 
 
 def _columns(curve: Curve, width: int, length: float) -> dict[int, float]:

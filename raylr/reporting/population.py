@@ -29,7 +29,7 @@ from raylr.events import (
 )
 from raylr.lr import duration_text
 from raylr.lr.distill import Distilled
-from raylr.reporting.progress import failure
+from raylr.reporting.ending import failure
 from raylr.reporting.tables import console, plain_table, rates
 from raylr.storage import folder_at
 
@@ -175,7 +175,16 @@ class PopulationDisplay:
 
 def population_table(trials: Mapping[str, Trial]) -> Table:
     """The trials, best first."""
-    table = plain_table("trial", "lr", "factor", "score", "examples", "generation", "parent")
+    table = plain_table(
+        "trial",
+        "lr",
+        "factor",
+        "score",
+        "examples",
+        "generation",
+        "parent",
+        drops=("generation", "factor", "examples", "parent"),
+    )
     for name, one in sorted(trials.items(), key=lambda item: -_sortable(item[1].score)):
         table.add_row(
             name,
@@ -199,7 +208,7 @@ def fit_rows(found: Distilled) -> list[dict[str, Any]]:
 
 def fit_table(found: Distilled) -> Table:
     """All fits, best first; the one that is written is marked."""
-    table = plain_table("", "RMS error", "largest", "numbers", "LR")
+    table = plain_table("", "RMS error", "largest", "numbers", "LR", drops=("largest", "numbers"), wraps=("LR",))
     for fit in found.fits:
         mark = "->" if fit is found.chosen else ""
         epoch = fit.policy.examples_per_epoch
@@ -215,7 +224,8 @@ def fit_table(found: Distilled) -> Table:
 
 def standing_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Schedules that were trained from scratch, best mean first, and the examples spent on finding each."""
-    table = plain_table("schedule", "test accuracy", "standard deviation", "seeds", "failed", "examples to find it")
+    headings = ("schedule", "test accuracy", "standard deviation", "seeds", "failed", "examples to find it")
+    table = plain_table(*headings, drops=("failed", "seeds", "examples to find it"))
     table.columns[0].justify = "left"
     for row in sorted(rows, key=lambda row: -_sortable(row["mean"])):
         table.add_row(

@@ -1,13 +1,12 @@
-"""A run as it goes, from its events: a live line in a terminal or lines in a log, then a table."""
+"""A run as it goes, from its events: live lines and columns in a terminal or lines in a log, then how it has ended."""
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any, Self, assert_never
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column
 
 from raylr.events import (
     ROUTINE,
@@ -29,14 +28,19 @@ from raylr.events import (
     Unknown,
     Waiting,
     Warned,
-    details,
 )
 from raylr.events import Progress as Position
-from raylr.reporting.tables import console, rates, results, story
-from raylr.storage import Folder, folder_at
+from raylr.reporting import epochs
+from raylr.reporting.bar import Bar
+from raylr.reporting.ending import failure, next_commands, summary
+from raylr.reporting.prose import Prose, Story
+from raylr.reporting.sentences import Clock, sentence
+from raylr.reporting.startup import Startup
+from raylr.reporting.tables import console, rates
+from raylr.storage import folder_at
 
 LOG_INTERVAL_S = 10.0
-TRACEBACK = "Traceback (most recent call last):"
+PHASES = {"Ray": "Ray", "workers": "{} workers", "data": "data"}  # of a start
 
 
 class Display:
@@ -45,97 +49,138 @@ class Display:
     def __init__(self, out: Console | None = None, log_interval_s: float = LOG_INTERVAL_S) -> None:
         self.out = out or console()
         self.log_interval_s = log_interval_s
+        self.clock = Clock()  # of the run's positions, once its plan is known
+        self._run_dir, self._name = "", "the run"
         self._tests: list[Metrics] = []
+        self._columns: list[epochs.Column] = []  # in a terminal, once there is a row
         self._logged_at = -log_interval_s
-        self._has_started = False
-        self._bar: Progress | None = None  # only in a terminal, while something moves
+        self._has_started = self._has_joined = False
+        self._startup = Startup(self.out, self._line)
+        self._bar: Bar | None = None  # only in a terminal, while something moves
 
     def __enter__(self) -> Self:
+        self._startup.look()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._startup.end(started=False)
         self._end_bar()
 
     def __call__(self, news: News) -> None:
         """Show one piece of news."""
         match news:
             case Preparing(done, total):
-                self._move("decoding images", done, total)
+                self._startup.pause()
+                self._move("decoding images", done, total, [])
             case Planned():
                 self._show_plan(news)
             case Waiting(text):
                 self._line(text)
-            case Starting(workers):
-                self._line(f"starting {workers} workers")
+            case Starting(workers, part):
+                if not self._has_started:
+                    self._startup.begin(PHASES[part].format(workers).replace("1 workers", "1 worker"))
             case Warned(text):
                 self._line(f"warning: {text}")
             case Position():
                 self._show_progress(news)
             case Metrics():
+                self._start()
                 self._show_test(news)
             case Joined() | Resized() | RolledBack() | Overridden() | Copied() | Checkpointed() | Ended() | Unknown():
-                if news.kind not in ROUTINE or (news.kind == "start" and self._has_started):
-                    self._show_event(news)
-                self._has_started |= news.kind == "start"
+                self._show_event(news)
             case Finished():
                 self._show_result(news)
             case Aborted(status, reason):
+                self._startup.end(started=False)
                 self._end_bar()
                 self._line(f"{status} before its end: {reason}")
             case _:
                 assert_never(news)
 
     def _show_plan(self, planned: Planned) -> None:
+        self._startup.end(started=False)
         self._end_bar()
-        self._line(story(planned.story))
+        if planned.plan is not None:
+            self.clock = Clock.of(planned.plan)
+        self._run_dir, self._name = planned.run_dir, PurePath(planned.run_dir).name
+        self.out.print(Story(planned.story), soft_wrap=True)
         for warning in planned.warnings:
             self._line(f"warning: {warning}")
-        self._line(f"run folder: {planned.run_dir}")
+        self._path(f"run folder: {planned.run_dir}")
 
     def _show_progress(self, progress: Position) -> None:
-        text = f"epoch {progress.epoch:.2f}  lr {rates(progress.lr)}"
+        self._start()
+        details = [f"lr {rates(progress.lr)}"]
         if progress.train_loss is not None:
-            text += f"  loss {progress.train_loss:.4f}"
+            details.append(f"loss {progress.train_loss:.4f}")
         if self._tests:
-            text += f"  test accuracy {self._tests[-1].test_accuracy:.2%}"
+            details.append(f"test accuracy {self._tests[-1].test_accuracy:.2%}")
         if progress.images_per_s is not None:
-            text += f"  {progress.images_per_s:,.0f} images/s"
-        text += f"  {progress.world_size} workers"
-        self._move(text, progress.position, progress.total)
+            details.append(f"{progress.images_per_s:,.0f} images/s")
+        details.append(f"{progress.world_size} worker" + ("" if progress.world_size == 1 else "s"))
+        unit = f"{progress.epoch:.1f} epochs"
+        if progress.position:
+            unit = f"{progress.epoch:.1f}/{progress.epoch * progress.total / progress.position:.4g} epochs"
+        self._move(unit, progress.position, progress.total, details)
+
+    def _show_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Show tests of earlier starts, those that were not shown."""
+        for row in rows:
+            self._show_test(Metrics.of_row(row))
 
     def _show_test(self, metrics: Metrics) -> None:
+        """Show a test once, however often it is told."""
+        if metrics in self._tests:
+            return
         self._tests.append(metrics)
-        self._line(
-            f"epoch {metrics.epoch:6.2f}  lr {rates(metrics.lr)}  train loss {metrics.train_loss:.4f}  test loss "
-            f"{metrics.test_loss:.4f}  test accuracy {metrics.test_accuracy:.2%}  {metrics.images_per_s:,.0f} images/s"
-        )
+        if not self.out.is_terminal:
+            self._line(epochs.line(metrics))
+            return
+        if not self._columns:
+            self._columns = epochs.columns_for(self.out.width, metrics.lr)
+            self._line(epochs.heading(self._columns))
+        self._line(epochs.row(self._columns, metrics))
 
     def _show_event(self, event: RunEvent) -> None:
-        fields = {"position": event.position, **details(event)}
-        self._line(f"{event.kind}: {'  '.join(f'{key}={value}' for key, value in fields.items())}")
+        is_first = not self._has_joined  # of this start of the run
+        self._has_joined = (is_first and isinstance(event, Joined)) or (not is_first and not isinstance(event, Ended))
+        if isinstance(event, Joined) and event.kind == "restart" and is_first and self._run_dir:
+            rows = folder_at(self._run_dir).read_rows("metrics.jsonl")
+            self._show_rows(row for row in rows if row["position"] <= event.position)
+        if event.kind not in ROUTINE or (event.kind == "start" and not is_first):
+            self._line(sentence(event, self.clock, self._name, is_first))
 
     def _show_result(self, finished: Finished) -> None:
+        self._startup.end(started=False)
         self._end_bar()
-        folder = folder_at(finished.run_dir)
+        folder, result = folder_at(finished.run_dir), finished.result
         rows = folder.read_rows("metrics.jsonl") or [metrics.row() for metrics in self._tests]
-        if rows:
-            self.out.print(results(rows))
-        for line in failure(folder, finished.result):
+        self._show_rows(rows)
+        for line in failure(folder, result):
+            self._path(line)
+        for line in summary(result, rows):
             self._line(line)
         if finished.again:
             self._line("this run is complete; --fresh starts it over")
-        self._line(f"run folder: {finished.run_dir}")
+        self._path(f"run folder: {finished.run_dir}")
+        if self.out.is_terminal:
+            for lead, command in zip(("next:", "     "), next_commands(result, folder, rows), strict=True):
+                self._path(f"{lead} {command}")
 
-    def _move(self, text: str, done: int, total: int) -> None:
+    def _start(self) -> None:
+        """End the lines of the start, when the first number has come."""
+        if not self._has_started:
+            self._has_started = True
+            self._startup.end()
+
+    def _move(self, unit: str, done: int, total: int, details: list[str]) -> None:
         if self.out.is_terminal:
             if self._bar is None:
-                self._bar = _bar(self.out)
-                self._bar.add_task(text, total=total)
-                self._bar.start()
-            self._bar.update(self._bar.task_ids[0], description=text, completed=done, total=total)
+                self._bar = Bar(self.out)
+            self._bar.move(unit, done, total, details)
         elif time.monotonic() - self._logged_at >= self.log_interval_s:
             self._logged_at = time.monotonic()
-            self._line(f"{done / total:4.0%}  {text}")
+            self._line("  ".join([f"{done / total:4.0%}", unit, *details]))
 
     def _end_bar(self) -> None:
         if self._bar is not None:
@@ -143,32 +188,16 @@ class Display:
             self._bar = None
 
     def _line(self, text: str) -> None:
+        """Print a line; a terminal gets it with its words whole."""
+        self.out.print(Prose(text), soft_wrap=True)
+
+    def _path(self, text: str) -> None:
+        """Print a line that may be copied: the terminal alone breaks it."""
         self.out.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
-
-
-def failure(folder: Folder, result: Mapping[str, Any]) -> Iterator[str]:
-    """Why a job has failed, for the terminal: the traceback of an error in the user's code in full, else its last line."""
-    if result["status"] != "failed":
-        return
-    if not folder.exists("failure.txt"):
-        if "reason" in result:  # there was no room for the file
-            yield f"failed: {result['reason']}"
-        return
-    text = folder.read_bytes("failure.txt").decode().strip()
-    _, start, rest = text.partition(TRACEBACK)
-    if start:
-        yield f"{start}{rest}"
-    reason = result.get("reason") or text.splitlines()[-1]
-    yield f"failed: {reason} (failure.txt has all of it)"
-
-
-def _bar(out: Console) -> Progress:
-    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-    return Progress(text, BarColumn(bar_width=20), TimeRemainingColumn(), console=out, transient=True)
 
 
 @contextlib.contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """Give a callback (done, total) that shows how far `what` is."""
     with Display() as display:
-        yield lambda done, total: display._move(what, done, total)
+        yield lambda done, total: display._move(what, done, total, [])

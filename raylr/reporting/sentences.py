@@ -30,7 +30,7 @@ class Clock:
 
     @classmethod
     def of(cls, plan: Plan) -> "Clock":
-        return cls(plan.num_train, plan.global_batch, plan.guard.cut)
+        return cls(plan.num_train, None if plan.ramp else plan.global_batch, plan.guard.cut)
 
     def at(self, position: int) -> str:
         """A position as a user counts: `epoch 2.39`, or in examples where no epoch is known.
@@ -86,19 +86,17 @@ def _joined(event: Joined, clock: Clock, name: str, is_first: bool) -> str:
     workers, where = _workers(event.world_size), clock.exactly(event.position)
     match event.kind:
         case "start":
-            return (
-                f"{workers} begin" if is_first else f"all workers were lost before a checkpoint: {workers} begin again"
-            )
+            begin = f"beginning with {workers}"
+            return begin if is_first else f"all workers were lost before a checkpoint: {begin} again"
         case "restart":
-            return (
-                f"continuing {name} from {where} with {workers}"
-                if is_first
-                else f"a worker was lost: {workers} go on from the checkpoint of {where}"
-            )
+            if is_first:
+                return f"continuing {name} from {where} with {workers}"
+            return f"a worker was lost: going on with {workers} from the checkpoint of {where}"
         case "rejoin":
-            return f"{_lost(event.lost)}a new worker takes its place: {workers} go on from {where}"
+            return f"{_lost(event.lost)}a new worker has joined, going on with {workers} from {where}"
         case "continue":
-            return f"{_lost(event.lost) or 'a connection was lost: '}{workers} go on from {where}, nothing is redone"
+            lost = _lost(event.lost) or "a connection was lost: "
+            return f"{lost}going on with {workers} from {where}, and nothing is redone"
         case _:
             assert_never(event.kind)
 

@@ -1,6 +1,6 @@
 """What a plan comes to at several numbers of workers, as numbers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from raylr.lr import Policy
@@ -14,6 +14,15 @@ def at_sizes(plan: Plan, policy: Policy, world_sizes: Iterable[int]) -> list[dic
     Only `workers` and `micro_batches` where there are more of them than these.
     """
     return [row for world_size in world_sizes for row in _at(plan, policy, world_size)]
+
+
+def idle(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each row with more workers than micro-batches."""
+    return [
+        f"{row['workers']} workers are more than the {row['micro_batches']} micro-batches of an update"
+        for row in rows
+        if "global_batch" not in row
+    ]
 
 
 def _at(plan: Plan, policy: Policy, world_size: int) -> Iterator[dict[str, Any]]:

@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from raylr.config.fields import Setting
-from raylr.planning.plan import Reason
+from raylr.reporting.fitted import FittedTable
 
 LOG_WIDTH = 200  # of a table that goes into a file or a pipe
 
@@ -40,25 +39,16 @@ def console(stderr: bool = False) -> Console:
     return out
 
 
-def story(reasons: Sequence[Reason]) -> str:
-    """The plan as numbered lines: each setting, its value and the reason."""
-    width = max((len(reason.what) for reason in reasons), default=0)
-    return "\n".join(
-        f"{number:2}. {reason.what:<{width}}  {reason.value}  ({reason.why})"
-        for number, reason in enumerate(reasons, start=1)
-    )
-
-
 def numbers(rows: Sequence[Mapping[str, Any]], optimizers: Sequence[str]) -> Table:
-    """The numbers that a plan comes to at several world sizes (`sizes.at_sizes`): a row each, with a ramp one per batch."""
-    table = plain_table("workers", "micro-batches each", "global batch", "updates")
+    """The numbers at several world sizes (`sizes.at_sizes`): a row each, with a ramp one per batch."""
+    drops = ("first LR", "micro-batches each", "warmup updates", "k", "updates")
+    table = plain_table("workers", "micro-batches each", "global batch", "updates", drops=drops)
     for name in optimizers:
         prefix = f"{name} " if len(optimizers) > 1 else ""
         for heading in ("k", "peak LR", "first LR", "warmup updates"):
             table.add_column(prefix + heading, justify="right")
     for row in rows:
         if "global_batch" not in row:
-            table.add_row(str(row["workers"]), f"more than the {row['micro_batches']} there are")
             continue
         least, most = row["micro_batches_each"]
         batch = f"{row['global_batch']}" + (f" from {row['from_epoch']:.4g}ep" if "from_epoch" in row else "")
@@ -67,27 +57,6 @@ def numbers(rows: Sequence[Mapping[str, Any]], optimizers: Sequence[str]) -> Tab
         for one in row["optimizers"].values():
             cells += [f"{one['k']:g}", f"{one['peak_lr']:.4g}", f"{one['first_lr']:.4g}", f"{one['warmup_updates']:,}"]
         table.add_row(*cells)
-    return table
-
-
-def results(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The rows of a metrics.jsonl."""
-    table = plain_table(
-        "epoch", "step", "lr", "train loss", "accuracy", "test loss", "accuracy", "images/s", "workers", "s"
-    )
-    for row in rows:
-        table.add_row(
-            f"{row['epoch']:.2f}",
-            str(row["step"]),
-            rates(row["lr"]),
-            f"{row['train_loss']:.4f}",
-            f"{row['train_accuracy']:.2%}",
-            f"{row['test_loss']:.4f}",
-            f"{row['test_accuracy']:.2%}",
-            f"{row['images_per_s']:,.0f}",
-            str(row["world_size"]),
-            f"{row['wall_s']:.1f}",
-        )
     return table
 
 
@@ -100,7 +69,8 @@ def rates(lr: Mapping[str, float]) -> str:
 
 def setting_table(found: Iterable[Setting]) -> Table:
     """All fields: type, default, unit, description."""
-    table = plain_table("field", "type", "default", "unit", "description", numeric=False)
+    drops, wraps = ("unit", "type", "default"), ("type", "default", "description")
+    table = plain_table("field", "type", "default", "unit", "description", numeric=False, drops=drops, wraps=wraps)
     for setting in found:
         default = setting.default or "(must be given)"
         table.add_row(setting.key, setting.kind, default, setting.unit, setting.description)
@@ -129,9 +99,8 @@ def dataset(info: DataFacts) -> str:
     return "\n".join(f"{name + ':':<12} {value}" for name, value in lines.items() if value)
 
 
-def plain_table(*headings: str, numeric: bool = True) -> Table:
-    """Plain columns; the first is text, the others numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if numeric and index else "left", overflow="fold")
-    return table
+def plain_table(
+    *headings: str, numeric: bool = True, drops: Sequence[str] = (), wraps: Sequence[str] = ()
+) -> FittedTable:
+    """Plain columns; the first is text, the others numbers. `drops` go first where the terminal is narrow."""
+    return FittedTable(*headings, numeric=numeric, drops=drops, wraps=wraps)

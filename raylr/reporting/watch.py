@@ -20,6 +20,7 @@ from raylr.events import Finished, Metrics, News, Planned, Progress, RunEvent, e
 from raylr.planning.plan import Reason
 from raylr.reporting.progress import Display
 from raylr.reporting.recorded import DAMAGE, METRICS
+from raylr.reporting.sentences import Clock
 from raylr.storage import open_run
 
 PAUSE_S = 0.5
@@ -36,6 +37,8 @@ class PlanOnFile(BaseModel):
 
     num_train: int
     total_examples: int
+    global_batch: int | None = None
+    ramp: Any = None
     story: tuple[Reason, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -107,6 +110,7 @@ class _Watcher:
             what = error.errors()[0]["msg"]
             raise ConfigError(f"run={self.run_dir}: its plan.json is damaged ({what})") from None
         self._show(Planned(str(self.run_dir), self.plan.story, self.plan.warnings))
+        self.display.clock = Clock(self.plan.num_train, None if self.plan.ramp else self.plan.global_batch)
 
     def _progress(self) -> bool:
         """Show how far the ledger is; True when that is another position than before."""

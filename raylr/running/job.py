@@ -92,6 +92,8 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
     with ExitStack() as stack:
         hardware = local_hardware()
         if address:
+            if not running:
+                tell(Waiting(f"connecting to the cluster at {address}"))
             stack.enter_context(taken_ray() if running else named_cluster(address))
             hardware = cluster_hardware(request.num_gpus)
         job = resolve(info, hardware)
@@ -103,6 +105,7 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
             tell(job.ended(folder, earlier, again=True))
             return str(folder), earlier
         stack.enter_context(folder.held())
+        tell(Starting(job.num_ranks, "Ray"))
         if address:
             wait_for_capacity(job.demand, lambda text: tell(Waiting(text)))
         else:

@@ -14,7 +14,7 @@ import ray.train
 
 from raylr.config import DataConfig
 from raylr.errors import RaylrError
-from raylr.events import News, Order, Warned
+from raylr.events import News, Order, Starting, Warned
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Plan
@@ -220,6 +220,8 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
 
 def _train(config: dict[str, Any], plan: Plan, policy: Policy, membership: RayMembership) -> dict[str, Any]:
     data = DataConfig.model_validate(config["data"])
+    if membership.rank == 0:
+        membership.publish(Starting(membership.world_size, "data"))
     refuse_other_data(plan, prepare(data))
     trainer = trainer_for(plan)(plan, policy, load(data))
     return Loop(trainer, membership, run_folder(config["storage"], config["name"])).run()

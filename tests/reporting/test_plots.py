@@ -48,7 +48,7 @@ def test_the_picture_rises_from_the_lower_left_to_the_upper_right() -> None:
         "          |   *",
         "        2 |  *",
         "          | *",
-        "          |*",
+        "        0 |*",
         "          +-----",
         "           04 epochs",
     ]
@@ -60,7 +60,7 @@ def test_a_peak_of_one_update_is_not_lost_in_a_narrow_picture() -> None:
 
 
 def test_an_lr_of_zero_is_drawn_at_the_bottom() -> None:
-    assert text_plot([Curve("sgd", "none", (0.0,), (0.0,))], width=5, height=3).splitlines()[3] == "        0 |*"
+    assert text_plot([Curve("sgd", "none", (0.0,), (0.0,))], width=8, height=3).splitlines()[3] == "        0 |*"
 
 
 def test_the_png_is_written_without_pyplot(tmp_path: Path) -> None:

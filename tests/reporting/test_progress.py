@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import get_args
 
+import pytest
 from rich.console import Console
 
 from raylr.config import Config
@@ -30,6 +31,7 @@ from raylr.events import (
 )
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.resolve import resolve
+from raylr.reporting.epochs import columns_for, heading, row
 from raylr.reporting.progress import Display
 
 DATA = DatasetInfo("synthetic", 10_000, 1_000, ("a", "b"), (32, 32, 3), "", "images [made] up :x:")
@@ -80,21 +82,45 @@ def test_a_log_gets_plain_lines_without_control_characters(tmp_path: Path) -> No
     text = shown(PROGRESS, METRICS, finished(tmp_path))
     assert "\x1b" not in text
     assert "\r" not in text
-    assert " 26%  epoch 0.51  lr 0.125  loss 1.5000  1,234 images/s  2 workers" in text
+    assert " 26%  0.5/2 epochs  lr 0.125  loss 1.5000  1,234 images/s  2 workers" in text
     assert "epoch   1.02  lr 0.1  train loss 1.2500  test loss 1.1250  test accuracy 62.50%  1,000 images/s" in text
 
 
-def test_the_last_line_is_the_folder_after_the_table(tmp_path: Path) -> None:
-    lines = shown(METRICS, finished(tmp_path)).splitlines()
-    assert lines[-1] == f"run folder: {tmp_path}"
-    assert lines[-2].split() == ["1.02", "20", "0.1", "1.2500", "50.00%", "1.1250", "62.50%", "1,000", "2", "12.2"]
+def test_the_end_tells_length_accuracy_and_folder_and_in_a_terminal_what_to_do_next(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({**ROW, "test_accuracy": 0.75}) + "\n" + json.dumps(ROW) + "\n")
+    result = {"status": "complete", "test_accuracy": 0.625, "epochs": 2.0, "steps": 40, "wall_s": 83.0, "rejoins": 2}
+    end = [
+        "complete: 2 epochs, 40 updates in 1:23",
+        "test accuracy 62.50%, the best was 75.00% at epoch 1.024",
+        "on the way: 2 workers replaced",
+        f"run folder: {tmp_path}",
+    ]
+    assert shown(finished(tmp_path, **result)).splitlines()[-4:] == end
+    in_terminal = shown(finished(tmp_path, **result), terminal=True).splitlines()
+    assert in_terminal[-6:-2] == end
+    assert in_terminal[-2:] == [f"next: raylr report {tmp_path}", f"      raylr explain {tmp_path} --step 39"]
 
 
-def test_the_table_has_the_epochs_of_earlier_starts_too(tmp_path: Path) -> None:
-    rows = [{**ROW, "step": 10}, ROW]
+def test_the_tests_of_earlier_starts_are_shown_when_the_run_goes_on_and_each_once(tmp_path: Path) -> None:
+    rows = [{**ROW, "step": 10, "position": 5_120, "epoch": 0.512}, ROW]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    text = shown(METRICS, finished(tmp_path))
-    assert [line.split()[1] for line in text.splitlines() if line.endswith("12.2")] == ["10", "20"]
+    plan, policy = resolve(Config(), DATA, Hardware(False, 0))
+    planned = Planned(str(tmp_path), plan.story, plan.warnings, plan, policy)
+    lines = shown(planned, Joined(1.0, 5_120, "restart", 2), METRICS, finished(tmp_path)).splitlines()
+    told = [number for number, line in enumerate(lines) if line.startswith("epoch ")]
+    assert [lines[number].split()[1] for number in told] == ["0.51", "1.02"]
+    assert lines[told[0] + 1] == f"continuing {tmp_path.name} from epoch 0.51 (step 10) with 2 workers"
+
+
+@pytest.mark.parametrize(("width", "left"), [(160, 9), (80, 7), (60, 5), (40, 3)])
+def test_rows_in_a_terminal_have_the_columns_that_fit(width: int, left: int) -> None:
+    columns = columns_for(width, METRICS.lr)
+    assert len(columns) == left
+    assert len(heading(columns)) == len(row(columns, METRICS)) <= width
+    assert [one.heading for one in columns][:: left - 1] == [
+        "epoch",
+        {9: "seconds", 7: "images/s"}.get(left, "test accuracy"),
+    ]
 
 
 def test_the_plan_is_told_with_its_warnings_as_they_are_written() -> None:
@@ -107,8 +133,8 @@ def test_the_plan_is_told_with_its_warnings_as_they_are_written() -> None:
 def test_a_terminal_gets_a_live_line_that_leaves_nothing_behind(tmp_path: Path) -> None:
     text = shown(Preparing(1, 2), PROGRESS, finished(tmp_path), terminal=True)
     assert "decoding images" in text
-    assert "epoch 0.51  lr 0.125" in text
-    assert text.splitlines()[-1].endswith(f"run folder: {tmp_path}")
+    assert "0.5/2 epochs" in text
+    assert text.splitlines()[-1] == f"      raylr export {tmp_path}"
 
 
 def test_a_failing_run_gives_the_terminal_back() -> None:
@@ -125,12 +151,13 @@ def test_a_failing_run_gives_the_terminal_back() -> None:
 
 def test_what_happens_to_a_run_is_told_and_what_every_run_has_is_not() -> None:
     text = shown(Joined(1.0, 512, "rejoin", 1), Checkpointed(1.0, 512), Unknown(1.0, 512, "new", {"a": 1}))
-    assert text == "rejoin: position=512  world_size=1\nnew: position=512  a=1\n"
+    assert text == "a new worker has joined, going on with 1 worker from example 512\nnew at example 512 a=1\n"
 
 
 def test_a_worker_s_warning_and_the_start_of_the_workers_are_told() -> None:
-    text = shown(Starting(2), Warned("a checkpoint was not written: [Errno 28] No space left on device", rank=1))
-    assert text == ("starting 2 workers\nwarning: a checkpoint was not written: [Errno 28] No space left on device\n")
+    full = "a checkpoint was not written: [Errno 28] No space left on device"
+    text = shown(Starting(2, "Ray"), Starting(2), Warned(full, rank=1))
+    assert text == f"starting Ray\nstarting 2 workers (Ray 0.0 s)\nwarning: {full}\n"
 
 
 def test_every_kind_of_news_shows_something_but_what_every_run_has() -> None:
@@ -172,7 +199,7 @@ def test_an_error_of_the_users_code_is_shown_with_its_whole_traceback(tmp_path: 
 
 def test_a_second_start_is_shown() -> None:
     starts = Joined(1.0, 0, "start", 2), Joined(2.0, 0, "start", 2)
-    assert shown(*starts) == "start: position=0  world_size=2\n"
+    assert shown(*starts) == "all workers were lost before a checkpoint: beginning with 2 workers again\n"
 
 
 def test_a_run_that_was_complete_says_how_to_start_over(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from raylr.config.load import load_config
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.resolve import resolve
 from raylr.reporting import tables
-from raylr.reporting.sizes import at_sizes
+from raylr.reporting.prose import Prose, Story
+from raylr.reporting.sizes import at_sizes, idle
 
 DATA = DatasetInfo("cifar10", 50_000, 10_000, tuple("abcdefghij"), (32, 32, 3), "", "")
 
@@ -20,6 +21,12 @@ def lines(table: Table) -> list[str]:
     file = io.StringIO()
     Console(file=file, width=300).print(table)
     return [" ".join(line.split()) for line in file.getvalue().splitlines()]
+
+
+def text_at(table: Table, width: int) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width).print(table)
+    return file.getvalue()
 
 
 def numbers(world_sizes: list[int], **values: str) -> list[str]:
@@ -55,8 +62,28 @@ def test_a_batch_per_worker_gives_the_lr_of_the_batch() -> None:
     ]
 
 
-def test_more_workers_than_micro_batches_are_shown_as_what_cannot_be() -> None:
-    assert numbers([8])[2] == "8 more than the 4 there are"
+def test_more_workers_than_micro_batches_are_told_and_have_no_row() -> None:
+    plan, policy = resolve(Config(), DATA, Hardware(False, 0))
+    rows = at_sizes(plan, policy, [4, 8])
+    assert [line.split()[0] for line in lines(tables.numbers(rows, policy.optimizers))[2:]] == ["4"]
+    assert idle(rows) == ["8 workers are more than the 4 micro-batches of an update"]
+
+
+def test_a_narrow_table_drops_columns_in_their_order_and_splits_no_word() -> None:
+    plan, policy = resolve(Config(), DATA, Hardware(False, 0))
+    table = tables.numbers(at_sizes(plan, policy, [1, 2]), policy.optimizers)
+    words = {"workers", "micro-batches", "each", "global", "batch", "updates", "k", "peak", "LR", "first", "warmup"}
+    for width in range(24, 130):
+        text = text_at(table, width).partition("no room for")[0]
+        assert max(map(len, text.splitlines())) <= width
+        assert set(text.partition("─")[0].split()) <= words
+        assert "512" in text
+        assert "0.4" in text
+    # 7 + 6 + 4 letters and three columns of 3
+    assert "no room for first LR, micro-batches each, warmup updates, k, updates" in " ".join(
+        text_at(table, 26).split()
+    )
+    assert "no room" not in text_at(table, 128)
 
 
 def test_each_optimizer_has_columns_of_its_own() -> None:
@@ -66,10 +93,20 @@ def test_each_optimizer_has_columns_of_its_own() -> None:
 
 def test_the_story_is_numbered_from_one() -> None:
     plan, _ = resolve(Config(), DATA, Hardware(False, 0))
-    story = tables.story(plan.story).splitlines()
+    story = list(Story(plan.story).lines())
     assert [line[:3] for line in story[:2]] == [" 1.", " 2."]
     assert story[1] == " 2. model         cnn-small  (model.name=cnn-small)"
     assert len(story) == len(plan.story)
+
+
+def test_in_a_terminal_the_story_keeps_its_words_whole() -> None:
+    plan, _ = resolve(Config(), DATA, Hardware(False, 0))
+    whole = " ".join(" ".join(Story(plan.story).lines()).split())
+    for width in (40, 80, 120):
+        told = list(Story(plan.story).lines(width))
+        assert max(map(len, told)) <= width
+        assert " ".join(" ".join(told).split()) == whole
+    assert list(Prose("one two three").lines(8)) == ["one two", "three"]
 
 
 def test_every_field_stands_in_the_table_of_fields() -> None:

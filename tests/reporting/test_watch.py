@@ -57,7 +57,7 @@ def test_rows_that_appear_are_shown_as_the_run_itself_would_show_them(run_dir: P
     text, status = shown(run_dir, write(run_dir, "metrics.jsonl", report(10)), rejoin, finish(run_dir))
     assert " 1. data " in text
     assert "epoch   1.00  lr 0.2  train loss 2.0000  test loss 1.5000  test accuracy 62.50%  1,000 images/s\n" in text
-    assert "rejoin: position=500  world_size=2\n" in text
+    assert "a new worker has joined, going on with 2 workers from epoch 0.50 (step 5)\n" in text
     assert "\x1b" not in text
     assert status == "complete"
     assert text.splitlines()[-1] == f"run folder: {run_dir}"
@@ -65,21 +65,22 @@ def test_rows_that_appear_are_shown_as_the_run_itself_would_show_them(run_dir: P
 
 def test_progress_is_the_end_of_the_ledger(run_dir: Path) -> None:
     text, _ = shown(run_dir, write(run_dir, "ledger.jsonl", update(0), update(1)), finish(run_dir))
-    assert "\n  5%  epoch 0.20  lr 0.2  2 workers\n" in text
+    assert "\n  5%  0.2/4 epochs  lr 0.2  2 workers\n" in text
 
 
 def test_a_terminal_gets_a_live_line_with_images_a_second(run_dir: Path) -> None:
     write(run_dir, "metrics.jsonl", report(10))()
     steps = [write(run_dir, "ledger.jsonl", update(step)) for step in (10, 11, 13)]
     text, _ = shown(run_dir, *steps, finish(run_dir), terminal=True, seconds=2.0)
-    assert "epoch 1.40  lr 0.2  loss 2.0000  test accuracy 62.50%  75 images/s  2 workers" in text  # 300 in 4 s
+    assert "1.4/4 epochs" in text
+    assert "lr 0.2  loss 2.0000  test accuracy 62.50%  75 images/s  2 workers" in text  # 300 in 4 s
 
 
 def test_rows_that_were_there_before_are_shown_in_their_order(run_dir: Path) -> None:
     write(run_dir, "events.jsonl", event("rejoin", 1500, world_size=2))()
     write(run_dir, "metrics.jsonl", report(10), report(20))()
     text, _ = shown(run_dir, finish(run_dir))
-    places = [text.index(part) for part in ("epoch   1.00", "rejoin:", "epoch   2.00")]
+    places = [text.index(part) for part in ("epoch   1.00", "a new worker has joined", "epoch   2.00")]
     assert places == sorted(places)
 
 
@@ -88,7 +89,8 @@ def test_a_run_that_is_over_is_told_at_once(run_dir: Path) -> None:
     finish(run_dir, status="stopped")()
     text, status = shown(run_dir)
     assert status == "stopped"
-    assert text.count("62.50%") == 1  # in the table
+    assert text.count("epoch   1.00") == 1
+    assert "\nstopped: 4 epochs, 40 updates in 0:50\ntest accuracy 62.50%\n" in text
 
 
 def test_files_written_anew_after_a_restart_show_only_what_is_new(run_dir: Path) -> None:
@@ -131,7 +133,7 @@ def test_damaged_rows_are_passed_over(run_dir: Path) -> None:
 def test_a_terminal_does_not_obey_what_stands_in_files(run_dir: Path) -> None:
     note = write(run_dir, "events.jsonl", event("override", 0, note="\x1b]0;owned\x07 \x9b2J"))
     text, _ = shown(run_dir, note, finish(run_dir))
-    assert "override: position=0  note= ]0;owned   2J\n" in text
+    assert "override at epoch 0.00 note= ]0;owned   2J\n" in text
 
 
 def test_a_run_that_starts_over_shows_its_new_plan(run_dir: Path) -> None:

@@ -1,0 +1,68 @@
+"""The tests of a run as they come: columns that fit a terminal, or lines of a log. Each is shown once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from raylr.events import Metrics
+from raylr.reporting.tables import rates
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of a test, right-aligned under its heading."""
+
+    heading: str
+    width: int
+    text: Callable[[Metrics], str]
+
+
+COLUMNS = (
+    Column("epoch", 6, lambda row: f"{row.epoch:.2f}"),
+    Column("step", 7, lambda row: str(row.step)),
+    Column("LR", 9, lambda row: rates(row.lr)),
+    Column("train loss", 10, lambda row: f"{row.train_loss:.4f}"),
+    Column("test loss", 9, lambda row: f"{row.test_loss:.4f}"),
+    Column("test accuracy", 13, lambda row: f"{row.test_accuracy:.2%}"),
+    Column("images/s", 9, lambda row: f"{row.images_per_s:,.0f}"),
+    Column("workers", 7, lambda row: str(row.world_size)),
+    Column("seconds", 8, lambda row: f"{row.wall_s:.1f}"),
+)
+DROPPED = (
+    "seconds",
+    "workers",
+    "step",
+    "images/s",
+    "LR",
+    "train loss",
+    "test loss",
+)  # in this order, in narrow terminals
+GAP = "  "
+
+
+def columns_for(width: int, lr: Mapping[str, float]) -> list[Column]:
+    """The columns that fit so wide a terminal; the one of the LR is wide enough for these."""
+    wide = max(9, len(rates(lr)) + (2 if len(lr) > 1 else 0))
+    kept = [Column(one.heading, wide, one.text) if one.heading == "LR" else one for one in COLUMNS]
+    for heading in DROPPED:
+        if sum(one.width + len(GAP) for one in kept) - len(GAP) <= width:
+            break
+        kept = [one for one in kept if one.heading != heading]
+    return kept
+
+
+def heading(columns: Sequence[Column]) -> str:
+    """The line above the rows."""
+    return GAP.join(f"{one.heading:>{one.width}}" for one in columns)
+
+
+def row(columns: Sequence[Column], metrics: Metrics) -> str:
+    """A row under the heading."""
+    return GAP.join(f"{one.text(metrics):>{one.width}}" for one in columns)
+
+
+def line(metrics: Metrics) -> str:
+    """The same as a line of a log."""
+    return (
+        f"epoch {metrics.epoch:6.2f}  lr {rates(metrics.lr)}  train loss {metrics.train_loss:.4f}  test loss "
+        f"{metrics.test_loss:.4f}  test accuracy {metrics.test_accuracy:.2%}  {metrics.images_per_s:,.0f} images/s"
+    )
