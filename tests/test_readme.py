@@ -80,7 +80,8 @@ def parse(words: list[str]) -> None:
     if isinstance(command, ConfigCommand):
         command.invoke(context)
     if command.name == "submit":
-        parse(["train", *context.params["arguments"]])
+        given = context.params["arguments"]
+        parse([*([] if given[:1] == ("explore",) else ["train"]), *given])
 
 
 def slug(heading: str) -> str:

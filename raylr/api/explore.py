@@ -8,7 +8,8 @@ from raylr.api.showing import population_shown
 from raylr.config import Config
 from raylr.config.load import config_of
 from raylr.config.population import PopulationConfig
-from raylr.events import PopulationNews
+from raylr.events import PopulationNews, Waiting
+from raylr.reporting.alerts import alerts_of
 from raylr.reporting.population_trackers import PopulationTrackers
 from raylr.running.population import driver
 from raylr.running.population.driver import Listener, PopulationResult
@@ -26,12 +27,13 @@ def explore(
     """
     config = config_of(config, PopulationConfig)
     trackers = PopulationTrackers(config.tracker_names, config.storage)
-
+    alerts = alerts_of(config)
     with population_shown(progress) as show:
 
         def tell(news: PopulationNews) -> None:
-            for listen in (on_event, show, trackers):
-                if listen is not None:
-                    listen(news)
+            for one in (*map(Waiting, alerts(news)), news):
+                for listen in (on_event, show, trackers):
+                    if listen is not None:
+                        listen(one)
 
         return driver.explore(config, tell)

@@ -7,7 +7,8 @@ from typing import Any
 from raylr.api.showing import shown
 from raylr.config import Config
 from raylr.config.load import config_of
-from raylr.events import News
+from raylr.events import News, Warned
+from raylr.reporting.alerts import alerts_of
 from raylr.reporting.trackers import Trackers
 from raylr.running import driver
 from raylr.running.driver import Listener, RunResult
@@ -29,11 +30,13 @@ def train(
     """
     config = config_of(config)
     trackers = Trackers(config.tracker_names, config.storage)
+    alerts = alerts_of(config)
     with shown(progress) as show:
 
         def tell(news: News) -> None:
-            for listen in (on_event, show, trackers):
-                if listen is not None:
-                    listen(news)
+            for one in (*map(Warned, alerts(news)), news):
+                for listen in (on_event, show, trackers):
+                    if listen is not None:
+                        listen(one)
 
         return driver.train(config, tell)

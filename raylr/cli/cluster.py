@@ -29,11 +29,12 @@ def cluster() -> None:
 @click.option("--nodes", type=int, default=3, show_default=True, help="nodes, the head among them")
 @CPUS
 @click.option("--dashboard-port", type=int, help="where jobs are submitted [a free one]")
-def up(name: str, nodes: int, cpus: int, dashboard_port: int | None) -> int:
+@json_flag
+def up(name: str, nodes: int, cpus: int, dashboard_port: int | None, as_json: bool) -> int:
     """Start a cluster and print how to submit a job to it."""
     from raylr.running.local_cluster import commands as clusters
 
-    return _show(clusters.up(name, nodes, cpus, dashboard_port=dashboard_port))
+    return _show(clusters.up(name, nodes, cpus, dashboard_port=dashboard_port), as_json)
 
 
 @cluster.command()
@@ -80,10 +81,12 @@ def kill_node(index: int, name: str) -> int:
 def _show(shown: LocalCluster, as_json: bool = False) -> int:
     from raylr.reporting.tables import node_table
 
+    short = {"try": shown.short_line}
     facts = {"address": shown.address, "dashboard": shown.dashboard, "submit": shown.submit_line()}
     nodes = [{"index": node.index, "cpus": node.cpus, "state": node.state} for node in shown.nodes]
     Answer(as_json).lay_out(
-        {"name": shown.name, **facts, "nodes": nodes},
+        {"name": shown.name, **short, **facts, "nodes": nodes},
+        f"{'try:':<10} {shown.short_line}",
         node_table((node.index, node.cpus, node.state) for node in shown.nodes),
         *(f"{name + ':':<10} {text}" for name, text in facts.items()),
     )

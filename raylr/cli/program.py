@@ -19,7 +19,7 @@ from raylr.cli.control import ctl
 from raylr.cli.explore import distill, explore
 from raylr.cli.model import evaluate_command, export
 from raylr.cli.options import EXIT_CODES, ConfigCommand, Location
-from raylr.cli.submit import submit
+from raylr.cli.submit import jobs, submit
 from raylr.config import Config
 from raylr.config.fields import shown
 from raylr.config.population import PopulationConfig
@@ -268,7 +268,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     for name, action in (("describe", describe_data), ("prepare", prepare_data), ("verify", verify_data)):
         data.add_command(ConfigCommand(name, action, arguments, sections=["data"]))
-    for command in (evaluate_command(arguments), export, data, fields, runs, report, watch, ctl, submit, cluster):
+    for command in (evaluate_command(arguments), export, data, fields, runs, report, watch, ctl, submit, jobs, cluster):
         raylr.add_command(command)
     return raylr
 

@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from raylr.config.secrets import masked
 from raylr.errors import ConfigError
 
+SECRET = ("alerts.url",)  # whose value is never shown
 TYPE_NAMES = {int: "integer", float: "number", str: "text", bool: "yes|no"}
 
 
@@ -126,7 +128,8 @@ def refusal(error: ValidationError, model: type[BaseModel]) -> ConfigError:
     if found["type"] == "missing":
         return ConfigError(f"{shown(key)} must be given")
     rule = RULES.get(found["type"], lambda found: str(found["msg"]).removeprefix("Value error, "))
-    value = f"={shown(found['input'])}" if isinstance(found["input"], (str, int, float)) else ""
+    given = masked(str(found["input"])) if key in SECRET else found["input"]
+    value = f"={shown(given)}" if isinstance(given, (str, int, float)) else ""
     return ConfigError(f"{shown(key)}{value} {rule(found)}")
 
 

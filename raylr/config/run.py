@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raylr.config.fields import is_utf8, meaning, refusal
+from raylr.config.secrets import is_masked, masked
 from raylr.storage import is_uri
 
 
@@ -22,8 +23,17 @@ def _is_a_path(path: str) -> str:
     return path
 
 
+def _is_a_webhook(url: str) -> str:
+    if is_masked(url):
+        raise ValueError("is masked, as a run's files hold it; give the whole URL again")
+    if not re.fullmatch(r"https?://[^/\s]+\S*", url):
+        raise ValueError("is no URL of a webhook; it begins with https:// and a host")
+    return url
+
+
 # The text of an annotation is the field's unit in --help and `raylr fields`.
 Location = Annotated[str, "path", AfterValidator(_is_a_path)]  # in files and flags ~ and $VARIABLES are expanded
+Webhook = Annotated[str, "url", AfterValidator(_is_a_webhook)]  # a secret
 Duration = Annotated[str, "duration"]  # 5ep, 0.3dur, 20000ex or 400st
 Examples = Annotated[int, "examples"]
 Pixels = Annotated[int, "pixels"]
@@ -193,6 +203,19 @@ class FailureConfig(Section):
     stall_s: Seconds = Field(120.0, gt=0, description="a collective that takes longer counts as a lost worker")
 
 
+class AlertsConfig(Section):
+    """Whom to tell when a run ends or needs somebody."""
+
+    url: Webhook | None = Field(
+        None, repr=False, description="POST here when the run failed, diverged, stalled, lost a worker or is done [off]"
+    )
+    url_file: Location | None = Field(None, description="or a file that holds it, which goes before it [off]")
+    form: Literal["auto", "slack", "discord", "json"] = Field(
+        "auto", description="of the POST; auto: by the URL's host"
+    )
+    stall_s: Seconds = Field(600.0, gt=0, description="a run that trains and tells nothing for so long has stalled")
+
+
 class GuardConfig(Section):
     """What counts as divergence, and what then happens to the LR."""
 
@@ -241,6 +264,7 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     guard: GuardConfig = GuardConfig()
     failure: FailureConfig = FailureConfig()
+    alerts: AlertsConfig = AlertsConfig()
 
     if not TYPE_CHECKING:  # type checkers see the fields
 
@@ -291,8 +315,11 @@ class Config(Section):
         return workers
 
     def record(self) -> dict[str, Any]:
-        """Return the fields for `config.json`: all that have a value, except ORDERS."""
-        return self.model_dump(mode="json", exclude=set(ORDERS), exclude_none=True)
+        """Return the fields for `config.json`: all that have a value, except ORDERS; a webhook's URL is masked."""
+        record = self.model_dump(mode="json", exclude=set(ORDERS), exclude_none=True)
+        if self.alerts.url is not None:
+            record["alerts"]["url"] = masked(self.alerts.url)
+        return record
 
     @property
     def tracker_names(self) -> tuple[str, ...]:

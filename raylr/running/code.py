@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raylr.config.own_sources import CODE, CODE_FOLDER, digests, own_sources
+from raylr.config.secrets import masked, without
 from raylr.planning.plan import Plan
 from raylr.storage import Folder
 
@@ -42,15 +43,20 @@ class GitState:
         return None if self.changes is None else any(not line.startswith("??") for line in self.changes)
 
 
-def keep_code(folder: Folder, plan: Plan) -> None:
-    """Write code.json and code/ anew, for the start that begins. Call it when one's own parts are imported."""
+def keep_code(folder: Folder, plan: Plan, secret: str | None = None) -> None:
+    """Write code.json and code/ anew, for the start that begins, with `secret` masked in the command and the diff.
+
+    Call it when one's own parts are imported.
+    """
     folder.remove(CODE_FOLDER)
-    told: dict[str, Any] = {"command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), "folder": os.getcwd()}
+    command = without(shlex.join([Path(sys.argv[0]).name, *(without(word, secret) for word in sys.argv[1:])]), secret)
+    told: dict[str, Any] = {"command": command, "folder": os.getcwd()}
     if (git := git_state(Path.cwd())) is not None:
         told["git"] = {"commit": git.commit, "dirty": git.dirty, "changes": git.changes}
         if git.diff:
             told["git"] |= {"diff": f"{CODE_FOLDER}/{DIFF}", "diff_is_cut": git.is_cut}
-            folder.write_bytes(f"{CODE_FOLDER}/{DIFF}", git.diff)
+            diff = git.diff.replace(secret.encode(), masked(secret).encode()) if secret else git.diff
+            folder.write_bytes(f"{CODE_FOLDER}/{DIFF}", diff)
     sources = own_sources((plan.model, plan.loss))
     told["sources"] = digests(sources)
     for name, path in sources.items():

@@ -62,14 +62,18 @@ def train(config: Config, on_event: Listener | None = None) -> RunResult:
 
     Raises ConfigError for a request that is refused before anything starts, RaylrError for a run that failed.
     """
+    run_dir, result = carry_out(request_of(config), on_event or (lambda news: None))
+    return RunResult(run_dir=run_dir, **result)
+
+
+def request_of(config: Config) -> Request:
+    """Return the run as a job that is asked for."""
 
     def resolved(info: DatasetInfo, hardware: Hardware) -> "Run":
         return Run(config, *resolve(config, info, hardware, features=features()))
 
     wanted = config.num_workers[1] if config.workers else 1
-    request = Request(config, Hardware(True, wanted), wanted if config.gpu == "yes" else 0, resolved)
-    run_dir, result = carry_out(request, on_event or (lambda news: None))
-    return RunResult(run_dir=run_dir, **result)
+    return Request(config, Hardware(True, wanted), wanted if config.gpu == "yes" else 0, resolved)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 from raylr.config import Config
+from raylr.config.webhook import webhook
 from raylr.errors import ConfigError, first_line
 from raylr.events import Aborted, Explored, Finished, Planned, PopulationPlanned, Preparing, Starting, Waiting
 from raylr.lr import Policy
@@ -152,7 +153,7 @@ def _write_settings(config: Config, folder: Folder, job: Job) -> None:
         folder.remove(RAY_FOLDER)
         folder.write_json("config.json", config.record())
         job.write_plan(folder)
-        keep_code(folder, job.plan)
+        keep_code(folder, job.plan, webhook(config.alerts))
     except OSError as error:
         raise ConfigError(
             f"storage={folder.storage} cannot be written ({error.strerror or error}); make room"
@@ -179,9 +180,23 @@ def write_failure(folder: Folder, result: Mapping[str, Any]) -> None:
         folder.write_bytes("failure.txt", ("\n\n".join(parts) + "\n").encode())
 
 
-def refuse_throw_away_storage(config: Config) -> None:
+def checked(request: Request) -> str | None:
+    """Return the name of a job that is asked for, once its numbers are resolved and its own parts were tried here.
+
+    None where its data is not on this machine, so that only the cluster can tell. Raises ConfigError as `carry_out`.
+    """
+    source = request.config.data.source
+    if Path(source).is_absolute() and not Path(source).exists():
+        return request.config.name
+    job = request.resolve(describe(request.config.data), request.enough)
+    look_at_own_parts(job.plan)
+    return job.name
+
+
+def refuse_throw_away_storage(config: Config, is_job: bool | None = None) -> None:
     """A submitted job runs in a copy of the working directory that Ray throws away."""
-    if is_submitted_job() and not (is_uri(config.storage) or Path(config.storage).expanduser().is_absolute()):
+    is_job = is_submitted_job() if is_job is None else is_job
+    if is_job and not (is_uri(config.storage) or Path(config.storage).expanduser().is_absolute()):
         raise ConfigError(
             f"storage={config.storage} is relative, and Ray throws a job's folder away; use an absolute path"
         )

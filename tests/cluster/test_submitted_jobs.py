@@ -19,6 +19,7 @@ import pytest
 
 from raylr.training.loop import PROGRESS_INTERVAL_S
 from tests.cluster.commands import LONG, SMALL, assert_same, kinds, members, node_of, rows, wait_until
+from tests.reporting.webhooks import SECRET, webhook
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -101,6 +102,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     one = Cluster(env, {})
     code, out = one.run("raylr", "cluster", "up", *ONE_PER_NODE)
     assert code == 0, out
+    assert out.startswith("try:       raylr submit --cluster local -- --workers 2\n")
     one.printed = {name: value.strip() for name, value in re.findall(r"^(\w+): +(.*)$", out, re.MULTILINE)}
     state = one.state
     assert len(marked(state["id"])) > 10
@@ -305,3 +307,111 @@ def test_what_travels_is_small(cluster: Cluster, tmp_path: Path) -> None:
     }
     assert not any("__pycache__" in name for name in sizes)
     assert 200_000 < sum(sizes.values()) < 1_000_000
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is no checkout, with a network of one's own and a config that names it."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "mine").mkdir()
+    (folder / "mine/net.py").write_text(
+        "import torch\nfrom mine.parts import WIDTH\n\n\ndef make(num_classes):\n    layers = torch.nn\n"
+        "    return layers.Sequential(layers.Flatten(), layers.Linear(3072, WIDTH), layers.Linear(WIDTH, num_classes))\n"
+    )
+    (folder / "mine/parts.py").write_text("WIDTH = 8\n")
+    (folder / "own.yaml").write_text(
+        "name: own\nepochs: 2\nmodel: {name: 'mine.net:make'}\nbatch: {global_size: 64, micro_size: 32}\n"
+        "data: {source: synthetic, train_examples: 256, test_examples: 100, cache_dir: cache}\n"
+    )
+    return folder
+
+
+@dataclass
+class Short:
+    """What came of the short line in that folder."""
+
+    folder: Path
+    code: int
+    out: str
+    bodies: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def short(story: Story, cluster: Cluster, elsewhere: Path) -> Short:
+    with webhook() as hook:
+        command = ["raylr", "submit", "--cluster", "local", "--submission-id", "own", "--", "own.yaml"]
+        process = subprocess.run(
+            [*command, "--workers", "2", "--alerts.url", hook.url], cwd=elsewhere, env=cluster.env, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT_S,
+        )  # fmt: skip
+        return Short(elsewhere, process.returncode, process.stdout, hook.bodies)
+
+
+def test_a_name_is_enough_to_submit_own_code_from_any_folder(short: Short) -> None:
+    assert short.code == 0, short.out
+    assert "python -m raylr train own.yaml" in short.out
+    result = json.loads((short.folder / "runs/own/result.json").read_text())
+    assert (result["status"], result["steps"]) == ("complete", 8)
+    assert [row["model"] for row in [json.loads((short.folder / "runs/own/plan.json").read_text())]] == [
+        "mine.net:make"
+    ]
+
+
+def test_the_log_has_no_word_of_the_connection_and_each_line_once(short: Short) -> None:
+    assert "WebSocket" not in short.out
+    assert "sdk.py" not in short.out
+    assert short.out.count("run folder:") == 2  # at the start and at the end
+    lines = short.out.splitlines()
+    assert lines[0] == "job own is submitted; `raylr jobs --cluster local --stop own` stops it with a checkpoint"
+
+
+def test_the_webhook_is_told_once_and_its_url_is_nowhere(short: Short, cluster: Cluster) -> None:
+    (body,) = short.bodies
+    assert (body["event"], body["run"], body["position"]) == ("done", "own", 512)
+    assert SECRET not in short.out
+    stored = [path for path in (short.folder / "runs/own").rglob("*") if path.is_file()]
+    assert [path for path in stored if SECRET.encode() in path.read_bytes()] == []
+    assert json.loads((short.folder / "runs/own/config.json").read_text())["alerts"]["url_file"] == "alerts-url.txt"
+
+
+def test_the_jobs_are_listed_with_their_runs(short: Short, cluster: Cluster, where: Path) -> None:
+    code, out = cluster.run("raylr", "jobs", "--cluster", "local", "--json")
+    assert code == 0, out
+    rows_ = {row["job"]: row for row in json.loads(out)["jobs"]}
+    assert (rows_["own"]["status"], rows_["own"]["run"]) == ("SUCCEEDED", str(short.folder / "runs/own"))
+    assert re.fullmatch(r"complete, test accuracy \d+\.\d\d%", rows_["own"]["told"])
+    assert (rows_["stopped"]["status"], rows_["stopped"]["run"]) == ("STOPPED", str(where / "stopped"))
+    by_ray = [row for row in rows_.values() if row["run"] == str(where / "killed")]
+    assert [row["status"] for row in by_ray] == ["SUCCEEDED"]  # submitted by `ray job submit`, found by its command
+    code, log = cluster.run("raylr", "jobs", "--cluster", "local", "--logs", "own")
+    assert (code, log in short.out) == (0, True)
+    code, out = cluster.run("raylr", "jobs", "--cluster", "local", "--logs", "none")
+    assert code == 2
+    assert out.startswith("error: job=none is not on this cluster; it has ")
+
+
+def test_without_waiting_the_job_goes_on_and_is_stopped_by_its_id(
+    short: Short, cluster: Cluster, elsewhere: Path
+) -> None:
+    line = ["raylr", "submit", "--cluster", "local", "--no-wait", "--json", "--submission-id", "long", "--"]
+    flags_ = ["own.yaml", "--name", "long", "--epochs", "5000", "--workers", "1"]
+    process = subprocess.run(
+        [*line, *flags_], cwd=elsewhere, env=cluster.env, capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    assert "`raylr jobs --cluster local` lists the jobs" in process.stderr
+    assert json.loads(process.stdout) == {"job": "long", "run": str(elsewhere / "runs/long"), "exit_code": None}
+    wait_until(lambda: updates(elsewhere / "runs/long") > 3, "updates of a job that nobody follows", TIMEOUT_S)
+    code, out = cluster.run("raylr", "jobs", "--cluster", "local", "--stop", "long")
+    assert (code, out.startswith("job long is asked to stop")) == (0, True)
+    wait_until(lambda: (elsewhere / "runs/long/result.json").exists(), "the end of a stopped job", TIMEOUT_S)
+    assert json.loads((elsewhere / "runs/long/result.json").read_text())["status"] == "stopped"
+
+
+def test_a_relative_storage_is_refused_before_anything_is_sent(cluster: Cluster) -> None:
+    job = cluster.raylr_submit("--submission-id", "relative", "--", "--data.source", "synthetic", "--storage", "here")
+    out = job.communicate(timeout=120)[0]
+    assert (job.returncode, out) == (
+        2,
+        "error: storage=here is relative, and Ray throws a job's folder away; use an absolute path\n",
+    )

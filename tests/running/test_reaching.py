@@ -58,13 +58,31 @@ def raylr(*arguments: str, **environment: str) -> tuple[int, str, float]:
     return done.returncode, done.stderr, time.monotonic() - begun
 
 
-def test_a_job_server_without_its_scheme_is_told_at_once(http_port: int) -> None:
-    code, err, seconds = raylr("submit", "--address", f"localhost:{http_port}")
-    assert (code, err) == (
-        2,
-        f"error: address=localhost:{http_port} needs its scheme; use http://localhost:{http_port}\n",
-    )
+def test_the_address_of_a_job_server_without_its_scheme_is_mended_with_a_line(http_port: int) -> None:
+    code, err, seconds = raylr("jobs", "--address", f"localhost:{http_port}")
+    first, second = err.splitlines()
+    assert (code, first) == (2, f"address=localhost:{http_port} is taken as http://localhost:{http_port}")
+    assert second.startswith(f"error: address=http://localhost:{http_port}: no answer: ")
     assert seconds < 20
+
+
+def test_an_address_beside_a_name_and_a_name_of_no_cluster_are_refused(tmp_path: Path) -> None:
+    for verb in (["jobs"], ["submit"]):
+        code, err, _ = raylr(*verb, "--address", "x:1", "--cluster", "mine", HOME=str(tmp_path))
+        assert (code, err) == (2, "error: address=x:1 beside cluster=mine; drop one of the two\n")
+        code, err, _ = raylr(*verb, "--cluster", "mine", HOME=str(tmp_path))
+        assert (code, err) == (
+            2,
+            'error: name=mine, no such cluster is up; start one with "raylr cluster up"\n',
+        )
+
+
+@pytest.mark.parametrize("flags", [["--workrs", "2"], ["--model.name", "no.such:thing"], ["--workers", "9"]])
+def test_flags_are_refused_as_by_train_before_anything_is_sent(flags: list[str], tmp_path: Path) -> None:
+    flags = [*flags, "--data.source", "synthetic", "--data.cache-dir", str(tmp_path)]
+    code, err, _ = raylr("train", *flags)
+    assert (code, err.count("\n")) == (2, 1)
+    assert raylr("submit", "--address", "http://127.0.0.1:9", "--", *flags)[:2] == (2, err)
 
 
 def test_a_job_server_that_is_not_there_is_told_with_the_form_of_its_address(closed_port: int) -> None:

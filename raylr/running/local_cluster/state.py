@@ -48,6 +48,11 @@ class LocalCluster:
         """The variables with which Ray's commands and drivers may talk to it."""
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_path)}
 
+    @property
+    def short_line(self) -> str:
+        """The line to submit a first job to it, from any folder."""
+        return f"raylr submit --cluster {self.name} -- --workers 2"
+
     def submit_line(self, entrypoint: str = "python jobs/train_cifar10.py --workers 2 --storage ~/runs") -> str:
         """The line to paste into a shell to run `entrypoint` as a job from the current directory."""
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.env.items())

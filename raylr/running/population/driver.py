@@ -48,6 +48,12 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
 
     Raises ConfigError for a request that is refused before anything starts.
     """
+    run_dir, result = carry_out(request_of(config), on_event or (lambda news: None))
+    return PopulationResult(run_dir=run_dir, **result)
+
+
+def request_of(config: Config) -> Request:
+    """Return the population as a job that is asked for."""
     wanted = config if isinstance(config, PopulationConfig) else PopulationConfig(**config.model_dump())
     ranks = wanted.num_at_once * (wanted.num_workers[1] if wanted.workers else 1)
     gpus = math.ceil(ranks * wanted.gpus_per_worker) if wanted.gpu == "yes" else 0
@@ -55,9 +61,7 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
     def resolved(info: DatasetInfo, hardware: Hardware) -> "Exploration":
         return Exploration(checked_space(wanted, info, hardware, features()))
 
-    request = Request(wanted, Hardware(True, ranks), gpus, resolved)
-    run_dir, result = carry_out(request, on_event or (lambda news: None))
-    return PopulationResult(run_dir=run_dir, **result)
+    return Request(wanted, Hardware(True, ranks), gpus, resolved)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""`raylr submit`: a training job checked as `raylr train` checks it, packed, and handed to a cluster."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from raylr.config import Config
+from raylr.config.population import PopulationConfig
+from raylr.errors import ConfigError
+from raylr.running import driver
+from raylr.running.job import checked, refuse_throw_away_storage
+from raylr.running.job_server import SUBMITTED, JobServer, job_server
+from raylr.running.packing import SECRET, Asked, pack
+from raylr.running.population import driver as population_driver
+from raylr.running.submit import Job, follow, submit, verb
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Where:
+    """The cluster: an address, or the name of one of raylr's own, or neither."""
+
+    address: str | None = None
+    cluster: str | None = None
+
+    def server(self, say: Say, what: str = SUBMITTED) -> JobServer:
+        """Return its job server. Raises ConfigError, with `what` was not done, where it does not answer or let us in."""
+        return job_server(self.address, self.cluster, say, what)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A job that was submitted, the folder of its run, and its own exit code; None where it was not waited for."""
+
+    job: str
+    run: str
+    exit_code: int | None = None
+
+
+def send(
+    asked: Asked,
+    config: Config,
+    where: Where,
+    say: Say,
+    *,
+    submission_id: str | None = None,
+    working_dir: Path | None = None,
+    includes: Sequence[Path] = (),
+    wait: bool = True,
+) -> Sent:
+    """Submit the job, and with `wait` follow its log to its end.
+
+    What travels is raylr, the user's own modules and files that the config names, and `includes`; with `working_dir` that
+    whole folder instead, as Ray packs it. Raises ConfigError for a request that is refused before anything is sent.
+    """
+    is_population = isinstance(config, PopulationConfig)
+    name = checked((population_driver if is_population else driver).request_of(config))
+    server = where.server(say)
+    if server.own is None:
+        refuse_throw_away_storage(config, is_job=True)
+    with _parcel(asked, config, server, working_dir, includes) as (folder, found):
+        storage = found.fields.get("storage", config.storage).replace("$$", "$")
+        labels = {"raylr_run": name or "", "raylr_storage": storage}
+        job = submit(server, Job(found.arguments(type(config)), folder, submission_id, labels))
+    sent, look = Sent(job, f"{storage.rstrip('/')}/{name}" if name else ""), verb(server)
+    say(f"job {job} is submitted; `{look} --stop {job}` stops it with a checkpoint\n")
+    if not wait:
+        say(f"`{look}` lists the jobs, `{look} --logs {job}` shows its log\n")
+        return sent
+    say("Ctrl-C leaves it running\n")
+    return replace(sent, exit_code=follow(server, job, say))
+
+
+@contextlib.contextmanager
+def _parcel(
+    asked: Asked, config: Config, server: JobServer, working_dir: Path | None, includes: Sequence[Path]
+) -> Iterator[tuple[Path, Asked]]:
+    """The folder that travels, and the arguments that hold in it."""
+    if working_dir is not None:
+        if SECRET in asked.fields:
+            raise ConfigError(
+                f"{SECRET} in the flags of a job is shown by the cluster's dashboard; put it in a file and give "
+                "--alerts.url-file"
+            )
+        storage = Path(config.storage).expanduser()
+        own = {"storage": str(storage.absolute())} if server.own and "://" not in config.storage else {}
+        yield working_dir, replace(asked, fields={**asked.fields, **own})
+        return
+    with tempfile.TemporaryDirectory(prefix="raylr-job-") as folder:
+        yield Path(folder), pack(asked, config, Path(folder), includes, server.own is not None)
