@@ -57,7 +57,7 @@ def submit(
     raylr submit --address http://127.0.0.1:8265 -- --workers 4 --name first --storage /shared/runs
     """
     with contextlib.chdir(working_dir or "."):  # where the job finds its config
-        asked, config = _asked(arguments)
+        asked, config = _asked(arguments, click.get_current_context().find_root().command)
     from raylr.api.submit import Where, send
 
     sent = send(
@@ -115,13 +115,13 @@ def _say(text: str, error: bool = False) -> None:
     click.echo(text, nl=False, err=error)
 
 
-def _asked(arguments: Sequence[str]) -> tuple[Asked, Config]:
-    """Read the arguments of the verb that the job runs, as that verb does."""
-    from raylr.cli.program import program
+def _asked(arguments: Sequence[str], program: click.Command) -> tuple[Asked, Config]:
+    """Read the arguments of the verb of `program` that the job runs, as that verb does."""
     from raylr.running.packing import Asked
 
     verb, *words = arguments if arguments and arguments[0] in VERBS else (VERBS[0], *arguments)
-    command = program(words).commands[verb]
+    assert isinstance(program, click.Group)
+    command = program.commands[verb]
     assert isinstance(command, ConfigCommand)
     read: list[Config] = []
     command.action = _keeper(read)

@@ -12,13 +12,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import raylr
 from raylr.config import Config
 from raylr.config.fields import Setting, settings
 from raylr.config.own_files import own_files
 from raylr.errors import ConfigError
 from raylr.storage import is_uri
 
+PACKAGE = Path(__file__).parents[1]
 MAX_BYTES = 200 * 2**20  # of one path; Ray takes 500 MB for the whole
 RECORD = ("plan.json", "policy.json", "space.json")  # beside the config.json that a run has written
 STAYS = {"storage", "data.root", "data.cache_dir"}  # paths of each node
@@ -141,7 +141,7 @@ def _size(path: Path) -> int:
 
 def _copy_raylr(into: Path) -> None:
     """Copy the package that runs here, so that the cluster runs the same, with what tells its version."""
-    shutil.copytree(Path(raylr.__file__).parent, into / "raylr", ignore=SKIPPED)
+    shutil.copytree(PACKAGE, into / "raylr", ignore=SKIPPED)
     told = metadata.distribution("raylr")
     folder = into / f"raylr-{told.version}.dist-info"
     folder.mkdir()

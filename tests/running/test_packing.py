@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import raylr
+from raylr.cli.program import program
 from raylr.cli.submit import _asked
 from raylr.config.own_files import own_files
 from raylr.errors import ConfigError
@@ -45,7 +46,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def packed(into: Path, *words: str, is_here: bool = False, includes: list[Path] | None = None) -> tuple[str, set[str]]:
     """The job's arguments and the files that travel, without raylr's own."""
-    asked, config = _asked(words)
+    asked, config = _asked(words, program(words))
     into.mkdir()
     found = pack(asked, config, into, includes or [], is_here)
     files = {str(path.relative_to(into)) for path in into.rglob("*") if path.is_file()}
@@ -92,7 +93,8 @@ def test_flags_keep_their_values_whatever_these_look_like(project: Path, tmp_pat
     assert "--lr.shape step(every=4ep, gamma=0.5)" in arguments
     assert "--optimizers.a.optimizer.no-nesterov" in arguments
     assert "--fresh" in arguments
-    again, config = _asked([*arguments.split(" --lr.shape ")[0].split(), "--seed", "3"])
+    words = [*arguments.split(" --lr.shape ")[0].split(), "--seed", "3"]
+    again, config = _asked(words, program(words))
     assert (again.verb, config.seed, config.fresh) == ("train", 3, True)
 
 
