@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from raylr.config.load import load_config
     from raylr.config.population import PopulationConfig
     from raylr.errors import ConfigError, RaylrError
-    from raylr.lr import Policy
+    from raylr.lr import Policy, Ramp
     from raylr.running.driver import RunResult
     from raylr.running.population.driver import PopulationResult
     from raylr.torch_lr.drive import drive
@@ -28,6 +28,7 @@ _HOMES = {
     "ConfigError": "raylr.errors",
     "Evaluation": "raylr.training.trained",
     "Policy": "raylr.lr",
+    "Ramp": "raylr.lr",
     "PopulationConfig": "raylr.config.population",
     "PopulationResult": "raylr.running.population.driver",
     "RaylrError": "raylr.errors",
@@ -51,6 +52,7 @@ __all__ = [
     "Policy",
     "PopulationConfig",
     "PopulationResult",
+    "Ramp",
     "RaylrError",
     "RunResult",
     "drive",

@@ -4,7 +4,7 @@ from raylr.lr.durations import Clock, duration_text, examples
 from raylr.lr.lint import Finding, lint
 from raylr.lr.parse import parse_shape, shape_text
 from raylr.lr.policy import Factors, Momentum, Override, Policy, Schedule, Warmup
-from raylr.lr.ramp import Ramp, parse_ramp
+from raylr.lr.ramp import Ramp, parse_ramp, ramp_of_policy
 from raylr.lr.scaling import KNOWN_RANGE, SCALING_RULES, rule, scaled_betas_eps
 from raylr.lr.shapes import SHAPES, Shape
 
@@ -27,6 +27,7 @@ __all__ = [
     "lint",
     "parse_ramp",
     "parse_shape",
+    "ramp_of_policy",
     "rule",
     "scaled_betas_eps",
     "shape_text",

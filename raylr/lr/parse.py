@@ -9,7 +9,7 @@ from typing import Any
 from raylr.errors import ConfigError
 from raylr.lr.durations import Clock, examples
 from raylr.lr.fields import Argument, arguments, nearest
-from raylr.lr.shapes import SHAPES, Knot, Knots, Paced, Product, Sequence, Shape, WithLeg
+from raylr.lr.shapes import SHAPES, Knot, Knots, Paced, Product, Seesaw, Sequence, Shape, WithLeg
 
 _CALL = re.compile(r"([A-Za-z_]\w*)\s*(?:\((.*)\))?", re.DOTALL)
 _FOR = re.compile(r"(.*\S)\s+for\s+([^\s(),]+)", re.DOTALL)
@@ -18,6 +18,7 @@ _BY_POSITION: dict[type[Shape], tuple[str, ...]] = {
     Sequence: ("parts", "lengths"),
     Product: ("parts",),
     Paced: ("part",),
+    Seesaw: ("part",),
     WithLeg: ("part", "by"),
 }
 _FLAGS = {"yes": True, "true": True, "no": False, "false": False}
@@ -36,6 +37,7 @@ _EXAMPLES = {
     "sequence": "sequence(constant for 5ep, cosine)",
     "product": "product(step(every=10ep), cosine)",
     "paced": "paced(cosine, every=1ep)",
+    "seesaw": "seesaw(cosine, doublings=3)",
     "with_leg": "with_leg(cosine, knots(0ep:0, 5ep:1, 30ep:0))",
 }
 
@@ -109,7 +111,7 @@ def _positional_values(cls: type[Shape], texts: list[str], clock: Clock, field: 
         return _sequence_values(texts, clock, field)
     if cls is WithLeg and len(texts) == 2:
         return dict(zip(("part", "by"), (parse_shape(text, clock, field) for text in texts), strict=True))
-    if cls is Paced and len(texts) == 1:
+    if cls in (Paced, Seesaw) and len(texts) == 1:
         return {"part": parse_shape(texts[0], clock, field)}
     if texts:
         example = _EXAMPLES.get(cls.name, f"{cls.name}(floor=0.01)")

@@ -14,6 +14,8 @@ from typing import Self
 
 from raylr.errors import ConfigError
 from raylr.lr.durations import Clock, examples
+from raylr.lr.policy import Policy
+from raylr.lr.shapes import Seesaw
 
 EXAMPLE = '"128 for 2ep, 256 for 4ep, 512" or "128 to 1024 by 2x every 3ep"'
 MAX_STEPS = 64
@@ -47,6 +49,17 @@ class Ramp:
     def of(cls, batch: "int | Ramp") -> "Ramp":
         """The ramp itself, or that of a batch which never changes."""
         return batch if isinstance(batch, Ramp) else Ramp(((0, batch),))
+
+    @classmethod
+    def parse(cls, text: str, policy: Policy) -> Self:
+        """The ramp that `text` describes, over the length of a policy; ConfigError for one that does not fit into it.
+
+        >>> from raylr.lr import SHAPES, Policy, Schedule, Warmup
+        >>> policy = Policy(1000, 8000, (("sgd", Schedule(0.1, 128, "sqrt", Warmup(), SHAPES["cosine"]())),))
+        >>> Ramp.parse("100 for 2ep, 200", policy)
+        Ramp(phases=((0, 100), (2000, 200)))
+        """
+        return cls(parse_ramp(text).laid_out(policy.examples_per_epoch, policy.total_examples).phases)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -103,6 +116,29 @@ class Ramp:
             if not kept or kept[-1][1] != size:
                 kept.append((start, size))
         return replace(self, phases=tuple(kept))
+
+
+def ramp_of_policy(policy: Policy, first: int, field: str = "lr.shape") -> Ramp | None:
+    """The ramp of a policy whose shape is a seesaw, from a first batch on; None for others.
+
+    Raises ConfigError where a seesaw is a part of another shape, where several do not double together, and where a scaling
+    rule would raise the LR with the batch.
+    """
+    found = []
+    for name, schedule in policy.schedules:
+        if isinstance(schedule.shape, Seesaw):
+            starts = schedule.shape.starts(schedule.effective_warmup(first), policy.total_examples)
+            found.append((name, tuple((start, first << doublings) for start, doublings in starts)))
+        elif any(isinstance(part, Seesaw) for part in schedule.shape.walk()):
+            raise ConfigError(f"{field}={schedule.shape.brief()}, a seesaw is no part of another shape; put it around")
+        if found and schedule.scaling != "none":
+            raise ConfigError(
+                f"{field}=seesaw of {name} beside scaling {schedule.scaling}, which would raise the LR; use none"
+            )
+    if found and (len(found) < len(policy.schedules) or len({phases for _, phases in found}) > 1):
+        names = ", ".join(policy.optimizers)
+        raise ConfigError(f"{field}=seesaw doubles the batch that {names} share; give each the same seesaw and warmup")
+    return Ramp(found[0][1]) if found else None
 
 
 @dataclass(frozen=True)

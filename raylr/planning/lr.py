@@ -23,6 +23,7 @@ from raylr.lr import (
     scaled_betas_eps,
 )
 from raylr.lr.durations import rounded_half_up
+from raylr.lr.shapes import Seesaw
 from raylr.planning.defaults import SHAPE, TUNED, warmup_epochs
 from raylr.planning.plan import Reason
 
@@ -142,7 +143,7 @@ def refuse_lr_beside(parts: list[Part], origin: str) -> None:
 def policy_of_config(parts: list[Part], clock: Clock, first: int) -> tuple[Policy, list[Reason]]:
     """The policy that the config asks for at the global batch of the first update, and the story of its numbers."""
     chosen = {part.name: _schedule(part, clock, first) for part in parts}
-    schedules = tuple((name, schedule) for name, (schedule, _) in chosen.items())
+    schedules = tuple((name, _as_it_trades(schedule, first)) for name, (schedule, _) in chosen.items())
     policy = Policy(clock.examples_per_epoch, clock.total_examples, schedules)
     return policy, [reason for part in parts for reason in _story(part, *chosen[part.name], clock, first)]
 
@@ -164,7 +165,16 @@ def _schedule(part: Part, clock: Clock, first: int) -> tuple[Schedule, str]:
     reference = lr.reference_batch or tuned.reference_batch
     num_warmup, why = _warmup(part, shape, clock, first / reference, scaling == "legw")
     warmup = Warmup(num_warmup, lr.warmup_from, lr.warmup_rise)
+    if isinstance(shape, Seesaw) and scaling in ("legw", "sde"):
+        raise ConfigError(f"{part.prefix}lr.scaling={scaling} beside a seesaw, which trades the LR itself; use sqrt")
     return Schedule(lr.base or tuned.base_lr, reference, scaling, warmup, shape, _momentum(part), part.match), why
+
+
+def _as_it_trades(schedule: Schedule, first: int) -> Schedule:
+    """The schedule, for a seesaw with its peak at the first batch for good: what grows then is the batch alone."""
+    if not isinstance(schedule.shape, Seesaw):
+        return schedule
+    return replace(schedule, base_lr=schedule.peak(first), reference_batch=first, scaling="none")
 
 
 def _warmup(part: Part, shape: Shape, clock: Clock, k: float, legw: bool) -> tuple[int, str]:

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 from raylr.config import Config
 from raylr.errors import ConfigError
-from raylr.lr import Policy, Ramp, parse_ramp, scaled_betas_eps
+from raylr.lr import Policy, Ramp, parse_ramp, ramp_of_policy, scaled_betas_eps
+from raylr.lr.shapes import Seesaw
 from raylr.planning.lr import Part
 from raylr.planning.plan import Plan, Reason
 
@@ -17,6 +18,19 @@ def given_ramp(config: Config, num_train: int, total: int) -> Ramp | None:
     if config.batch.ramp is None:
         return None
     return parse_ramp(config.batch.ramp).laid_out(num_train, total)
+
+
+def traded_ramp(config: Config, policy: Policy, first: int, ramp: Ramp | None) -> Ramp | None:
+    """The ramp as given, or that of a seesaw. Raises ConfigError where both, or the workers, would set the batch."""
+    traded = ramp_of_policy(policy, first)
+    if traded is None:
+        return ramp
+    field = "ramp" if ramp is not None else "per_worker_size"
+    if (value := getattr(config.batch, field)) is not None:
+        raise ConfigError(
+            f"batch.{field}={value} beside lr.shape=seesaw, which sets the batch too; use batch.global_size for its first one"
+        )
+    return traded
 
 
 def batches_of(ramp: Ramp | None, batches: Iterable[int]) -> list[Ramp]:
@@ -51,6 +65,13 @@ def ramp_story(plan: Plan, policy: Policy, parts: list[Part]) -> Iterator[Reason
         steps = [f"{schedule.peak(size):.4g} from {start / plan.num_train:g}ep" for start, size in plan.ramp]
         told = steps if len(steps) <= 6 else [*steps[:3], f"... {len(steps) - 4} more ...", steps[-1]]
         why = f"{schedule.scaling}(k) of the batch at each position"
+        if isinstance(schedule.shape, Seesaw):
+            steps = [f"{size} from {start / plan.num_train:.4g}ep" for start, size in plan.ramp]
+            yield Reason(
+                what=f"{part.prefix}batch later", value=", ".join(steps),
+                why="seesaw: where the shape would halve the LR, LR / sqrt(2) and batch x 2",
+            )  # fmt: skip
+            return
         if schedule.scaling == "none":
             why = "lr.scaling=none: the batch grows and the LR does not follow"
         yield Reason(what=f"{part.prefix}lr peak later", value=", ".join(told), why=why)

@@ -14,7 +14,7 @@ from raylr.planning.device import backend, device, gpus_per_worker
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.lr import GivenPolicy, Part, parts_of, policy_as_given, policy_of_config, policy_of_file, run_length
 from raylr.planning.plan import Chosen, GuardPlan, OptimizerPlan, Plan
-from raylr.planning.ramp import batches_of, check_policy, doubts, given_ramp, ramp_story
+from raylr.planning.ramp import batches_of, check_policy, doubts, given_ramp, ramp_story, traded_ramp
 from raylr.planning.story import Choices, story
 from raylr.planning.workers import workers
 
@@ -50,6 +50,7 @@ def resolve(
         first = ramp.sizes[0] if ramp else batches[-1]
         check_length(f"epochs={config.epochs or EPOCHS:g}", length.value, first, dataset.num_train)
         policy, lr_story = policy_of_config(parts, Clock(dataset.num_train, length.value, batches[-1]), first)
+    ramp = traded_ramp(config, policy, batches[-1], ramp)
     check_policy(policy, parts, batches_of(ramp, batches))
     where = device(config, hardware)
     share = gpus_per_worker(config, hardware, where.value)
@@ -64,7 +65,8 @@ def resolve(
         Chosen(f"{features.ray}: {features.summary()}", "its installed files") if features.ray else None,
     )
     plan = _plan(config, dataset, choices, share, parts, Clock(dataset.num_train, length.value, batches[-1]))
-    plan = plan.model_copy(update={"ramp": ramp.phases if ramp else ()})
+    if ramp is not None:
+        plan = plan.model_copy(update={"ramp": ramp.phases, "global_batch": max(ramp.sizes)})
     lr_story = [*lr_story, *ramp_story(plan, policy, parts)]
     told = {
         "story": tuple(story(config, dataset, parts, plan, choices, lr_story)),

@@ -21,6 +21,7 @@ def explain_step(folder: Folder, step: int) -> str:
     first, (lived, exploits) = policy_at_start(folder), lived_policy(folder, row["position"])
     position, batch = row["position"], row["global_batch"]
     lines = [f"step {step} of {folder}: position {position:,}, epoch {row['epoch']:.3f}, global batch {batch}"]
+    lines += _ramp_lines(folder, position)
     lines += [f"weights and policy from {one.donor} at position {one.position:,}" for one in exploits]
     for name, lr in row["lr"].items():
         own = first.lr(position, batch, name)
@@ -36,6 +37,21 @@ def explain_step(folder: Folder, step: int) -> str:
             lines.append(f"  the files of this run do not give the LR of its ledger, {lr!r}")
         lines += _norms(row, name)
     return "\n".join(lines)
+
+
+def _ramp_lines(folder: Folder, position: int) -> list[str]:
+    """Where the update stands in the run's ramp; nothing of a run whose batch does not follow the position."""
+    plan = folder.read_json("plan.json") if folder.exists("plan.json") else {}
+    phases = [(start, size) for start, size in plan.get("ramp") or ()]
+    if not phases:
+        return []
+    index = max(number for number, (start, _) in enumerate(phases) if start <= position)
+    start, size = phases[index]
+    line = f"the batch follows the position: {size} since epoch {start / plan['num_train']:.4g}"
+    if index + 1 < len(phases):
+        start, size = phases[index + 1]
+        line += f", {size} from epoch {start / plan['num_train']:.4g} on"
+    return [f"{line} (step {index + 1} of {len(phases)} of its ramp)"]
 
 
 def _norms(row: dict[str, Any], name: str) -> list[str]:

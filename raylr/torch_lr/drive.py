@@ -28,12 +28,15 @@ from typing import Any
 from torch.optim import Optimizer
 
 from raylr.errors import ConfigError
-from raylr.lr import Override, Policy, Schedule
+from raylr.lr import Override, Policy, Ramp, Schedule, ramp_of_policy
 from raylr.torch_lr.write import write_lr
 
 
-def drive(optimizer: Optimizer, policy: Policy, global_batch: int, name: str | None = None) -> "Driven":
+def drive(optimizer: Optimizer, policy: Policy, global_batch: int | Ramp, name: str | None = None) -> "Driven":
     """Let `policy` drive `optimizer` from the start of a run of `global_batch` examples per update, over all ranks.
+
+    A `Ramp`, such as `raylr.Ramp.parse("128 for 2ep, 256", policy)`, makes the batch follow the position, and so does a policy
+    whose shape is a seesaw, from `global_batch` on: take `driven.global_batch` examples for the next update.
 
     All param groups get the LR of the policy's one optimizer, or of that called `name`. A policy of as many optimizers
     as there are param groups drives each group by its own, in their order. ConfigError where neither fits, or where the
@@ -48,11 +51,21 @@ class Driven:
     `policy` may be replaced at any time, say by `policy.with_overrides(...)`.
     """
 
-    def __init__(self, optimizer: Optimizer, policy: Policy, global_batch: int, name: str | None) -> None:
-        self.optimizer, self.policy, self.global_batch, self.position = optimizer, policy, global_batch, 0
+    def __init__(self, optimizer: Optimizer, policy: Policy, global_batch: int | Ramp, name: str | None) -> None:
+        self.optimizer, self.policy, self.position = optimizer, policy, 0
+        self.batches = _batches(policy, global_batch)
         self._names = _names(optimizer, policy, name)
         for schedule, group in zip(map(policy.schedule, self._names), optimizer.param_groups, strict=True):
             _check(schedule, group, type(optimizer).__name__)
+
+    @property
+    def global_batch(self) -> int:
+        """The examples of the update to come."""
+        return self.batches.batch_at(self.position)
+
+    @global_batch.setter
+    def global_batch(self, batch: int) -> None:
+        self.batches = Ramp.of(batch)
 
     def before_step(self, global_batch: int | None = None) -> None:
         """Write the LR (and the momentum or betas that the policy drives) of the update to come, and move on.
@@ -80,6 +93,16 @@ class Driven:
         policy = self.policy
         self.policy = Policy(policy.examples_per_epoch, policy.total_examples, policy.schedules, entries)
         self.position = state["position"]
+
+
+def _batches(policy: Policy, given: int | Ramp) -> Ramp:
+    """The batches of a loop. Raises ConfigError where a ramp and a seesaw would both set them."""
+    traded = ramp_of_policy(policy, Ramp.of(given).sizes[0])
+    if traded is not None and len(Ramp.of(given).sizes) > 1:
+        raise ConfigError(
+            "global_batch=a ramp beside a policy whose shape is a seesaw, which sets the batch too; give its first"
+        )
+    return traded or Ramp.of(given)
 
 
 def _names(optimizer: Optimizer, policy: Policy, name: str | None) -> list[str]:

@@ -105,6 +105,10 @@ PLAIN = {
     ),
     "product(step(every=5ep), linear, floor=0.5)": lambda p: 0.5 + 0.5 * 0.1 ** floor(p / 500) * (1 - u(p)),
     "with_leg(linear, knots(0ep:0, 5ep:1, 10ep:0))": lambda p: 1 - u(p),
+    "seesaw(linear, doublings=2)": lambda p: 1.0 if u(p) < 0.5 else sqrt(0.5) if u(p) < 0.75 else 2 * (1 - u(p)),
+    "seesaw(step(every=3ep, gamma=0.25))": lambda p: (
+        2.0 ** -floor(p / 300) if p < 600 else 4**-3 * 2**1.5 if p >= 900 else 4**-2 * 2**1.5
+    ),
     "paced(cosine, every=1ep)": lambda p: 0.5 * (1 + cos(pi * u(p // 100 * 100))),
     "paced(linear(floor=0.1), length=500ex)": lambda p: max(0.1, 1 - 0.9 * max(0, p - 100) / 400),
     "paced(polynomial(power=2), every=1ep, length=20ep, floor=0.5)": lambda p: (

@@ -12,7 +12,7 @@ from torch.optim import SGD, Adagrad, Adam, Optimizer, RMSprop
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, StepLR
 
 from raylr.errors import ConfigError
-from raylr.lr import Clock, Momentum, Override, Policy, Schedule, Warmup, parse_shape
+from raylr.lr import Clock, Momentum, Override, Policy, Ramp, Schedule, Warmup, parse_shape
 from raylr.torch_lr import drive as bridge
 from raylr.torch_lr.drive import drive
 from raylr.torch_lr.importing import policy_from_scheduler
@@ -193,3 +193,21 @@ def test_the_state_of_another_policy_is_refused():
         ConfigError, match=r"policy_sha256=\w{12} of the saved state is not that of this policy, \w{12};"
     ):
         drive(SGD([torch.zeros(1)]), policy(schedule("linear")), 10).load_state_dict(saved)
+
+
+def test_a_loop_follows_a_ramp_and_a_seesaw() -> None:
+    net, flat = model(), policy(schedule("constant", scaling="linear"))
+    traded = policy(schedule("seesaw(step(every=40ex, gamma=0.5), doublings=1)"))
+    for given, of, sizes, lrs in (
+        (Ramp.parse("10 for 30ex, 40", flat), flat, [10, 10, 10, 40], [1, 1, 1, 4]),
+        (20, traded, [20, 20, 40, 40], [1, 1, 0.5**0.5, 0.5**1.5]),  # from 80 on the step's own decay
+    ):
+        optimizer = SGD(net.parameters(), lr=0.0)
+        driven, seen = drive(optimizer, of, given), []
+        for size in sizes:
+            assert driven.global_batch == size
+            driven.before_step()
+            seen.append(optimizer.param_groups[0]["lr"])
+        assert seen == pytest.approx(lrs)
+    with pytest.raises(ConfigError, match="a ramp beside a seesaw, which sets the batch too"):
+        drive(optimizer, of, Ramp.parse("10 for 30ex, 40", flat))

@@ -4,6 +4,7 @@ from raylr.lr.shapes.calendar import CosineRestarts, Exponential, InverseTime, M
 from raylr.lr.shapes.compose import Knot, Knots, Paced, Product, Sequence, WithLeg
 from raylr.lr.shapes.cycles import Cyclic, OneCycle
 from raylr.lr.shapes.horizon import Constant, Cosine, InverseSqrt, Linear, Polynomial, Rex, Wsd
+from raylr.lr.shapes.seesaw import Seesaw
 from raylr.lr.shapes.shape import Restart, Shape
 
 SHAPES: dict[str, type[Shape]] = {
@@ -28,6 +29,7 @@ SHAPES: dict[str, type[Shape]] = {
         Product,
         Paced,
         WithLeg,
+        Seesaw,
     )
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "Product",
     "Restart",
     "Rex",
+    "Seesaw",
     "Sequence",
     "Shape",
     "Step",
