@@ -228,6 +228,34 @@ class Progress:
     world_size: int
     global_batch: int | None
     peak_gpu_mib: float | None = None  # the most memory that the writer's tensors took on its GPU; None on the CPU
+    grad_norm: float | None = None  # of the last update, before clipping
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row of metrics.jsonl that `log_every` asks for: the training since the point before, LR and gradient norm now.
+
+    The loss is the mean over the examples; None where it is not known, or not finite.
+    """
+
+    step: int
+    position: int
+    epoch: float
+    lr: Mapping[str, float]
+    train_loss: float | None
+    grad_norm: float | None
+    world_size: int
+    global_batch: int
+
+    def row(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Points in their order; several at a time, so that short intervals cost no more messages."""
+
+    points: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
@@ -275,7 +303,7 @@ class Aborted:
     reason: str
 
 
-News = Preparing | Planned | Waiting | Starting | Warned | Progress | Metrics | RunEvent | Finished | Aborted
+News = Preparing | Planned | Waiting | Starting | Warned | Progress | Logged | Metrics | RunEvent | Finished | Aborted
 
 # --- orders to a run
 

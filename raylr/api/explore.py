@@ -26,8 +26,12 @@ def explore(
     is refused before anything starts.
     """
     config = config_of(config, PopulationConfig)
-    trackers = PopulationTrackers(config.tracker_names, config.storage)
     alerts = alerts_of(config)
+
+    def say(text: str) -> None:
+        tell(Waiting(text))
+
+    trackers = PopulationTrackers(config.tracker_names, config.storage, say)
     with population_shown(progress) as show:
 
         def tell(news: PopulationNews) -> None:

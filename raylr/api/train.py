@@ -7,7 +7,7 @@ from typing import Any
 from raylr.api.showing import shown
 from raylr.config import Config
 from raylr.config.load import config_of
-from raylr.events import News, Warned
+from raylr.events import News, Waiting, Warned
 from raylr.reporting.alerts import alerts_of
 from raylr.reporting.trackers import Trackers
 from raylr.running import driver
@@ -29,8 +29,12 @@ def train(
     Raises ConfigError for a request that is refused before anything starts, RaylrError for a run that failed.
     """
     config = config_of(config)
-    trackers = Trackers(config.tracker_names, config.storage)
     alerts = alerts_of(config)
+
+    def say(text: str) -> None:
+        tell(Waiting(text))
+
+    trackers = Trackers(config.tracker_names, config.storage, say)
     with shown(progress) as show:
 
         def tell(news: News) -> None:

@@ -250,6 +250,7 @@ class Config(Section):
     stretch: bool = Field(False, description="scale the whole policy to --epochs")
     fresh: bool = Field(False, description="start over: an old run of this name is removed")
     address: str | None = Field(None, description="address of a Ray cluster [RAY_ADDRESS, else a local one of its own]")
+    log_every: Duration | None = Field(None, description="log loss, LR and gradient norm so often, such as 10st [off]")
     trackers: str | None = Field(
         None, description="of tensorboard, mlflow, wandb, by commas; or none [tensorboard, where the storage is a path]"
     )

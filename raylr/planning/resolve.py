@@ -108,6 +108,7 @@ def _plan(
         eval_every=_interval(config.eval.every, clock, "eval.every"),
         eval_micro_size=config.eval.micro_size,
         eval_views=config.eval.views,
+        log_every=_interval(config.log_every, clock, "log_every") if config.log_every is not None else None,
         checkpoint_every=_interval(config.checkpoint.every, clock, "checkpoint.every"),
         checkpoint_keep=config.checkpoint.keep,
         rewarm=examples(config.lr.rewarm, clock, "lr.rewarm"),

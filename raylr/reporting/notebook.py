@@ -19,6 +19,7 @@ from raylr.events import (
     Ended,
     Finished,
     Joined,
+    Logged,
     Metrics,
     News,
     Overridden,
@@ -81,6 +82,8 @@ class NotebookDisplay:
                 self._lines.append(f"warning: {text}")
             case Progress():
                 self._take_progress(news)
+                at_once = False
+            case Logged():
                 at_once = False
             case Metrics():
                 self._tests.append(news)

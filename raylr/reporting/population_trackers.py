@@ -4,7 +4,7 @@ Child runs of a parent in MLflow, a group in W&B, an event folder each in Tensor
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, assert_never
@@ -26,7 +26,9 @@ from raylr.events import (
     Waiting,
 )
 from raylr.reporting.recorded import leaves
-from raylr.reporting.trackers import Family, Tracker, checked, trackers_of
+from raylr.reporting.sinks import Family
+from raylr.reporting.tracker_files import RunFiles
+from raylr.reporting.trackers import Tracker, checked, trackers_of
 from raylr.storage import LocalFolder
 
 
@@ -36,8 +38,8 @@ class PopulationTrackers:
     Raises ConfigError as `Trackers` does.
     """
 
-    def __init__(self, names: Sequence[str], storage: str) -> None:
-        self.names = checked(names, storage)
+    def __init__(self, names: Sequence[str], storage: str, say: Callable[[str], None] = lambda text: None) -> None:
+        self.names, self.say = checked(names, storage), say
         self._own: list[Tracker] = []
         self._trials: dict[str, list[Tracker]] = {}
 
@@ -46,9 +48,9 @@ class PopulationTrackers:
         match news:
             case PopulationPlanned(run_dir=run_dir):
                 settings = {key: value for key, value in asdict(news).items() if key not in ("run_dir", "notes")}
-                self._own = trackers_of(
-                    self.names, Path(run_dir), Family(Path(run_dir).name, Path(run_dir), False), settings
-                )
+                folder = Path(run_dir)
+                files = RunFiles(folder, True, self.say)
+                self._own = trackers_of(self.names, files, Family(folder.name, folder, False), settings)
             case OfTrial(trial, told):
                 self._tell(trial, told)
             case RoundDecided(number, standings):
@@ -93,7 +95,7 @@ class PopulationTrackers:
         plan = LocalFolder(folder).read_json("plan.json")
         settings = leaves({key: value for key, value in plan.items() if key not in ("story", "warnings")})
         family = Family(own.run_dir.name, own.run_dir, True)
-        return trackers_of([own.name], folder, family, settings)[0]
+        return trackers_of([own.name], RunFiles(folder, has_model=False), family, settings)[0]
 
     def _end(self, result: Mapping[str, Any]) -> None:
         for tracker in (*(one for trial in self._trials.values() for one in trial), *self._own):

@@ -16,6 +16,7 @@ from raylr.events import (
     Ended,
     Finished,
     Joined,
+    Logged,
     Metrics,
     News,
     Overridden,
@@ -34,6 +35,7 @@ from raylr.reporting import epochs
 from raylr.reporting.bar import Bar
 from raylr.reporting.ending import failure, next_commands, summary
 from raylr.reporting.prose import Prose, Story
+from raylr.reporting.recorded import tests_of
 from raylr.reporting.sentences import Clock, sentence
 from raylr.reporting.startup import Startup
 from raylr.reporting.tables import console, rates
@@ -86,6 +88,8 @@ class Display:
             case Metrics():
                 self._start()
                 self._show_test(news)
+            case Logged():
+                pass  # the line of progress tells as much
             case Joined() | Resized() | RolledBack() | Overridden() | Copied() | Checkpointed() | Ended() | Unknown():
                 self._show_event(news)
             case Finished():
@@ -113,6 +117,8 @@ class Display:
         details = [f"lr {rates(progress.lr)}"]
         if progress.train_loss is not None:
             details.append(f"loss {progress.train_loss:.4f}")
+        if progress.grad_norm is not None:
+            details.append(f"grad norm {progress.grad_norm:.3g}")
         if self._tests:
             details.append(f"test accuracy {self._tests[-1].test_accuracy:.2%}")
         if progress.images_per_s is not None:
@@ -145,7 +151,7 @@ class Display:
         is_first = not self._has_joined  # of this start of the run
         self._has_joined = (is_first and isinstance(event, Joined)) or (not is_first and not isinstance(event, Ended))
         if isinstance(event, Joined) and event.kind == "restart" and is_first and self._run_dir:
-            rows = folder_at(self._run_dir).read_rows("metrics.jsonl")
+            rows = tests_of(folder_at(self._run_dir))
             self._show_rows(row for row in rows if row["position"] <= event.position)
         if event.kind not in ROUTINE or (event.kind == "start" and not is_first):
             self._line(sentence(event, self.clock, self._name, is_first))
@@ -154,7 +160,7 @@ class Display:
         self._startup.end(started=False)
         self._end_bar()
         folder, result = folder_at(finished.run_dir), finished.result
-        rows = folder.read_rows("metrics.jsonl") or [metrics.row() for metrics in self._tests]
+        rows = tests_of(folder) or [metrics.row() for metrics in self._tests]
         self._show_rows(rows)
         for line in failure(folder, result):
             self._path(line)

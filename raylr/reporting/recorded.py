@@ -114,6 +114,23 @@ def last_row(folder: Folder, name: str) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
+def tests_of(folder: Folder) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl that are tests, without the points of `log_every` between them."""
+    return [row for row in folder.read_rows("metrics.jsonl") if "test_accuracy" in row]
+
+
+def best_test(folder: Folder) -> dict[str, Any]:
+    """The best test accuracy of a run and the epoch of that test, of its metrics; nothing before the first test."""
+    try:
+        tests = [row for row in tests_of(folder) if isinstance(row["test_accuracy"], float)]
+    except (*DAMAGE, ConfigError):
+        tests = []
+    if not tests:
+        return {}
+    best = max(tests, key=lambda row: float(row["test_accuracy"]))
+    return {"best_test_accuracy": best["test_accuracy"], "best_epoch": best["epoch"]}
+
+
 def read_run(run_dir: Path) -> RecordedRun:
     """Read a run folder. Raises ConfigError when it is none, or is not to be read."""
     open_run(run_dir)  # refuses what is none

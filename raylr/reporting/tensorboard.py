@@ -9,10 +9,12 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from raylr.reporting.recorded import leaves
 
 CRC32C = 0x82F63B78  # Castagnoli's polynomial, reflected
 MASK_DELTA = 0xA282EAD8
@@ -67,6 +69,8 @@ class EventFile:
 class TensorBoard:
     """Event files in `tensorboard/` of the run folder."""
 
+    takes_files: ClassVar[bool] = False
+
     def __init__(self) -> None:
         self._last_step: int | None = None
 
@@ -84,7 +88,11 @@ class TensorBoard:
     def note(self, step: int, text: str) -> None:
         self._events.text(step, "events", text)
 
+    def keep(self, kind: str, paths: Sequence[Path]) -> None: ...
+
     def close(self, result: Mapping[str, Any]) -> None:
+        rows = "\n".join(f"| {key} | {value} |" for key, value in leaves(result).items())
+        self._events.text(self._last_step or 0, "result", f"| result | value |\n|---|---|\n{rows}")
         self._events.close()
 
 

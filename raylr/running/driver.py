@@ -36,7 +36,7 @@ Listener = Callable[[News], None]
 # What a plan may change between two starts of one run without changing its result.
 FREE = {
     *("workers", "cpus_per_worker", "gpus_per_worker", "backend", "max_failures", "failure_mode", "stall_s"),
-    *("checkpoint_keep", "data_source", "story", "warnings"),
+    *("checkpoint_keep", "log_every", "data_source", "story", "warnings"),
 }
 
 
@@ -53,8 +53,9 @@ class RunResult(BaseModel):
     def _repr_html_(self) -> str:
         """Return the result with the run's tests and their curves as a notebook shows it."""
         from raylr.reporting.notebook import result_html
+        from raylr.reporting.recorded import tests_of
 
-        return result_html(self.model_dump(), folder_at(self.run_dir).read_rows("metrics.jsonl"))
+        return result_html(self.model_dump(), tests_of(folder_at(self.run_dir)))
 
 
 def train(config: Config, on_event: Listener | None = None) -> RunResult:

@@ -19,10 +19,12 @@ from raylr.events import (
     EndKind,
     Joined,
     JoinKind,
+    Logged,
     LROrder,
     Metrics,
     News,
     Overridden,
+    Point,
     Progress,
     RejoinOrder,
     Resized,
@@ -57,7 +59,8 @@ class Loop:
         self.trainer, self.membership, self.folder, self.plan = trainer, membership, folder, trainer.plan
         self.totals = Totals()
         self.ledger = Rows(folder, "ledger.jsonl", "position")
-        self.metrics = Rows(folder, "metrics.jsonl", "position")
+        self.metrics = Rows(folder, "metrics.jsonl", metrics_key)
+        self.points: list[Point] = []  # that wait for the next news
         self.events = Rows(folder, "events.jsonl", "time")
         before = [rows.flush for rows in (self.ledger, self.metrics, self.events)]
         self.checkpoints = checkpoint.Writer(folder, self.plan.checkpoint_keep, before)
@@ -121,6 +124,7 @@ class Loop:
         if self.trainer.device.type == "cpu":  # a GPU would have to be waited for: its row comes with the next update
             self._write_row()
         self.totals = self.totals.updated(update, time.perf_counter() - started)
+        self._log(update)
         if update.rolled_back:
             self._note_rollback(update)
             if self.trainer.guard.exhausted:
@@ -133,6 +137,17 @@ class Loop:
         if self._unwritten is not None:
             self.ledger.append(ledger_row(self._unwritten, self.plan.num_train))
             self._unwritten = None
+
+    def _log(self, update: Update) -> None:
+        """Keep a point where one is due: the same at every world size."""
+        position, totals = self.trainer.position, self.totals
+        if self.plan.log_every is None or not is_due(position, totals.logged_at, self.plan.log_every, ended=False):
+            return
+        point = point_of(update, self.trainer.step, position, self.plan.num_train, totals)
+        self.totals = totals.logged(position)
+        self.metrics.append(point.row())
+        if self._is_writer:
+            self.points.append(point)
 
     def _note_rollback(self, update: Update) -> None:
         guard = self.trainer.guard
@@ -266,7 +281,7 @@ class Loop:
             num_rows = self.ledger.take_over(self.trainer.position)
             if num_rows != self.trainer.step:
                 raise RaylrError(f"the ledger in {self.folder} has {num_rows} rows before step {self.trainer.step}")
-            self.metrics.take_over(self.totals.evaluated_at + 1)
+            self.metrics.take_over(2 * self.trainer.position + 1 + (self.totals.evaluated_at == self.trainer.position))
             self.events.take_over(math.inf)
             self._note(Joined(*self._now(), cause, quorum.group.size, quorum.lost, quorum.members))
 
@@ -340,11 +355,15 @@ class Loop:
             world_size=update.world_size,
             global_batch=update.global_batch,
             peak_gpu_mib=peak_gpu_mib(self.trainer.device),
+            grad_norm=finite(update.grad_norm),
         )
         self._publish(progress)
 
     def _publish(self, news: News) -> None:
         if self._is_writer:
+            if self.points:
+                points, self.points = tuple(self.points), []
+                self.membership.publish(Logged(points))
             self.membership.publish(news)
 
     def _writes(self, quorum: Quorum) -> bool:
@@ -372,6 +391,25 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
         "weight_norm": None if norms is None else {name: finite(one) for name, one in norms.weights.items()},
         "loss": finite(update.loss),
     }
+
+
+def metrics_key(row: dict[str, Any]) -> int:
+    """The order of the rows of metrics.jsonl: by position, a point before the test there."""
+    return 2 * int(row["position"]) + ("test_accuracy" in row)
+
+
+def point_of(update: Update, step: int, position: int, num_train: int, totals: Totals) -> Point:
+    """The point after an update: where the run is now, and the mean loss since the last point."""
+    return Point(
+        step=step,
+        position=position,
+        epoch=position / num_train,
+        lr=update.lr,
+        train_loss=finite(totals.logged_loss / totals.logged_examples) if totals.logged_examples else None,
+        grad_norm=finite(update.grad_norm),
+        world_size=update.world_size,
+        global_batch=update.global_batch,
+    )
 
 
 def is_due(position: int, done_at: int, every: int, ended: bool) -> bool:

@@ -5,16 +5,19 @@ a rank that takes over the writing can put in what its predecessor no longer wro
 """
 
 import json
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from raylr.storage import Appender, Folder
 
 
 class Rows:
-    """A `.jsonl` file of rows ordered by `key`."""
+    """A `.jsonl` file of rows ordered by `key`: the name of a field, or what gives the number of a row."""
 
-    def __init__(self, folder: Folder, name: str, key: str) -> None:
-        self.folder, self.name, self.key = folder, name, key
+    def __init__(self, folder: Folder, name: str, key: str | Callable[[dict[str, Any]], float]) -> None:
+        self.folder, self.name = folder, name
+        self.key = itemgetter(key) if isinstance(key, str) else key
         self.recent: list[dict[str, Any]] = []
         self._num_old = 0  # of the recent ones: those that the last checkpoint already covered
         self._file: Appender | None = None
@@ -33,9 +36,9 @@ class Rows:
     def take_over(self, end: float) -> int:
         """Become the writer: cut rows whose key is `end` or more, add those from memory that are missing; their number."""
         self.let_go()
-        rows = [row for row in self.folder.read_rows(self.name) if row[self.key] < end]
-        last = rows[-1][self.key] if rows else -1
-        missing = [row for row in self.recent if last < row[self.key] < end]
+        rows = [row for row in self.folder.read_rows(self.name) if self.key(row) < end]
+        last = self.key(rows[-1]) if rows else -1
+        missing = [row for row in self.recent if last < self.key(row) < end]
         self._file = self.folder.append_after(self.name, [*map(_line, rows)], [*map(_line, missing)])
         return len(rows) + len(missing)
 

@@ -23,6 +23,9 @@ class Totals:
     last_order: int = 0  # number of the youngest order that was carried out
     world_size: int = 0  # of the last group
     lr: dict[str, float] = field(default_factory=dict)  # of the last update, by optimizer
+    logged_at: int = 0
+    logged_loss: float = 0.0  # sums over the examples since the last point
+    logged_examples: int = 0
 
     def updated(self, update: Update, seconds: float) -> Self:
         """After an update; one that the guard took back counts its time alone."""
@@ -40,7 +43,12 @@ class Totals:
             loss=self.loss + update.loss * update.global_batch,
             num_correct=self.num_correct + update.num_correct,
             num_examples=self.num_examples + update.global_batch,
+            logged_loss=self.logged_loss + update.loss * update.global_batch,
+            logged_examples=self.logged_examples + update.global_batch,
         )
+
+    def logged(self, position: int) -> Self:
+        return replace(self, logged_at=position, logged_loss=0.0, logged_examples=0)
 
     def evaluated(self, position: int, loss: float, accuracy: float, seconds: float) -> Self:
         return replace(

@@ -57,7 +57,7 @@ def wandb_run(run_dir: Path) -> tuple[list[tuple[int, float]], int, str]:
         kind = record.WhichOneof("record_type")
         if kind == "history":
             row = {"".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
-            found += [(row["step"], row["test_accuracy"])] if "test_accuracy" in row else []
+            found += [(row["step"], row["test/accuracy"])] if "test/accuracy" in row else []
         elif kind == "exit":
             code = record.exit.exit_code
         elif kind == "run":
@@ -73,7 +73,7 @@ def mlflow_run(where: Path, name: str) -> tuple[list[tuple[int, float]], str, di
     experiment = client.get_experiment_by_name("raylr")
     assert experiment is not None
     (run,) = [one for one in client.search_runs([experiment.experiment_id]) if one.info.run_name == name]
-    history = client.get_metric_history(run.info.run_id, "test_accuracy")
+    history = client.get_metric_history(run.info.run_id, "test/accuracy")
     tags = run.data.tags | {"run_id": run.info.run_id}
     return sorted((one.step, one.value) for one in history), run.info.status, tags
 
@@ -82,11 +82,11 @@ def board_scalars(run_dir: Path) -> list[tuple[int, float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = EventAccumulator(str(run_dir / "tensorboard"), {"scalars": 0}).Reload()
-    return [(one.step, one.value) for one in found.Scalars("test_accuracy")]
+    return [(one.step, one.value) for one in found.Scalars("test/accuracy")]
 
 
 def accuracies(run_dir: Path) -> list[tuple[int, float]]:
-    return [(row["step"], row["test_accuracy"]) for row in rows(run_dir, "metrics.jsonl")]
+    return [(row["step"], row["test_accuracy"]) for row in rows(run_dir, "metrics.jsonl") if "test_accuracy" in row]
 
 
 def test_every_tracker_has_all_tests_of_a_run_and_its_end(where: Path) -> None:

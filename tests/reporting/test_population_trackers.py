@@ -54,6 +54,7 @@ def happened(folder: Path) -> list[PopulationNews]:
 
 @pytest.fixture(autouse=True)
 def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps artifacts
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
 
@@ -79,7 +80,7 @@ def test_each_trial_has_an_event_folder_and_the_population_one_by_round(tmp_path
 
     for trial, score in SCORES.items():
         found = read(tmp_path / "search" / "trials" / trial)
-        assert [(one.step, one.value) for one in found.Scalars("test_accuracy")] == [(10, score)]
+        assert [(one.step, one.value) for one in found.Scalars("test/accuracy")] == [(10, score)]
         assert "| lr.base | 0.1 |" in found.Tensors("plan")[0].tensor_proto.string_val[0].decode()
     told = [one.tensor_proto.string_val[0] for one in read(tmp_path / "search" / "trials" / "a").Tensors("events")]
     assert told == [b"exploit: round 1, a copies b, lr factor 1 -> 1.25"]

@@ -16,6 +16,7 @@ from raylr.events import (
     Ended,
     Finished,
     Joined,
+    Logged,
     Metrics,
     News,
     Overridden,
@@ -170,8 +171,9 @@ def test_every_kind_of_news_shows_something_but_what_every_run_has() -> None:
         Copied(1.0, 5, 11, 1, "t00", 0.8, "ab", "cd"), Ended(1.0, 5, "stop"), Unknown(1.0, 5, "new", {}),
         Finished({"status": "complete"}, "runs/one"), Aborted("stopped", "Ctrl-C"),
     ]  # fmt: skip
-    assert {type(one) for one in examples} == set(get_args(News)) - {Checkpointed}
+    assert {type(one) for one in examples} == set(get_args(News)) - {Checkpointed, Logged}
     assert all(shown(one) for one in examples)
+    assert shown(Logged(())) == ""
     assert shown(Joined(1.0, 0, "start", 2), Checkpointed(1.0, 5), Ended(1.0, 5, "finish")) == ""
 
 

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,18 @@ import pytest
 from raylr.config import TRACKERS
 from raylr.config.load import load_config
 from raylr.errors import ConfigError
-from raylr.events import Checkpointed, Finished, Metrics, News, Planned, Preparing, Progress, event_of_row
+from raylr.events import (
+    Checkpointed,
+    Finished,
+    Logged,
+    Metrics,
+    News,
+    Planned,
+    Point,
+    Preparing,
+    Progress,
+    event_of_row,
+)
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.resolve import resolve
 from raylr.reporting.tensorboard import EventFile
@@ -79,10 +90,30 @@ def test_tensorboard_reads_progress_and_metrics_by_step(tmp_path: Path, board: A
     tell(only("tensorboard", tmp_path), STARTED, progress(5), rejoin, metrics(10), finished())
     found = board()
     assert scalars(found, "lr") == [(5, 0.25), (10, pytest.approx(0.2))]
-    assert scalars(found, "test_accuracy") == [(10, 0.625)]
-    assert scalars(found, "train_loss_so_far") == [(5, 2.5)]
+    assert scalars(found, "test/accuracy") == [(10, 0.625)]
+    assert scalars(found, "train/loss") == [(5, 2.5), (10, 2.0)]
     assert texts(found, "events") == ["rejoin: position 500, world_size 2"]
     assert "| optimizers.sgd.momentum | 0.9 |" in texts(found, "plan")[0]
+
+
+def point(step: int, **more: Any) -> Point:
+    return replace(Point(step, step * 100, step / 10, {"sgd": 0.125}, 2.25, 1.5, 2, 100), **more)
+
+
+def test_points_give_loss_lr_and_gradient_norm_at_their_steps_and_progress_does_not(tmp_path: Path, board: Any) -> None:
+    plan = PLAN.model_copy(update={"log_every": 500})
+    told = Logged((point(5), point(10, train_loss=None, grad_norm=2.5)))
+    tell(only("tensorboard", tmp_path), replace(STARTED, plan=plan), progress(4, grad_norm=9.0), told, metrics(10))
+    found = board()
+    assert scalars(found, "train/loss") == [(5, 2.25)]
+    assert scalars(found, "train/grad_norm") == [(5, 1.5), (10, 2.5)]
+    assert scalars(found, "lr") == [(4, 0.25), (5, 0.125), (10, 0.125), (10, pytest.approx(0.2))]
+    assert scalars(found, "train/loss_since_test") == [(10, 2.0)]
+
+
+def test_the_gradient_norm_comes_with_progress_where_no_interval_is_given(tmp_path: Path, board: Any) -> None:
+    tell(only("tensorboard", tmp_path), STARTED, progress(4, grad_norm=9.0), finished())
+    assert scalars(board(), "train/grad_norm") == [(4, 9.0)]
 
 
 def test_each_optimizer_has_a_curve(tmp_path: Path, board: Any) -> None:
@@ -132,6 +163,8 @@ def test_checkpoints_are_not_news_for_a_tracker(tmp_path: Path) -> None:
 class Recorder:
     """A sink that keeps what it is told, and fails at a step."""
 
+    takes_files = False
+
     def __init__(self, fails_at: int = -1) -> None:
         self.steps: list[int] = []
         self.fails_at = fails_at
@@ -144,6 +177,7 @@ class Recorder:
             raise ConnectionError("the server is away")
 
     def note(self, step: int, text: str) -> None: ...
+    def keep(self, kind: str, paths: Sequence[Path]) -> None: ...
     def close(self, result: Mapping[str, Any]) -> None: ...
 
 
@@ -213,7 +247,7 @@ def test_mlflow_finds_a_run_in_its_local_store_and_continues_it(
     tell(only("mlflow", run_dir), STARTED, rejoin, metrics(20, test_accuracy=0.75), finished())
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
-    history = client.get_metric_history(run.info.run_id, "test_accuracy")
+    history = client.get_metric_history(run.info.run_id, "test/accuracy")
     assert [(one.step, one.value) for one in history] == [(10, 0.625), (20, 0.75)]
     assert "rejoin: position 500, world_size 2" in run.data.tags.values()
 
@@ -234,5 +268,5 @@ def test_wandb_records_a_run_and_continues_it(tmp_path: Path, monkeypatch: pytes
     assert len({record.name for record in records}) == 1  # by the id
     for record in records:
         found = record.read_bytes()
-        for text in (b"global_batch", b"train_loss_so_far", b"800", b"rejoin: ", b"test_loss", b"complete"):
+        for text in (b"global_batch", b"train/loss", b"800", b"rejoin: ", b"test/loss", b"complete"):
             assert text in found, (record, text)
