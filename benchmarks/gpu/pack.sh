@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Collects in .gpu/ what a machine with a GPU and torch, but without a network, lacks to try raylr:
 #
-#     bash benchmarks/gpu/pack.sh [IMAGES]        in the repository's root; some two minutes
-#     bash benchmarks/gpu/check.sh                where the GPU is, in the same tree with .gpu taken along
+#     bash benchmarks/gpu/pack.sh [IMAGES [BESIDE]]   in the repository's root; some two minutes
+#     bash benchmarks/gpu/check.sh                    where the GPU is, in the same tree with .gpu taken along
 #
 # IMAGES is an archive of images for the step of accuracy, such as CIFAR-10 as JPEG; as many as fit into the limit go along,
-# all of the test's among them. PYTHON is that machine's version of Python (3.12), PIP the command for pip here. .gpu/ is kept
+# all of the test's among them. The files of the folder BESIDE go along as they are, such as airbench94_muon.py, which
+# speedrun.sh trains beside raylr. PYTHON is that machine's version of Python (3.12), PIP the command for pip here. .gpu/ is kept
 # out of git.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd) limit=$((45 * 1024 * 1024)) images=${1:-}
+here=$(cd "$(dirname "$0")" && pwd) limit=$((45 * 1024 * 1024)) images=${1:-} beside=${2:-}
 [ -z "$images" ] || images=$(realpath "$images")
+[ -z "$beside" ] || beside=$(realpath "$beside")
 cd "$here/../.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -28,6 +30,7 @@ info=$work/site/raylr-0.dist-info # raylr runs from its source, and asks for its
 mkdir "$info" && printf 'Metadata-Version: 2.1\nName: raylr\nVersion: 0\n' >"$info/METADATA"
 tar -C "$work/site" -cf - . | nice xz -T0 --x86 --lzma2=preset=6 >.gpu/site.tar.xz
 
+if [ -n "$beside" ]; then find "$beside" -maxdepth 1 -type f -exec cp -t .gpu {} +; fi
 if [ -n "$images" ]; then
   python3 - "$images" .gpu/images.tar.xz $((limit - $(du -sb .gpu | cut -f1) - 65536)) <<'PYTHON'
 import shutil, sys, tarfile
