@@ -2,11 +2,12 @@
 # Tries raylr on a GPU, the most telling things first. Run it where the GPU is, in the repository's root, with what pack.sh
 # has put into .gpu taken along:
 #
-#     LIMIT=300 bash benchmarks/gpu/check.sh
+#     LIMIT=300 ONLY='.*' bash benchmarks/gpu/check.sh
 #
-# It ends within LIMIT seconds (300 by default). Each step has its own time limit, and none stops the next. $OUT gets
-# summary.md (what to read), gpu.log (all output) and profile.txt. Without a GPU it does everything tiny, on the CPU. Where
-# .gpu has no packed site, raylr and Ray must be installed.
+# It ends within LIMIT seconds (300 by default), and does the steps whose names the pattern ONLY matches, by default all. Each
+# step has its own time limit, and none stops the next. $OUT gets summary.md (what to read), gpu.log (all output) and
+# profile.txt. Without a GPU it does everything tiny, on the CPU. Where .gpu has no packed site, raylr and Ray must be
+# installed.
 set -u
 packed=$PWD/.gpu
 export OUT=${OUT:-$packed/out} work=${WORK:-$(mktemp -d)} packed
@@ -18,6 +19,7 @@ mkdir -p "$OUT" "$work/site" && : >"$log"
 step() { # NAME LIMIT COMMAND...: runs it for at most so many seconds, and no longer than all may take
   local name=$1 limit=$2 left=$((end - SECONDS)) begun=$SECONDS seen code told
   shift 2
+  [[ $name =~ ${ONLY:-.*} || $name =~ ^(unpack|environment) ]] || return
   if ((left < 10)); then echo "- **$name**: no time left" >>"$summary" && return; fi
   seen=$(wc -l 2>/dev/null <"$work/memory" || echo 0)
   printf '\n===== %s\n' "$name" >>"$log"
@@ -107,6 +109,7 @@ step "environment" 30 machine
 step "bits: 1, 2 and 4 ranks on one GPU (gloo), and without CUDA graphs" 60 probe bits
 step "speed in turns with a plain loop" 60 probe speed
 step "waits, launches and copies of an update" 40 probe counts
+step "several trials: processes, streams, MPS" 75 probe several
 step "a killed worker" 80 killed
 step "the same run twice" 35 twice
 step "NCCL, a group of one" 25 probe nccl

@@ -1,6 +1,6 @@
 """What check.sh asks of raylr and torch on a GPU. Lines that begin with "=> " go into its summary.
 
-    python -m benchmarks.gpu.probe env | bits | speed | counts | nccl | cpu | results RUN_DIR... | population RUN_DIR
+    python -m benchmarks.gpu.probe env | bits | speed | counts | several | nccl | cpu | results RUN_DIR... | population RUN_DIR
 
 Without a GPU all of it runs on the CPU with a few tiny updates, which shows no more than that the script works.
 """
@@ -52,7 +52,7 @@ def dataset(**fields: Any) -> Any:
 
 def trainer(
     model: str = "cnn-small", batch: int = 512, micro: int = 128, precision: str = PRECISION, cuda: bool = CUDA,
-    cutout: int = 0, dropout: float = 0.0, captures: bool = True, **fields: Any,
+    cutout: int = 0, dropout: float = 0.0, captures: bool = True, compiled: bool = False, **fields: Any,
 ) -> Any:  # fmt: skip
     """raylr's trainer of one rank on synthetic images, with a constant LR; `captures`: micro-batches as CUDA graphs."""
     from raylr.config import Config
@@ -63,8 +63,8 @@ def trainer(
     lr = {} if "optimizers" in fields else {"lr": {"base": 0.01, **CONSTANT}}
     data, info, images = dataset(cutout=cutout)
     config = Config(
-        workers="1", epochs=100_000, precision=precision, data=data, model={"name": model, "dropout": dropout},
-        batch={"global_size": batch, "micro_size": micro}, **lr, **fields,
+        workers="1", epochs=100_000, precision=precision, data=data, batch={"global_size": batch, "micro_size": micro},
+        model={"name": model, "dropout": dropout, "compile": compiled}, **lr, **fields,
     )  # fmt: skip
     plan, policy = resolve(config, info, Hardware(True, int(cuda)))
     kind = type("Trainer", (Trainer,), {"captures": captures})
@@ -99,6 +99,7 @@ CASES: dict[str, dict[str, Any]] = {
     "cnn-small": {},
     "cnn-small, fp32": {"precision": "fp32"},
     "cnn-small, muon": {"optimizers": MUON},
+    "cnn-small, compiled": {"compiled": True},
     "resnet18": {"model": "resnet18"},
     "vit-small": {"model": "vit-small"},
 }
@@ -257,6 +258,7 @@ def speed() -> None:
             for word, captures in ((", eager", False), ("", True)):
                 makers[f"raylr{word}, micro-batch {micro}"] = partial(ours, model, batch, micro, captures=captures)
         makers[f"raylr, micro-batch {batch}, muon"] = partial(ours, model, batch, batch, optimizers=MUON)
+        makers[f"raylr, micro-batch {batch}, compiled"] = partial(ours, model, batch, batch, compiled=True)
         if CUDA:
             makers["plain as one CUDA graph"] = partial(Plain, model, batch, graph=True)
         in_turns(model, batch, makers, rounds, seconds)
@@ -346,6 +348,109 @@ def profiled(name: str, update: Callable[[], Any], count: int) -> None:
         out.write(f"===== {name}\n" + "\n\n".join(tables) + "\n")
 
 
+# --- several: trials on one card, as processes that take turns, as processes that share it (MPS), as streams of one process
+
+
+def several() -> None:
+    """Images/s of all trials together, beside one alone."""
+    counts, seconds = ([4, 8], 3.0) if CUDA else ([2], 0.5)
+    dataset()
+    alone = processes(1, seconds)
+    say(f"one trial: {alone:,.0f} images/s")
+    for count in counts:
+        told(f"{count} trials as processes", processes(count, seconds), alone)
+        told(f"{count} trials as streams of one process", streams(count, seconds), alone)
+    if CUDA and (shared := start_mps()) is not None:
+        for count in counts:
+            told(f"{count} trials as processes under MPS", processes(count, seconds, shared), alone)
+        subprocess.run(["nvidia-cuda-mps-control"], input="quit\n", text=True, env={**os.environ, **shared}, timeout=20)
+
+
+def told(name: str, rate: float, alone: float) -> None:
+    say(f"{name}: {rate:,.0f} images/s together, {rate / alone:.2f} of one alone")
+
+
+def a_trial() -> tuple[Any, int]:
+    """A trial's trainer and its batch."""
+    shape: dict[str, Any] = {"batch": 512, "micro": 128} if CUDA else {"batch": 16, "micro": 4}
+    return trainer(**shape), shape["batch"]
+
+
+def streams(count: int, seconds: float) -> float:
+    """One thread gives each stream an update in turn."""
+    from raylr.training.group import Group
+
+    if not CUDA:
+        return 0.0
+    sides = []
+    for _ in range(count):
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            sides.append((stream, *a_trial()))
+    number, start = 0, 0.0
+    for limit in (1.0, seconds):  # the first warms up
+        sync()
+        number, start = 0, time.perf_counter()
+        while time.perf_counter() - start < limit:
+            for stream, one, batch in sides:
+                with torch.cuda.stream(stream):
+                    one.update(Group())
+                number += batch
+        sync()
+    return number / (time.perf_counter() - start)
+
+
+def processes(count: int, seconds: float, environment: dict[str, str] | None = None) -> float:
+    """All begin when the last is ready."""
+    command = [sys.executable, "-m", "benchmarks.gpu.probe", "trial", str(seconds)]
+    settings: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen(command, env={**os.environ, **(environment or {})}, **settings) for _ in range(count)]
+    try:
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        return sum(float(child.communicate(timeout=60)[0]) for child in started(children))
+    finally:
+        for child in children:
+            child.kill()
+
+
+def started(children: list[Any]) -> list[Any]:
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    return children
+
+
+def trial(seconds: str) -> None:
+    """One of `processes`: says that it is ready, waits for the word, and prints its images/s."""
+    from raylr.training.group import Group
+
+    one, batch = a_trial()
+    update = partial(one.update, Group())
+    turn(update, "raylr", batch, 0.5)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(turn(update, "raylr", batch, float(seconds)))
+
+
+def start_mps() -> dict[str, str] | None:
+    """The environment of processes that share the card through a server of ours; None where none can be started."""
+    folder = tempfile.mkdtemp()
+    shared = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+    try:
+        begun = subprocess.run(
+            ["nvidia-cuda-mps-control", "-d"], env={**os.environ, **shared}, capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        say(f"no MPS: {error}")
+        return None
+    if begun.returncode:
+        say(f"no MPS: {begun.stderr.strip() or begun.stdout.strip()}")
+        return None
+    return shared
+
+
 # --- nccl
 
 
@@ -411,4 +516,6 @@ if __name__ == "__main__":
     if verb == "rank":
         rank(*map(int, arguments))
     else:
-        {one.__name__: one for one in (env, bits, speed, counts, nccl, cpu, results, population)}[verb](*arguments)  # type: ignore[attr-defined]
+        {one.__name__: one for one in (env, bits, speed, counts, several, trial, nccl, cpu, results, population)}[verb](
+            *arguments
+        )  # type: ignore[attr-defined]
