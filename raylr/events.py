@@ -6,7 +6,7 @@ what ranks broadcast to each other: `row` and `event_of_row`, `orders_to_json` a
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from raylr.lr import Override, Policy
@@ -110,6 +110,17 @@ class Checkpointed(Event):
 
 
 @dataclass(frozen=True)
+class StoppedEarly(Event):
+    """The metric of `stop.metric` has not become better since `best_position`, so the run ends here."""
+
+    kind: ClassVar[str] = "early_stop"
+    metric: str
+    value: float | str  # text where it is not finite
+    best: float | None  # None where no value was a number
+    best_position: int
+
+
+@dataclass(frozen=True)
 class Ended(Event):
     kind: EndKind  # type: ignore[misc]
 
@@ -122,12 +133,12 @@ class Unknown(Event):
     details: Mapping[str, Any]
 
 
-RunEvent = Joined | Resized | RolledBack | Overridden | Copied | Checkpointed | Ended | Unknown
+RunEvent = Joined | Resized | RolledBack | Overridden | Copied | Checkpointed | StoppedEarly | Ended | Unknown
 ROUTINE = frozenset({"start", "checkpoint", "finish"})  # kinds that every run has
 _CLASSES: dict[str, type[Any]] = {
     **dict.fromkeys(get_args(JoinKind), Joined),
     **dict.fromkeys(get_args(EndKind), Ended),
-    **{one.kind: one for one in (Resized, RolledBack, Overridden, Copied, Checkpointed)},
+    **{one.kind: one for one in (Resized, RolledBack, Overridden, Copied, Checkpointed, StoppedEarly)},
 }
 
 
@@ -275,15 +286,34 @@ class Metrics:
     global_batch: int | None
     wall_s: float
     peak_gpu_mib: float | None = None  # as in Progress
+    own: Mapping[str, float] = field(default_factory=dict)  # test_NAME of each of the config's `metrics`
 
     @classmethod
     def of_row(cls, found: Mapping[str, Any]) -> "Metrics":
         """The metrics in a row of metrics.jsonl, of whatever version. Raises KeyError for one without the numbers."""
         known = {"global_batch": None, "peak_gpu_mib": None, **found}
-        return cls(**{field.name: known[field.name] for field in fields(cls)})
+        names = [one.name for one in fields(cls) if one.name != "own"]
+        own = {name: value for name, value in found.items() if name.startswith("test_") and name not in names}
+        return cls(**{name: known[name] for name in names}, own=own)
 
     def row(self) -> dict[str, Any]:
-        return dict(vars(self))
+        """The metrics as a row of metrics.jsonl."""
+        return {**{name: value for name, value in vars(self).items() if name != "own"}, **self.own}
+
+
+@dataclass(frozen=True)
+class Updated:
+    """An update as a hook sees it. `position` and `step` are those before it; `loss` and `accuracy` are of its examples."""
+
+    step: int
+    position: int
+    epoch: float
+    lr: Mapping[str, float]
+    loss: float
+    accuracy: float
+    global_batch: int
+    world_size: int
+    rolled_back: bool = False  # the guard took it back
 
 
 @dataclass(frozen=True)

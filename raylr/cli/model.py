@@ -1,7 +1,6 @@
 """The verbs about a run's weights: `raylr evaluate` and `raylr export`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -31,7 +30,7 @@ def _evaluate(config: Config, run: str, storage: str, best: bool, as_json: bool)
     given = config.data.model_dump(include=config.data.model_fields_set)
     found = evaluate(run, given, storage, best)
     Answer(as_json).say(
-        asdict(found),
+        found.row(),
         f"test accuracy {found.test_accuracy:.2%}, test loss {found.test_loss:.4f} on {found.num_test:,} images of "
         f"{found.data_source}",
         f"weights of {found.run} after {found.position:,} examples, SHA-256 {found.weights_sha256[:12]}",

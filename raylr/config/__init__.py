@@ -13,11 +13,13 @@ from raylr.config.run import (
     FailureConfig,
     GroupConfig,
     GuardConfig,
+    HooksConfig,
     LossConfig,
     LRConfig,
     ModelConfig,
     OptimizerConfig,
     Scaling,
+    StopConfig,
 )
 
 __all__ = [
@@ -33,9 +35,11 @@ __all__ = [
     "FailureConfig",
     "GroupConfig",
     "GuardConfig",
+    "HooksConfig",
     "LRConfig",
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
     "Scaling",
+    "StopConfig",
 ]

@@ -48,7 +48,17 @@ ORDERS = ("fresh", "address", "stretch")  # fields that apply to one start only
 MODELS = ("cnn-small", "cnn-medium", "cnn-large", "airbench", "resnet18", "vit-small")
 
 
+OWN = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"  # package.module:name
 FIELDS = "\n\n    Fields:"
+
+
+def names_in(text: str | None) -> tuple[str, ...]:
+    """The names in a text, separated by commas."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip() and text != "none")
+
+
+def _by_commas(names: Any) -> Any:
+    return ",".join(map(str, names)) or None if isinstance(names, list | tuple) else names
 
 
 class Section(BaseModel):
@@ -96,7 +106,7 @@ class ModelConfig(Section):
     @field_validator("name")
     @classmethod
     def _is_known_or_a_path(cls, name: str) -> str:
-        if name in MODELS or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+        if name in MODELS or re.fullmatch(OWN, name):
             return name
         nearest = difflib.get_close_matches(name, MODELS, n=1)
         advice = f"did you mean {nearest[0]}?" if nearest else "one's own is package.module:factory"
@@ -231,6 +241,42 @@ class GuardConfig(Section):
     max_rollbacks: int = Field(3, ge=0, description="rollbacks after which the run stops with a diagnosis")
 
 
+class StopConfig(Section):
+    """The end of a run before its length, when it gets no better."""
+
+    metric: str | None = Field(None, description="of tests: test_loss, test_accuracy, or test_NAME of metrics [off]")
+    patience: Duration = Field("3ep", description="so long without a better one, and the run ends")
+    mode: Literal["auto", "max", "min"] = Field("auto", description="what is better; auto: less of a loss, else more")
+    min_delta: float = Field(0.0, ge=0, description="a value must be better by more than this to count")
+
+
+class HooksConfig(Section):
+    """Functions of one's own, as package.module:function, that are called and change nothing."""
+
+    update: str | None = Field(
+        None, description="called after each update with a raylr.events.Updated, by commas [none]"
+    )
+    test: str | None = Field(None, description="called after each test with a raylr.events.Metrics, by commas [none]")
+    end: str | None = Field(None, description="called at the end with a raylr.events.Finished, by commas [none]")
+
+    @field_validator("update", "test", "end", mode="before")
+    @classmethod
+    def _may_be_a_list(cls, names: Any) -> Any:
+        return _by_commas(names)
+
+    @field_validator("update", "test", "end")
+    @classmethod
+    def _are_paths(cls, names: str | None) -> str | None:
+        for name in names_in(names):
+            if not re.fullmatch(OWN, name):
+                raise ValueError(f"must be package.module:function, by commas, and {name} is not")
+        return names
+
+    def names(self, when: Literal["update", "test", "end"]) -> tuple[str, ...]:
+        """The functions that are called then."""
+        return names_in(getattr(self, when))
+
+
 class Config(Section):
     """All that a user may set of one run. What is None here is chosen by `raylr.plan`, with a reason."""
 
@@ -254,6 +300,9 @@ class Config(Section):
     trackers: str | None = Field(
         None, description="of tensorboard, mlflow, wandb, by commas; or none [tensorboard, where the storage is a path]"
     )
+    metrics: str | None = Field(
+        None, description="measured in tests, by commas: top5, or one's own as package.module:name [none]"
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     batch: BatchConfig = BatchConfig()
@@ -264,6 +313,8 @@ class Config(Section):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     guard: GuardConfig = GuardConfig()
+    stop: StopConfig = StopConfig()
+    hooks: HooksConfig = HooksConfig()
     failure: FailureConfig = FailureConfig()
     alerts: AlertsConfig = AlertsConfig()
 
@@ -288,6 +339,20 @@ class Config(Section):
     @classmethod
     def _may_be_a_list(cls, trackers: Any) -> Any:
         return ",".join(map(str, trackers)) or "none" if isinstance(trackers, list) else trackers
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _may_be_a_list_too(cls, metrics: Any) -> Any:
+        return _by_commas(metrics)
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_metrics(cls, metrics: str | None) -> str | None:
+        for name in names_in(metrics):
+            if not re.fullmatch(rf"top[1-9]\d*|{OWN}", name):
+                advice = "did you mean top5?" if name.startswith("top") else "accuracy and loss are always measured"
+                raise ValueError(f"must be top5 or the like, or package.module:name, and {name} is neither; {advice}")
+        return metrics
 
     @field_validator("trackers")
     @classmethod
@@ -328,6 +393,11 @@ class Config(Section):
         if self.trackers is None:
             return () if is_uri(self.storage) else ("tensorboard",)
         return () if self.trackers == "none" else tuple(name.strip() for name in self.trackers.split(","))
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The metrics that are measured in tests beside loss and accuracy."""
+        return names_in(self.metrics)
 
     @property
     def num_workers(self) -> tuple[int, int]:

@@ -57,6 +57,23 @@ class GuardPlan(Frozen):
         return level, end + self.ramp, overrides
 
 
+class StopPlan(Frozen):
+    """When a run ends before its length: after `patience` examples without a better value of a test's metric."""
+
+    metric: str
+    mode: str  # min or max
+    patience: int
+    min_delta: float = 0.0
+
+
+class HooksPlan(Frozen):
+    """Functions of the user's, by import path, that see updates, tests and the end."""
+
+    update: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    end: tuple[str, ...] = ()
+
+
 class Reason(Frozen):
     """One line of the plan's story: the field, its value and the reason."""
 
@@ -117,6 +134,9 @@ class Plan(Frozen):
     cutout: int
     optimizers: dict[str, OptimizerPlan]
     guard: GuardPlan
+    metrics: tuple[str, ...] = ()
+    stop: StopPlan | None = None
+    hooks: HooksPlan = HooksPlan()
     max_failures: int
     failure_mode: str
     stall_s: float

@@ -8,6 +8,7 @@ import importlib.util
 from raylr.config import Config
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, Ramp, examples, lint
+from raylr.planning import watching
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, TUNED
 from raylr.planning.device import backend, device, gpus_per_worker
@@ -69,8 +70,11 @@ def resolve(
         plan = plan.model_copy(update={"ramp": ramp.phases, "global_batch": max(ramp.sizes)})
     lr_story = [*lr_story, *ramp_story(plan, policy, parts)]
     told = {
-        "story": tuple(story(config, dataset, parts, plan, choices, lr_story)),
-        "warnings": tuple(_warnings(plan, dataset, hardware, policy, batches, features)),
+        "story": (*story(config, dataset, parts, plan, choices, lr_story), *watching.lines(config, plan)),
+        "warnings": (
+            *_warnings(plan, dataset, hardware, policy, batches, features),
+            *watching.doubts(config, plan),
+        ),
     }
     return plan.model_copy(update=told), policy
 
@@ -120,6 +124,9 @@ def _plan(
         cutout=config.data.cutout,
         optimizers={part.name: _optimizer_plan(part) for part in parts},
         guard=_guard(config, clock),
+        metrics=watching.metrics(config, len(dataset.class_names)),
+        stop=watching.stop(config, clock),
+        hooks=watching.hooks(config.hooks),
         max_failures=config.failure.max_failures,
         failure_mode=choices.failure_mode.value,
         stall_s=config.failure.stall_s,

@@ -30,6 +30,7 @@ from raylr.events import (
     RolledBack,
     RunEvent,
     Starting,
+    StoppedEarly,
     Unknown,
     Waiting,
     Warned,
@@ -88,7 +89,17 @@ class NotebookDisplay:
             case Metrics():
                 self._tests.append(news)
                 self._keep_rate(news.epoch, news.lr)
-            case Joined() | Resized() | RolledBack() | Overridden() | Copied() | Checkpointed() | Ended() | Unknown():
+            case (
+                Joined()
+                | Resized()
+                | RolledBack()
+                | Overridden()
+                | Copied()
+                | Checkpointed()
+                | StoppedEarly()
+                | Ended()
+                | Unknown()
+            ):
                 self._take_event(news)
             case Finished():
                 self._head, self._share = _ending(news), 1.0 if news.result["status"] == "complete" else self._share

@@ -26,6 +26,7 @@ from raylr.events import (
     RolledBack,
     RunEvent,
     Starting,
+    StoppedEarly,
     Unknown,
     Waiting,
     Warned,
@@ -90,7 +91,17 @@ class Display:
                 self._show_test(news)
             case Logged():
                 pass  # the line of progress tells as much
-            case Joined() | Resized() | RolledBack() | Overridden() | Copied() | Checkpointed() | Ended() | Unknown():
+            case (
+                Joined()
+                | Resized()
+                | RolledBack()
+                | Overridden()
+                | Copied()
+                | Checkpointed()
+                | StoppedEarly()
+                | Ended()
+                | Unknown()
+            ):
                 self._show_event(news)
             case Finished():
                 self._show_result(news)

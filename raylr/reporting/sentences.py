@@ -13,6 +13,7 @@ from raylr.events import (
     Resized,
     RolledBack,
     RunEvent,
+    StoppedEarly,
     Unknown,
     details,
     event_of_row,
@@ -73,6 +74,8 @@ def sentence(event: RunEvent, clock: Clock, name: str = "the run", is_first: boo
             return f"took over the weights of {donor} at {clock.at(position)}, round {number}, LR x {factor:g}"
         case Checkpointed(_, position, _, cause):
             return f"checkpoint at {clock.exactly(position)}" + (f", for {cause}" if cause else "")
+        case StoppedEarly():
+            return _stopped_early(event, clock)
         case Ended(_, position):
             return _ended(event, clock.exactly(position))
         case Unknown(_, position):
@@ -115,6 +118,12 @@ def _rolled_back(event: RolledBack, clock: Clock) -> str:
         f"the loss was {event.loss} at {clock.at(event.bad_position)}: back to the weights of {clock.at(event.to)}{cut} "
         f"(rollback {event.number})"
     )
+
+
+def _stopped_early(event: StoppedEarly, clock: Clock) -> str:
+    told = event.value if isinstance(event.value, str) else f"{event.value:.4g}"
+    since = f" than {event.best:.4g} since {clock.at(event.best_position)}" if event.best is not None else ""
+    return f"early stop at {clock.exactly(event.position)}: {event.metric} is {told}, no better{since}"
 
 
 def _ended(event: Ended, where: str) -> str:

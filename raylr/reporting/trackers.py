@@ -34,6 +34,7 @@ from raylr.events import (
     Resized,
     RolledBack,
     Starting,
+    StoppedEarly,
     Unknown,
     Waiting,
     Warned,
@@ -123,7 +124,7 @@ class Tracker:
             case Warned(text):
                 self._open()
                 self.sink.note(self._step, f"warning: {text}")
-            case Joined() | Resized() | RolledBack() | Overridden() | Copied() | Ended() | Unknown():
+            case Joined() | Resized() | RolledBack() | Overridden() | Copied() | StoppedEarly() | Ended() | Unknown():
                 self._open()
                 fields = {"position": news.position, **details(news)}
                 self.sink.note(

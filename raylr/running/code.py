@@ -57,7 +57,7 @@ def keep_code(folder: Folder, plan: Plan, secret: str | None = None) -> None:
             told["git"] |= {"diff": f"{CODE_FOLDER}/{DIFF}", "diff_is_cut": git.is_cut}
             diff = git.diff.replace(secret.encode(), masked(secret).encode()) if secret else git.diff
             folder.write_bytes(f"{CODE_FOLDER}/{DIFF}", diff)
-    sources = own_sources((plan.model, plan.loss))
+    sources = own_sources((plan.model, plan.loss, *plan.metrics, *plan.hooks.update, *plan.hooks.test, *plan.hooks.end))
     told["sources"] = digests(sources)
     for name, path in sources.items():
         if (text := _text(path)) is not None:

@@ -31,12 +31,13 @@ from raylr.running.ray_internals.state import draining_nodes
 from raylr.running.signals import stop_on_signals
 from raylr.storage import Folder, folder_at
 from raylr.training.checkpoint_index import refuse_other_formats
+from raylr.training.hooks import Hooks
 
 Listener = Callable[[News], None]
 # What a plan may change between two starts of one run without changing its result.
 FREE = {
     *("workers", "cpus_per_worker", "gpus_per_worker", "backend", "max_failures", "failure_mode", "stall_s"),
-    *("checkpoint_keep", "log_every", "data_source", "story", "warnings"),
+    *("checkpoint_keep", "log_every", "data_source", "story", "warnings", "hooks"),
 }
 
 
@@ -164,6 +165,8 @@ class Run:
             write_failure(folder, found)
         except OSError as error:
             tell(Warned(f"{self.result_file} was not written: {error}"))
+        ends = Hooks("end", plan.hooks.end, str(folder), lambda text: tell(Warned(text)))
+        ends(self.ended(folder, result, again=False))
         return result
 
 

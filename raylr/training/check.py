@@ -11,6 +11,7 @@ from raylr.errors import ConfigError
 from raylr.planning.plan import Plan
 from raylr.training.augment import Normalise
 from raylr.training.losses import Loss, loss_for
+from raylr.training.metrics import tried
 from raylr.training.models import build
 from raylr.training.optimizers import build_optimizers
 from raylr.training.trainer import precision
@@ -22,13 +23,14 @@ T = TypeVar("T")
 
 
 def check(plan: Plan) -> None:
-    """Build the model, the loss and the optimizers once, and try one's own. Raises ConfigError for what does not fit."""
+    """Build the model, the loss and the optimizers once, and try one's own parts. ConfigError for what does not fit."""
     with torch.random.fork_rng(devices=[]):
         model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
         loss = loss_for(plan.loss, plan.num_classes, plan.label_smoothing)
         build_optimizers(model, plan.optimizers)
         if ":" in plan.model or ":" in plan.loss:
             _try(plan, model.to(memory_format=torch.channels_last), loss)
+        tried(plan)
 
 
 def _try(plan: Plan, model: nn.Module, loss: Loss) -> None:

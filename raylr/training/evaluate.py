@@ -1,8 +1,11 @@
-"""Loss and accuracy on the test examples, the same at any world size.
+"""Loss, accuracy and other metrics on the test examples, the same at any world size.
 
 The examples are cut into fixed slices that are dealt to the ranks. A slice's sums are put into its own cell of a table that
 is zero everywhere else, so adding up the ranks' tables is exact, and every rank adds the cells in the same order.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +15,22 @@ from raylr.planning.plan import Plan
 from raylr.training.augment import Normalise
 from raylr.training.feed import Split
 from raylr.training.group import Group
+from raylr.training.metrics import metrics_of
 from raylr.training.reduce import micro_batches_of
 from raylr.training.trainer import Trainer, precision
 
 
-def evaluate(trainer: Trainer, group: Group) -> tuple[float, float]:
-    """Mean cross-entropy and share of right answers (0..1) on the test set. Raises GroupBroken when a peer is gone."""
+@dataclass(frozen=True)
+class Scores:
+    """Mean cross-entropy and share of right answers (0..1) on the test examples, and the plan's metrics by column."""
+
+    loss: float
+    accuracy: float
+    own: Mapping[str, float] = field(default_factory=dict)
+
+
+def evaluate(trainer: Trainer, group: Group) -> Scores:
+    """The trainer's weights on the test set. Raises GroupBroken when a peer is gone."""
     trainer.statistics.restore()
     trainer.model.eval()
     return test(trainer.model, trainer.tests, trainer.normalise, trainer.plan, group)
@@ -45,14 +58,16 @@ def _mean_of_sides(model: nn.Module, images: Tensor, views: str) -> Tensor:
 
 
 @torch.no_grad()
-def test(model: nn.Module, tests: Split, normalise: Normalise, plan: Plan, group: Group) -> tuple[float, float]:
+def test(model: nn.Module, tests: Split, normalise: Normalise, plan: Plan, group: Group) -> Scores:
     """The same of any model in evaluation mode and any test images, in the plan's slices and precision.
 
     With `eval_views` the mean output for several views of an image counts, as others report for short training, too.
     """
     size, total = plan.eval_micro_size, len(tests.labels)
     num_slices = -(-total // size)
-    table = torch.zeros(num_slices, 2, dtype=torch.float64, device=tests.device)
+    metrics = metrics_of(plan.metrics, plan.num_classes)
+    width = sum(metric.width for metric in metrics)
+    table = torch.zeros(num_slices, 2 + width, dtype=torch.float64, device=tests.device)
     for index in micro_batches_of(group.group_rank, group.size, num_slices):
         images, labels = tests.at(slice(index * size, min((index + 1) * size, total)))
         images = normalise(images)
@@ -60,7 +75,12 @@ def test(model: nn.Module, tests: Split, normalise: Normalise, plan: Plan, group
             output = mean_output(model, images, plan.eval_views)
         table[index, 0] = F.cross_entropy(output, labels, reduction="sum")
         table[index, 1] = (output.argmax(1) == labels).sum()
+        if metrics:
+            table[index, 2:] = torch.cat([metric.of(output, labels) for metric in metrics])
     group.all_reduce(table)()
-    loss, correct = table.cpu().sum(0).tolist()
+    table = table.cpu()
+    loss, correct = table[:, :2].clone().sum(0).tolist()  # as if there were no others, so that they change no bit
     group.check()
-    return loss / total, correct / total
+    sums = table[:, 2:].sum(0).split([metric.width for metric in metrics])
+    own = {metric.column: metric.value(mine, total) for metric, mine in zip(metrics, sums, strict=True)}
+    return Scores(loss / total, correct / total, own)

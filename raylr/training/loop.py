@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import time
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -31,16 +32,18 @@ from raylr.events import (
     RolledBack,
     RunEvent,
     StopOrder,
+    Updated,
     orders_of_json,
     orders_to_json,
     row,
 )
 from raylr.storage import Folder
-from raylr.training import checkpoint
+from raylr.training import checkpoint, early
 from raylr.training.checkpoint_index import names
 from raylr.training.diagnosis import diagnose
 from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken, GroupUnusable
+from raylr.training.hooks import Hooks
 from raylr.training.membership import Membership, Quorum, RunEnded
 from raylr.training.memory import peak_gpu_mib
 from raylr.training.norms import finite
@@ -64,6 +67,10 @@ class Loop:
         self.events = Rows(folder, "events.jsonl", "time")
         before = [rows.flush for rows in (self.ledger, self.metrics, self.events)]
         self.checkpoints = checkpoint.Writer(folder, self.plan.checkpoint_keep, before)
+        self.on_update, self.on_test = (
+            Hooks(when, names, str(folder), warnings.warn)
+            for when, names in (("update", self.plan.hooks.update), ("test", self.plan.hooks.test))
+        )
         self.last: Update | None = None
         self._unwritten: Update | None = None  # whose row is not yet in the ledger
         self._has_state = False
@@ -105,7 +112,7 @@ class Loop:
         """Do the next thing that is due; a status ends the run, `rejoin` the group."""
         self._note_checkpoints()
         position, totals, group = self.trainer.position, self.totals, quorum.group
-        ended = not self.trainer.fits(group.size)
+        ended = not self.trainer.fits(group.size) or early.is_over(self.plan.stop, totals)
         if is_due(position, totals.evaluated_at, self.plan.eval_every, ended):
             self._evaluate(group)
         elif is_due(position, totals.checkpointed_at, self.plan.checkpoint_every, ended):
@@ -125,6 +132,8 @@ class Loop:
             self._write_row()
         self.totals = self.totals.updated(update, time.perf_counter() - started)
         self._log(update)
+        if self._is_writer and self.on_update:
+            self.on_update(updated(update, self.plan.num_train))
         if update.rolled_back:
             self._note_rollback(update)
             if self.trainer.guard.exhausted:
@@ -180,24 +189,30 @@ class Loop:
 
     def _evaluate(self, group: Group) -> None:
         started = time.perf_counter()
-        loss, accuracy = evaluate(self.trainer, group)
+        tested = evaluate(self.trainer, group)
         before = self.totals
-        self.totals = before.evaluated(self.trainer.position, loss, accuracy, time.perf_counter() - started)
+        after = before.evaluated(self.trainer.position, tested, time.perf_counter() - started)
+        self.totals = early.judged(self.plan.stop, after)
         metrics = Metrics(
             step=self.trainer.step,
             position=self.trainer.position,
             epoch=self.trainer.position / self.plan.num_train,
             lr=before.lr,
             **before.averages(),
-            test_loss=loss,
-            test_accuracy=accuracy,
+            test_loss=tested.loss,
+            test_accuracy=tested.accuracy,
             world_size=group.size,
             global_batch=self.plan.batch_at(group.size, self.trainer.position),
             wall_s=self.totals.wall_s,
             peak_gpu_mib=peak_gpu_mib(self.trainer.device),
+            own=tested.own,
         )
         self.metrics.append(metrics.row())
         self._publish(metrics)
+        if self._is_writer:
+            self.on_test(metrics)
+        if self.plan.stop is not None and early.is_over(self.plan.stop, self.totals):
+            self._note(early.event(self.plan.stop, self.totals, self._now()))
 
     def _checkpoint(self, number: int | None = None, cause: str | None = None) -> None:
         started = time.perf_counter()
@@ -310,6 +325,8 @@ class Loop:
             **reason,
             "test_accuracy": totals.test_accuracy,
             "test_loss": totals.test_loss,
+            **totals.test_own,
+            **early.told(self.plan.stop, totals),
             "epochs": self.trainer.position / self.plan.num_train,
             "steps": self.trainer.step,
             "position": self.trainer.position,
@@ -368,6 +385,21 @@ class Loop:
 
     def _writes(self, quorum: Quorum) -> bool:
         return quorum.group.group_rank == quorum.writer
+
+
+def updated(update: Update, num_train: int) -> Updated:
+    """The update as a hook sees it."""
+    return Updated(
+        update.step,
+        update.position,
+        update.position / num_train,
+        update.lr,
+        update.loss,
+        update.num_correct / update.global_batch,
+        update.global_batch,
+        update.world_size,
+        update.rolled_back,
+    )
 
 
 def ledger_row(update: Update, num_train: int) -> dict[str, Any]:

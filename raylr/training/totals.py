@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from raylr.training.evaluate import Scores
 from raylr.training.trainer import Update
 
 
@@ -20,6 +21,9 @@ class Totals:
     wall_s: float = 0.0
     test_loss: float | None = None
     test_accuracy: float | None = None
+    test_own: dict[str, float] = field(default_factory=dict)  # of the plan's metrics, by column
+    best: float | None = None  # value of the metric of `stop`, and where it was reached
+    best_at: int = 0
     last_order: int = 0  # number of the youngest order that was carried out
     world_size: int = 0  # of the last group
     lr: dict[str, float] = field(default_factory=dict)  # of the last update, by optimizer
@@ -50,7 +54,8 @@ class Totals:
     def logged(self, position: int) -> Self:
         return replace(self, logged_at=position, logged_loss=0.0, logged_examples=0)
 
-    def evaluated(self, position: int, loss: float, accuracy: float, seconds: float) -> Self:
+    def evaluated(self, position: int, tested: Scores, seconds: float) -> Self:
+        """After a test at a position."""
         return replace(
             self,
             evaluated_at=position,
@@ -59,9 +64,14 @@ class Totals:
             num_examples=0,
             train_s=0.0,
             wall_s=self.wall_s + seconds,
-            test_loss=loss,
-            test_accuracy=accuracy,
+            test_loss=tested.loss,
+            test_accuracy=tested.accuracy,
+            test_own=dict(tested.own),
         )
+
+    def with_best(self, value: float) -> Self:
+        """With the value of the last test as the best one."""
+        return replace(self, best=value, best_at=self.evaluated_at)
 
     def averages(self) -> dict[str, Any]:
         """Training loss, accuracy and images/s since the last evaluation."""

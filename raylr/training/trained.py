@@ -8,7 +8,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ NORMALISED = "(x / 255 - pixel_mean) / pixel_std, per channel, as float32 [batch
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss and accuracy (0..1) of a run's weights on test images. `position` is where in the run the weights are from."""
+    """Loss, accuracy (0..1) and the run's metrics on test images. `position` is where in the run the weights are from."""
 
     run: str
     position: int
@@ -47,6 +47,11 @@ class Evaluation:
     test_loss: float
     test_accuracy: float
     weights_sha256: str
+    own: Mapping[str, float] = field(default_factory=dict)  # test_NAME of the run's `metrics`
+
+    def row(self) -> dict[str, Any]:
+        """The evaluation as plain data, its own metrics beside the others."""
+        return {**{name: value for name, value in vars(self).items() if name != "own"}, **self.own}
 
 
 def load(run: str | Path, storage: str = "runs", best: bool = False) -> nn.Module:
@@ -85,10 +90,11 @@ def evaluate(
     tests = Split(images.test_images, images.test_labels, device)
     normalise = Normalise(images.mean, images.std, plan.image_shape, device)
     with _threads(plan.num_threads):
-        loss, accuracy = test(there, tests, normalise, plan, Group())
+        tested = test(there, tests, normalise, plan, Group())
     return Evaluation(
-        str(folder), state["position"], images.info.source, len(images.test_labels), loss, accuracy, digest
-    )
+        str(folder), state["position"], images.info.source, len(images.test_labels), tested.loss, tested.accuracy, digest,
+        dict(tested.own),
+    )  # fmt: skip
 
 
 def export(run: str | Path, out: str | Path | None = None, storage: str = "runs", best: bool = False) -> Path:

@@ -82,6 +82,15 @@ class Space:
                 f"perturbation_factors={self.config.perturbation_factors} must lead down and up; use 0.8:1.25"
             )
         config = self.config
+        if config.stop.metric is not None:
+            raise ConfigError(
+                f"stop.metric={config.stop.metric} ends one run, and the trials of a population end by its search; leave it "
+                "out, or use --search asha"
+            )
+        if config.hooks.end is not None:
+            raise ConfigError(
+                f"hooks.end={config.hooks.end} is called at the end of a run, and a population is none; leave it out"
+            )
         _refuse_missing_package(config)
         _refuse_missing_feature(config, self.features)
         if config.num_at_once < config.trials and config.search not in FIXED:

@@ -1,0 +1,92 @@
+"""What is watched beside the loss and the accuracy: metrics, the early stop on one of them, hooks. Refused here if at all."""
+
+import difflib
+import re
+from collections.abc import Iterator
+
+from raylr.config import Config, HooksConfig
+from raylr.errors import ConfigError
+from raylr.lr import Clock, examples
+from raylr.planning.plan import HooksPlan, Plan, Reason, StopPlan
+
+LOSS, ACCURACY = "test_loss", "test_accuracy"
+TOP = re.compile(r"top([1-9]\d*)")
+
+
+def column(metric: str) -> str:
+    """The name of a metric in rows, results and events.
+
+    >>> column("top5"), column("package.metrics:f1")
+    ('test_top5', 'test_f1')
+    """
+    return f"test_{metric.rpartition(':')[2]}"
+
+
+def metrics(config: Config, num_classes: int) -> tuple[str, ...]:
+    """The metrics of tests in the order given. ConfigError for one that says nothing, and for two of one name."""
+    found = config.metric_names
+    columns = [column(one) for one in found]
+    for one, name in zip(found, columns, strict=True):
+        if name in (LOSS, ACCURACY) or columns.count(name) > 1:
+            raise ConfigError(f"metrics={one} would be {name}, which another one is; give it another name")
+        if (top := TOP.fullmatch(one)) and int(top[1]) >= num_classes:
+            use = f"use top{num_classes - 1} or less" if num_classes > 2 else "leave it out"
+            raise ConfigError(f"metrics={one} is always 1 where there are {num_classes} classes; {use}")
+    return found
+
+
+def stop(config: Config, clock: Clock) -> StopPlan | None:
+    """When the run ends before its length; None for never. ConfigError for a metric that is not measured."""
+    given, names = config.stop, config.metric_names
+    if given.metric is None:
+        return None
+    known = [ACCURACY, LOSS, *map(column, names)]
+    if given.metric not in known:
+        near = difflib.get_close_matches(f"test_{given.metric.removeprefix('test_')}", known, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}, or add it to metrics"
+        raise ConfigError(f"stop.metric={given.metric} is not measured; {advice}")
+    mode: str = given.mode
+    if mode == "auto":
+        if any(":" in one and column(one) == given.metric for one in names):
+            raise ConfigError(
+                f"stop.metric={given.metric} is one of your own, and stop.mode=auto knows only those of raylr; "
+                "give stop.mode=max or min"
+            )
+        mode = "min" if given.metric == LOSS else "max"
+    patience = examples(given.patience, clock, "stop.patience")
+    if patience < 1:
+        raise ConfigError(f"stop.patience={given.patience} is no time to get better in; use 1st or more")
+    return StopPlan(metric=given.metric, mode=mode, patience=patience, min_delta=given.min_delta)
+
+
+def hooks(config: HooksConfig) -> HooksPlan:
+    """The hooks by when they are called."""
+    return HooksPlan(update=config.names("update"), test=config.names("test"), end=config.names("end"))
+
+
+def lines(config: Config, plan: Plan) -> Iterator[Reason]:
+    """The lines of the story about what is watched; none where nothing is."""
+    if plan.metrics:
+        yield Reason(
+            what="metrics", value=", ".join(map(column, plan.metrics)), why="given: in tests, sums over the images"
+        )
+    if plan.stop is not None:
+        better = "lower" if plan.stop.mode == "min" else "higher"
+        told = f"{plan.stop.patience / plan.num_train:.4g}ep = {plan.stop.patience:,} examples"
+        yield Reason(
+            what="early stop",
+            value=f"after {told} without a {better} {plan.stop.metric}",
+            why=f"stop.metric={config.stop.metric}, stop.patience={config.stop.patience}",
+        )
+    named = [f"{name} {', '.join(found)}" for name, found in plan.hooks if found]
+    if named:
+        yield Reason(what="hooks", value="; ".join(named), why="given: they see, and change nothing")
+
+
+def doubts(config: Config, plan: Plan) -> Iterator[str]:
+    """What of it can never act."""
+    if plan.stop is not None and plan.stop.patience >= plan.total_examples:
+        yield (
+            f"stop.patience={config.stop.patience} is not shorter than the run of {plan.total_examples / plan.num_train:g} "
+            "epochs: it will not stop it"
+        )
