@@ -1,6 +1,6 @@
 """The tests of a run as they come: columns that fit a terminal, or lines of a log. Each is shown once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raylr.events import Metrics
@@ -39,15 +39,24 @@ DROPPED = (
 GAP = "  "
 
 
-def columns_for(width: int, lr: Mapping[str, float]) -> list[Column]:
-    """The columns that fit so wide a terminal; the one of the LR is wide enough for these."""
+def columns_for(width: int, lr: Mapping[str, float], own: Iterable[str] = ()) -> list[Column]:
+    """The columns that fit so wide a terminal; the one of the LR is wide enough for these.
+
+    Metrics of one's own stand at the end, and give way last.
+    """
     wide = max(9, len(rates(lr)) + (2 if len(lr) > 1 else 0))
     kept = [Column(one.heading, wide, one.text) if one.heading == "LR" else one for one in COLUMNS]
-    for heading in DROPPED:
+    kept += [_own_column(name) for name in own]
+    for heading in (*DROPPED, *(column.heading for column in reversed(kept[len(COLUMNS) :]))):
         if sum(one.width + len(GAP) for one in kept) - len(GAP) <= width:
             break
         kept = [one for one in kept if one.heading != heading]
     return kept
+
+
+def _own_column(name: str) -> Column:
+    title = name.removeprefix("test_")
+    return Column(title, max(9, len(title)), lambda row: f"{row.own[name]:.4f}" if name in row.own else "")
 
 
 def heading(columns: Sequence[Column]) -> str:
@@ -62,7 +71,8 @@ def row(columns: Sequence[Column], metrics: Metrics) -> str:
 
 def line(metrics: Metrics) -> str:
     """The same as a line of a log."""
+    own = "".join(f"  {name.removeprefix('test_')} {value:.4g}" for name, value in metrics.own.items())
     return (
         f"epoch {metrics.epoch:6.2f}  lr {rates(metrics.lr)}  train loss {metrics.train_loss:.4f}  test loss "
-        f"{metrics.test_loss:.4f}  test accuracy {metrics.test_accuracy:.2%}  {metrics.images_per_s:,.0f} images/s"
+        f"{metrics.test_loss:.4f}  test accuracy {metrics.test_accuracy:.2%}{own}  {metrics.images_per_s:,.0f} images/s"
     )

@@ -154,7 +154,7 @@ class Display:
             self._line(epochs.line(metrics))
             return
         if not self._columns:
-            self._columns = epochs.columns_for(self.out.width, metrics.lr)
+            self._columns = epochs.columns_for(self.out.width, metrics.lr, metrics.own)
             self._line(epochs.heading(self._columns))
         self._line(epochs.row(self._columns, metrics))
 

@@ -122,8 +122,10 @@ def _rolled_back(event: RolledBack, clock: Clock) -> str:
 
 def _stopped_early(event: StoppedEarly, clock: Clock) -> str:
     told = event.value if isinstance(event.value, str) else f"{event.value:.4g}"
-    since = f" than {event.best:.4g} since {clock.at(event.best_position)}" if event.best is not None else ""
-    return f"early stop at {clock.exactly(event.position)}: {event.metric} is {told}, no better{since}"
+    since = "and never was a number"
+    if event.best is not None:
+        since = f"no better than {event.best:.4g} since {clock.at(event.best_position)}"
+    return f"early stop at {clock.exactly(event.position)}: {event.metric} is {told}, {since}"
 
 
 def _ended(event: Ended, where: str) -> str:

@@ -155,6 +155,7 @@ class Tracker:
             "train/accuracy": news.train_accuracy,
             "test/loss": news.test_loss,
             "test/accuracy": news.test_accuracy,
+            **{f"test/{name.removeprefix('test_')}": value for name, value in news.own.items()},
             "images_per_s": news.images_per_s,
         }
 

@@ -2,7 +2,19 @@
 
 import re
 
-from raylr.events import Aborted, Finished, Metrics, Planned, Preparing, Progress, RolledBack, Starting, Waiting, Warned
+from raylr.events import (
+    Aborted,
+    Finished,
+    Metrics,
+    Planned,
+    Preparing,
+    Progress,
+    RolledBack,
+    Starting,
+    StoppedEarly,
+    Waiting,
+    Warned,
+)
 from raylr.reporting.notebook import NotebookDisplay, result_html
 
 
@@ -63,6 +75,16 @@ def test_what_goes_wrong_stands_below_as_text() -> None:
     assert "warning: &lt;b&gt;odd" in last
     assert "back to the weights of example 64" in last
     assert "failed before its end: out of &lt;memory&gt;" in last
+
+
+def test_an_early_stop_says_since_when_nothing_became_better() -> None:
+    stops = (
+        StoppedEarly(1.0, 3200, "test_loss", 0.5, 0.25, 1600),
+        StoppedEarly(1.0, 3200, "test_f1", "nan", None, 0),
+    )
+    last = pages(*stops)[-1]
+    assert "early stop at example 3,200: test_loss is 0.5, no better than 0.25 since example 1,600" in last
+    assert "early stop at example 3,200: test_f1 is nan, and never was a number" in last
 
 
 def test_curves_come_with_the_second_test() -> None:

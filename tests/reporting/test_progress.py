@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -26,6 +27,7 @@ from raylr.events import (
     Resized,
     RolledBack,
     Starting,
+    StoppedEarly,
     Unknown,
     Waiting,
     Warned,
@@ -169,12 +171,21 @@ def test_every_kind_of_news_shows_something_but_what_every_run_has() -> None:
         Warned("full"), PROGRESS, METRICS, Joined(1.0, 5, "restart", 2), Resized(1.0, 5, 2, 3),
         RolledBack(1.0, 5, 4, "nan", 2, 1), Overridden(1.0, 5, "user", 0.5, None, 7),
         Copied(1.0, 5, 11, 1, "t00", 0.8, "ab", "cd"), Ended(1.0, 5, "stop"), Unknown(1.0, 5, "new", {}),
+        StoppedEarly(1.0, 5, "test_loss", 0.5, 0.25, 2),
         Finished({"status": "complete"}, "runs/one"), Aborted("stopped", "Ctrl-C"),
     ]  # fmt: skip
     assert {type(one) for one in examples} == set(get_args(News)) - {Checkpointed, Logged}
     assert all(shown(one) for one in examples)
     assert shown(Logged(())) == ""
     assert shown(Joined(1.0, 0, "start", 2), Checkpointed(1.0, 5), Ended(1.0, 5, "finish")) == ""
+
+
+def test_metrics_of_ones_own_stand_in_the_line_of_a_test_and_come_back_from_its_row() -> None:
+    own = replace(METRICS, own={"test_top5": 0.875})
+    assert "top5 0.875" in shown(own)
+    assert Metrics.of_row(own.row()) == own
+    assert own.row()["test_top5"] == 0.875
+    assert "own" not in METRICS.row()
 
 
 def test_progress_is_logged_now_and_then_only() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from raylr.config.population import PopulationConfig
+from raylr.errors import ConfigError
 from raylr.events import Copied, Copy, Decision, OfTrial, Stop, Train, TrialReport
 from raylr.lr import Policy
 from raylr.planning.facts import Hardware
@@ -402,3 +403,12 @@ def test_a_child_that_is_overtaken_takes_the_evaluators_weights_and_keeps_its_lr
 def test_fire_needs_two_members_in_each_sub_population_and_an_evaluator():
     with pytest.raises(ValueError, match=r"trials=4 are too few for fire.*use --trials 5"):
         space(search="fire", trials=4)
+
+
+def test_an_early_stop_and_a_hook_of_the_end_belong_to_one_run() -> None:
+    with pytest.raises(
+        ConfigError, match=r"stop\.metric=test_loss ends one run, and the trials of a population end by its"
+    ):
+        space(stop={"metric": "test_loss"})
+    with pytest.raises(ConfigError, match=r"hooks\.end=a:b is called at the end of a run, and a population is none"):
+        space(hooks={"end": "a:b"})
