@@ -1,7 +1,6 @@
 """`raylr.explain` and `raylr.report`: what a run did, from its folder alone."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 
@@ -26,12 +25,10 @@ def report(runs: Run | Sequence[Run], out: str | PathLike[str] = "report.html", 
 
     Each of `runs` is a run's folder, or its name under `storage`. Raises ConfigError when there is no such run.
     """
-    from raylr.reporting.report import write_report
+    from raylr.reporting.report import report_on
 
     named = [runs] if isinstance(runs, str | PathLike) else list(runs)
-    with ExitStack() as copies:
-        folders = [copies.enter_context(open_run(_text(run), storage).local_copy()) for run in named]
-        return write_report(folders, Path(out), None)
+    return report_on([_text(run) for run in named], storage, Path(out))
 
 
 def _text(run: Run) -> str:

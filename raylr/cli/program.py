@@ -192,13 +192,10 @@ def explain(run: str, step: int, storage: str, as_json: bool) -> int:
 @click.option("--storage", default="runs", show_default=True, help="where runs named by name are")
 @json_flag
 def report(names: tuple[str, ...], out: Path, png_dir: Path | None, storage: str, as_json: bool) -> int:
-    """Lay runs over each other in one self-contained HTML page."""
-    from raylr.reporting.report import write_report
-    from raylr.storage import open_run
+    """Lay runs over each other in one self-contained HTML page; a population stands for all its trials."""
+    from raylr.reporting.report import report_on
 
-    with contextlib.ExitStack() as copies:
-        run_dirs = [copies.enter_context(open_run(name, storage).local_copy()) for name in names]
-        page = str(write_report(run_dirs, out, png_dir))
+    page = str(report_on(names, storage, out, png_dir))
     found = {"page": page, "runs": list(names), "png_dir": None if png_dir is None else str(png_dir)}
     Answer(as_json).lay_out(found, page)
     return 0

@@ -41,6 +41,7 @@ class Line:
     epochs: Any
     values: Any
     faint: bool = False
+    name: str = ""  # beside that of the run, where a picture has several curves of it
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,11 @@ def draw(axes: "Axes", panel: Panel, num_ticks: int) -> None:
     """Draw a panel with about `num_ticks` numbers below it."""
     from matplotlib.ticker import MaxNLocator
 
-    for marks in panel.marks:
-        _mark(axes, marks, panel)
+    for index, marks in enumerate(panel.marks):
+        _mark(axes, marks, panel, f"r{marks.run}-m{index}")
     for index, line in enumerate(panel.lines):
-        _curve(axes, line, panel, hidden=any(_coincide(line, other) for other in panel.lines[index + 1 :]))
+        hidden = any(_coincide(line, other) for other in panel.lines[index + 1 :])
+        _curve(axes, line, panel, hidden, f"r{line.run}-l{index}")
     axes.set_xlim(0, panel.length)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
@@ -113,33 +115,35 @@ def draw(axes: "Axes", panel: Panel, num_ticks: int) -> None:
     _scale(axes, panel)
 
 
-def _mark(axes: "Axes", marks: Marks, panel: Panel) -> None:
-    """A sign above the picture for each event, and a line through it where they are few."""
+def _mark(axes: "Axes", marks: Marks, panel: Panel, name: str) -> None:
+    """A sign above the picture for each event, and a line through it where they are few. `name` is for the page's script."""
     count, epochs = len(marks.epochs), marks.epochs
     if count > MAX_MARKS:
         epochs = tuple(epochs[index * count // MAX_MARKS] for index in range(MAX_MARKS))
     color, across = look(marks.run)[0], axes.get_xaxis_transform()
     if count <= MAX_MARKS / 3:
-        axes.vlines(epochs, 0, 1, transform=across, color=color, linewidth=0.8, alpha=0.5, linestyle=(0, (2, 2)))
+        style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.5, "linestyle": (0, (2, 2)), "gid": f"{name}-across"}
+        axes.vlines(epochs, 0, 1, transform=across, color=color, **style)
     if not panel.is_small:
         heights = [1 + 0.07 / panel.height] * len(epochs)
-        size: dict[str, Any] = {"markersize": 5.5, "markeredgewidth": 0, "clip_on": False}
+        size: dict[str, Any] = {"markersize": 5.5, "markeredgewidth": 0, "clip_on": False, "gid": name}
         axes.plot(epochs, heights, sign(marks.kind)[0], color=color, linestyle="", transform=across, **size)
 
 
-def _curve(axes: "Axes", line: Line, panel: Panel, hidden: bool) -> None:
+def _curve(axes: "Axes", line: Line, panel: Panel, hidden: bool, name: str) -> None:
     """A line; one that another will hide shows as a band below it."""
     color, dashes = look(line.run)
     steps = "steps-post" if panel.steps else "default"
     if hidden:
         band: dict[str, Any] = {"linewidth": 5.0, "alpha": 0.2 if line.faint else 0.4, "solid_capstyle": "butt"}
+        band["gid"] = f"{name}-band"
         axes.plot(line.epochs, line.values, color=color, drawstyle=steps, zorder=1.9, **band)
     style: dict[str, Any] = {"linewidth": 1.5, "linestyle": dashes}
     if line.faint:
         style = {"linewidth": 1.0, "linestyle": (0, (3, 2)), "alpha": 0.8}
     elif len(line.epochs) <= FEW_POINTS and not panel.steps:
         style |= {"marker": "o", "markersize": 3.0, "markeredgewidth": 0}
-    axes.plot(line.epochs, line.values, color=color, drawstyle=steps, **style)
+    axes.plot(line.epochs, line.values, color=color, drawstyle=steps, gid=name, **style)
 
 
 def _coincide(one: Line, other: Line) -> bool:

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +39,29 @@ STYLE: Any = {
 }
 
 
-def svg(panel: Panel, width: float, prefix: str, label: str) -> str:
-    """The panel as an <svg> element without a size; its ids begin with `prefix`, and `label` is for screen readers.
+@dataclass(frozen=True)
+class Frame:
+    """Where the axes lie in a picture: left, top, width and height as shares of it; the values at bottom and top."""
+
+    box: tuple[float, float, float, float]
+    y: tuple[float, float]
+    log: bool
+
+
+def svg(panel: Panel, width: float, prefix: str, label: str) -> tuple[str, Frame]:
+    """The panel as an <svg> element without a size, and its frame; ids begin with `prefix`, `label` is for screen readers.
 
     It holds no text from files: titles and names of runs are for the page to show.
     """
     out = io.StringIO()
     with _style(prefix):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        _figure([panel], width).savefig(out, format="svg", transparent=True, metadata=nothing)
-    return _for_page(out.getvalue(), prefix, label)
+        figure = _figure([panel], width)
+        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
+    axes = figure.axes[0]
+    place, (low, high) = axes.get_position(), axes.get_ylim()
+    box = (float(place.x0), 1 - float(place.y1), float(place.width), float(place.height))
+    return _for_page(out.getvalue(), prefix, label), Frame(box, (float(low), float(high)), axes.get_yscale() == "log")
 
 
 def _for_page(text: str, prefix: str, label: str) -> str:

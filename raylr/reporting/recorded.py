@@ -14,9 +14,11 @@ from typing import Any, TypeAlias
 
 from raylr.errors import ConfigError
 from raylr.events import ROUTINE
-from raylr.storage import Folder, LocalFolder, open_run
+from raylr.storage import POPULATION_RESULT, Folder, LocalFolder, open_run, population_of
 
 FACTORS = ("peak", "warmup", "shape", "override")
+OF_UPDATES = {"loss": "update_loss", "grad_norm": "grad_norm"}  # in the ledger, and as a quantity
+NORMS = ("update_norm", "weight_norm")  # in the ledger, of each optimizer
 METRICS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "images_per_s")
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 LAST_ROW_BYTES = 65536
@@ -47,6 +49,28 @@ class Happening:
     details: str
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What a population's result says about one of its trials; None where it has no score."""
+
+    population: str
+    score_name: str
+    score: float | None
+    is_best: bool
+    base: float | None = None  # factors on the LR: with which it began
+    factor: float | None = None  # and that an exploit has given it
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Where a fork left which run, and what it changed."""
+
+    run: str
+    epoch: float
+    step: int
+    changes: tuple[str, ...]
+
+
 @dataclass
 class RecordedRun:
     """One run folder. Curves are keyed by quantity and optimizer, "" where it has none."""
@@ -63,6 +87,8 @@ class RecordedRun:
     last_metrics: dict[str, Any] = field(default_factory=dict)
     happenings: list[Happening] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    trial: Trial | None = None
+    parent: Parent | None = None
 
     @property
     def optimizers(self) -> list[str]:
@@ -77,6 +103,13 @@ class RecordedRun:
     def epoch(self) -> float:
         """The last epoch of any row."""
         return max((curve.epochs[-1] for curve in self.curves.values() if curve.epochs), default=0.0)
+
+    @property
+    def best(self) -> tuple[float, float] | None:
+        """The best test accuracy and its epoch."""
+        curve = self.curve("test_accuracy")
+        pairs = [pair for pair in zip(curve.values, curve.epochs, strict=True) if not math.isnan(pair[0])]
+        return max(pairs, key=lambda pair: pair[0]) if pairs else None
 
     def curve(self, quantity: str, optimizer: str = "") -> Curve:
         return self.curves.get((quantity, optimizer), Curve())
@@ -131,11 +164,13 @@ def best_test(folder: Folder) -> dict[str, Any]:
     return {"best_test_accuracy": best["test_accuracy"], "best_epoch": best["epoch"]}
 
 
-def read_run(run_dir: Path) -> RecordedRun:
-    """Read a run folder. Raises ConfigError when it is none, or is not to be read."""
-    open_run(run_dir)  # refuses what is none
+def read_run(run_dir: Path, origin: Folder | None = None) -> RecordedRun:
+    """Read a run folder, or the copy of one whose `origin` is elsewhere. Raises ConfigError when it is none, or unreadable."""
+    folder = open_run(run_dir)  # refuses what is none
     try:
-        return _read(LocalFolder(run_dir))
+        run = _read(LocalFolder(run_dir))
+        run.trial = trial_of(origin or folder)
+        return run
     except OSError as error:
         raise ConfigError(f"run={run_dir} cannot be read ({error.strerror}); make it readable") from None
 
@@ -150,7 +185,37 @@ def _read(folder: LocalFolder) -> RecordedRun:
     _take_rows(run, folder, "metrics.jsonl", _take_report)
     starts: list[float] = []
     _take_rows(run, folder, "events.jsonl", lambda run, row: _take_event(run, row, starts))
+    run.parent = _parent(run)
     return run
+
+
+def trial_of(folder: Folder) -> Trial | None:
+    """What the population of a trial says about it; None for a run."""
+    population = population_of(folder)
+    if population is None:
+        return None
+    try:
+        result = population.read_json(POPULATION_RESULT) if population.exists(POPULATION_RESULT) else {}
+        own: dict[str, Any] = next((row for row in result.get("trials", []) if row.get("trial") == folder.name), {})
+        score, settings = own.get("score"), own.get("settings") or {}
+        told = (settings.get("base"), settings.get("lr"))
+        name = str(result.get("score", "score"))
+        return Trial(population.name, name, score, result.get("best") == folder.name, *told)
+    except DAMAGE:
+        return Trial(population.name, "score", None, False)
+
+
+def _parent(run: RecordedRun) -> Parent | None:
+    """Of a fork, from its plan."""
+    found = run.plan.get("parent")
+    if not isinstance(found, dict):
+        return None
+    try:
+        epoch = _finite(found["position"]) / float(run.policy["examples_per_epoch"])
+        return Parent(str(found["run"]), epoch, int(found["step"]), tuple(map(str, found.get("changes") or ())))
+    except DAMAGE as error:
+        run.notes.append(f"plan.json does not tell the parent of this fork ({type(error).__name__}: {error})")
+        return None
 
 
 def _policy(folder: Folder) -> dict[str, Any]:
@@ -196,6 +261,9 @@ def _take_rows(
 def _take_update(run: RecordedRun, row: dict[str, Any]) -> None:
     epoch, position = _finite(row["epoch"]), _finite(row["position"])
     points = {("world_size", ""): float(row["world_size"]), ("global_batch", ""): float(row["global_batch"])}
+    points |= {(name, ""): float(row[key]) for key, name in OF_UPDATES.items() if row.get(key) is not None}
+    for norm in NORMS:
+        points |= {(norm, name): float(value) for name, value in (row.get(norm) or {}).items() if value is not None}
     for name, lr in row["lr"].items():
         points["lr", name] = float(lr)
         factors = row["factors"][name]
@@ -209,6 +277,8 @@ def _take_update(run: RecordedRun, row: dict[str, Any]) -> None:
 
 def _take_report(run: RecordedRun, row: dict[str, Any]) -> None:
     epoch = _finite(row["epoch"])
+    if "test_accuracy" not in row:
+        return  # a point of log_every, whose numbers are in the ledger too
     values = {name: float(row[name]) for name in METRICS if row.get(name) is not None}
     for name, value in values.items():
         run.add(name, "", epoch, value)

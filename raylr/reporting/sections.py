@@ -7,6 +7,9 @@ from raylr.reporting.charts import Line, Marks, Panel, thin
 from raylr.reporting.compare import lr_agreement
 from raylr.reporting.recorded import FACTORS, RecordedRun
 
+POINTS = 3200  # of a curve where there is one run; at most MAX_POINTS of them
+MAX_POINTS, FEWEST = 1200, 120
+
 
 @dataclass(frozen=True)
 class Section:
@@ -26,7 +29,8 @@ def sections(runs: Sequence[RecordedRun]) -> list[Section]:
     """The pictures that there are rows for, over one axis of epochs."""
     marks = tuple(marks for index, run in enumerate(runs) for marks in _marks(index, run))
     length = max([1e-9, *(run.epoch for run in runs), *(epoch for one in marks for epoch in one.epochs)])
-    found = [*_learning_rate(runs), *_loss(runs), *_accuracy(runs), *_throughput(runs), *_world_size(runs)]
+    found = [*_learning_rate(runs), *_loss(runs), *_gradient_norm(runs), *_accuracy(runs)]
+    found += [*_throughput(runs), *_world_size(runs)]
     return [
         replace(one, panels=tuple(replace(panel, marks=marks, length=length) for panel in one.panels)) for one in found
     ]
@@ -55,13 +59,37 @@ def _learning_rate(runs: Sequence[RecordedRun]) -> list[Section]:
 
 
 def _loss(runs: Sequence[RecordedRun]) -> list[Section]:
-    lines = _lines(runs, "train_loss", faint=True) + _lines(runs, "test_loss")
-    remark = "Solid: test. Dashed: training, the mean since the evaluation before."
-    return [Section("Loss", (Panel("", lines),), (remark,))] if lines else []
+    lines = _lines(runs, "train_loss", faint=True, name="train") + _lines(runs, "test_loss", name="test")
+    updates = _lines(runs, "update_loss")
+    panels, remarks = [Panel("", lines)] if lines else [], []
+    if lines:
+        remarks.append("Solid: test. Dashed: training, the mean since the evaluation before.")
+    if updates:
+        panels.append(Panel("Training loss of each update", updates, height=1.9))
+        remarks += _thinned(runs, "update_loss", updates)
+    return [Section("Loss", tuple(panels), tuple(remarks))] if panels else []
+
+
+def _gradient_norm(runs: Sequence[RecordedRun]) -> list[Section]:
+    """The norm of the whole gradient of each update, and where it is clipped."""
+    lines = _lines(runs, "grad_norm")
+    if not lines:
+        return []
+    clips = dict.fromkeys(str(run.plan["clip_norm"]) for run in runs if run.plan.get("clip_norm"))
+    clipped = f" (clip_norm {', '.join(clips)})" if clips else ""
+    remarks = [f"Of each update, before clipping{clipped}.", *_thinned(runs, "grad_norm", lines)]
+    return [Section("Gradient norm", (Panel("", lines, height=1.9),), tuple(remarks))]
+
+
+def _thinned(runs: Sequence[RecordedRun], quantity: str, lines: Sequence[Line]) -> list[str]:
+    """A remark where not each update has a point."""
+    if all(len(run.curve(quantity).epochs) <= len(line.epochs) for run, line in zip(runs, lines, strict=False)):
+        return []
+    return ["Thinned: of many updates beside each other the lowest and the highest are drawn."]
 
 
 def _accuracy(runs: Sequence[RecordedRun]) -> list[Section]:
-    lines = _lines(runs, "train_accuracy", faint=True) + _lines(runs, "test_accuracy")
+    lines = _lines(runs, "train_accuracy", faint=True, name="train") + _lines(runs, "test_accuracy", name="test")
     remark = "Solid: test. Dashed: training, on augmented images."
     return [Section("Accuracy", (Panel("", lines, scale="percent"),), (remark,))] if lines else []
 
@@ -88,9 +116,15 @@ def _varies(lines: Sequence[Line]) -> bool:
     return len({value for line in lines for value in line.values.tolist()}) > 1
 
 
-def _lines(runs: Sequence[RecordedRun], quantity: str, optimizer: str = "", faint: bool = False) -> tuple[Line, ...]:
+def _lines(
+    runs: Sequence[RecordedRun], quantity: str, optimizer: str = "", faint: bool = False, name: str = ""
+) -> tuple[Line, ...]:
+    """The curves of a quantity, thinned the more the more runs there are, so that a page stays small."""
+    most = max(FEWEST, min(MAX_POINTS, POINTS // (len(runs) * max(1, *(len(run.optimizers) for run in runs)))))
     curves = [(index, run.curve(quantity, optimizer)) for index, run in enumerate(runs)]
-    return tuple(Line(index, *thin(curve.epochs, curve.values), faint) for index, curve in curves if curve.epochs)
+    return tuple(
+        Line(index, *thin(curve.epochs, curve.values, most), faint, name) for index, curve in curves if curve.epochs
+    )
 
 
 def _marks(index: int, run: RecordedRun) -> list[Marks]:

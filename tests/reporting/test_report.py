@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from raylr.errors import ConfigError
 from raylr.reporting import compare
 from raylr.reporting.charts import thin
 from raylr.reporting.recorded import read_run
-from raylr.reporting.report import label, write_report
+from raylr.reporting.report import folders_named, label, report_on, write_report
 from raylr.reporting.sections import sections
 from tests.reporting.run_folders import event, lines, make_run, report, result, update
+from tests.reporting.test_listing import make_population
 
 EVIL = """<script>document.title='gone'</script>"'><img src=x onerror=alert(1)>"""
 LEDGER = [update(step) for step in range(40)]
@@ -59,7 +61,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 
 
 def test_a_page_needs_nothing_from_elsewhere(page: Reader) -> None:
-    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert not {"link", "img", "iframe", "object"} & set(page.tags)
+    assert page.tags.count("script") == 2  # the data, and the one script that may run
+    (policy,) = [value for name, value in page.attributes if name == "content" and "default-src" in value]
+    assert "default-src 'none'" in policy
+    assert re.search(r"script-src 'sha256-[^']+';", policy)
+    assert "connect-src" not in policy
     targets = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "action")]
     assert targets
     assert all(target.startswith("#p") for target in targets)
@@ -81,7 +88,8 @@ def test_whatever_stands_in_files_is_shown_and_not_obeyed(tmp_path: Path) -> Non
     two = make_run(tmp_path / "two", rows, config={EVIL: EVIL}, result=failed)
     (two / "ledger.jsonl").write_text(f'"{EVIL}"\n')
     page = read(one, two)
-    assert not {"script", "img"} & set(page.tags)
+    assert "img" not in page.tags
+    assert page.tags.count("script") == 2
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert page.text.count(EVIL) >= 12
 
@@ -272,13 +280,108 @@ def test_a_run_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         write_report([one], tmp_path / "r.html")
 
 
+def test_the_loss_and_the_gradient_norm_of_each_update_are_drawn(tmp_path: Path) -> None:
+    rows = [update(step, loss=2.0 - step / 100, grad_norm=step + 1.0) for step in range(40)]
+    rows[7] |= {"loss": None, "grad_norm": None}  # not finite
+    run = read_run(make_run(tmp_path / "one", rows, METRICS, plan={"clip_norm": 5.0}))
+    found = {section.title: section for section in sections([run])}
+    (norm,) = found["Gradient norm"].panels[0].lines
+    assert norm.values.tolist() == [step + 1.0 for step in range(40) if step != 7]
+    assert found["Gradient norm"].remarks == ("Of each update, before clipping (clip_norm 5.0).",)
+    assert found["Loss"].panels[1].lines[0].values.tolist()[:2] == [2.0, 1.99]
+
+
+def test_a_long_run_is_thinned_and_says_so(tmp_path: Path) -> None:
+    rows = [update(step, grad_norm=1.0 + step % 7) for step in range(3000)]
+    sections_ = {one.title: one for one in sections([read_run(make_run(tmp_path / "one", rows))])}
+    assert len(sections_["Gradient norm"].panels[0].lines[0].values) <= 1200
+    assert "lowest and the highest" in sections_["Gradient norm"].remarks[-1]
+
+
+def test_points_between_the_tests_are_no_tests(tmp_path: Path) -> None:
+    point = {"step": 5, "position": 500, "epoch": 0.5, "lr": {"sgd": 0.2}, "train_loss": 9.0, "grad_norm": 1.0}
+    run = read_run(make_run(tmp_path / "one", metrics=[point, report(10), {**point, "epoch": 1.5}]))
+    assert run.curve("train_loss").values.tolist() == [2.0]
+    assert run.last_metrics["test_accuracy"] == 0.625
+
+
+def test_the_best_accuracy_is_told_with_its_epoch(tmp_path: Path) -> None:
+    metrics = [report(10, test_accuracy=0.5), report(20, test_accuracy=0.75), report(40)]
+    text = read(make_run(tmp_path / "one", LEDGER, metrics, result=result())).text
+    assert "best 75.00% at epoch 2" in text
+
+
+def test_a_population_is_shown_by_its_trials_the_best_first_with_their_scores(tmp_path: Path) -> None:
+    make_population(tmp_path / "search")
+    folders = folders_named(["search", "search/t0"], str(tmp_path))
+    assert [folder.name for folder in folders] == ["t1", "t0"]  # each once
+    text = Reader(report_on(["search"], str(tmp_path), tmp_path / "page.html").read_text()).text
+    assert "search, 2 trials" in text
+    assert "best trial of search · score 0.5000" in text
+    assert "trial of search · score 0.2500" in text
+    assert text.index("t1") < text.index("t0")
+    alone = Reader(report_on(["search/t0"], str(tmp_path), tmp_path / "page.html").read_text()).text
+    assert "trial of search · score 0.2500" in alone
+
+
+def test_a_population_without_a_trial_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "space.json").write_text("{}")
+    with pytest.raises(ConfigError, match="run=search is a population of which no trial has begun; wait for the first"):
+        folders_named(["search"], str(tmp_path))
+
+
+def test_a_fork_names_its_parent_and_what_it_changed(tmp_path: Path) -> None:
+    plan = {"parent": {"run": "one", "position": 1500, "step": 15, "changes": ["epochs was 4 and is 8"]}}
+    text = read(make_run(tmp_path / "fork", LEDGER, plan=plan)).text
+    assert "fork of one at epoch 1.5, step 15: epochs was 4 and is 8" in text
+    damaged = read_run(make_run(tmp_path / "damaged", plan={"parent": {"run": "one"}}))
+    assert damaged.notes == ["plan.json does not tell the parent of this fork (KeyError: 'position')"]
+
+
+def test_a_page_of_eight_long_runs_stays_below_a_megabyte_and_a_half(tmp_path: Path) -> None:
+    rows = [update(step, lr=1 / (step + 1), loss=1.0 + step % 17, grad_norm=0.1 * (step % 13)) for step in range(2500)]
+    metrics = [report(step) for step in range(10, 2500, 10)]
+    runs = [make_run(tmp_path / f"{number}", rows, metrics) for number in range(8)]
+    assert write_report(runs, tmp_path / "report.html").stat().st_size < 1.5e6
+
+
 MEASURE = """<body><script>
+function point(page, picture, share) {
+  const drawing = [...picture.querySelectorAll("svg")].find(one => one.getBoundingClientRect().width > 0);
+  const box = drawing.getBoundingClientRect();
+  const where = {clientX: box.left + share * box.width, clientY: box.top + 10, bubbles: true, pointerType: "mouse"};
+  picture.dispatchEvent(new page.defaultView.PointerEvent("pointermove", where));
+  const tip = picture.querySelector(".tip"), size = tip.getBoundingClientRect();
+  return {text: tip.textContent, left: size.left, right: size.right, bottom: size.bottom,
+    dots: picture.querySelectorAll(".dot").length};
+}
+function lines(page, run) {
+  const found = [...page.querySelectorAll(`.picture [id*="-r${run}-l"]`)];
+  return found.filter(one => one.getBoundingClientRect().width > 0).length;
+}
+function use(page) {
+  const pictures = [...page.querySelectorAll(".picture")], key = page.querySelector(".key");
+  const tips = pictures.map(one => point(page, one, 0.99)), before = [lines(page, 0), lines(page, 1)];
+  const button = page.querySelector("button[data-run='0']");
+  const reached = [...key.querySelectorAll("button")].filter(one => {
+    one.scrollIntoView({block: "nearest"});
+    const box = one.getBoundingClientRect(), around = key.getBoundingClientRect();
+    return box.width > 20 && box.left >= 0 && box.right <= page.documentElement.clientWidth + 1
+      && box.top >= around.top - 1 && box.bottom <= around.bottom + 1;
+  }).length;
+  button.click();
+  const without = [lines(page, 0), lines(page, 1)], tip = point(page, pictures[0], 0.99);
+  button.click();
+  return {tips, before, without, tip, again: [lines(page, 0), lines(page, 1)], reached};
+}
 function measure(frame) {
   const page = frame.contentDocument, root = page.documentElement, shown = name => {
     const found = [...page.querySelectorAll("." + name + " svg")];
     return found.filter(one => one.getBoundingClientRect().width > 200).length;
   };
-  return {title: page.title, width: root.scrollWidth, wide: shown("wide"), narrow: shown("narrow"),
+  const used = use(page);
+  return {used, title: page.title, width: root.scrollWidth, wide: shown("wide"), narrow: shown("narrow"),
     text: Math.min(...[...page.querySelectorAll("svg text")].map(one => one.getBoundingClientRect().height).filter(h => h)),
     stroke: getComputedStyle(page.querySelector("[style*='stroke: var(--run0)']")).stroke,
     back: getComputedStyle(page.body).backgroundColor};
@@ -290,7 +393,7 @@ window.onload = () => {
 </script>%s</body>"""
 
 
-def measured(page: Path, scratch: Path, *flags: str) -> list[dict[str, object]]:
+def measured(page: Path, scratch: Path, *flags: str) -> list[dict[str, Any]]:
     """What Chromium makes of a page at a width of 1280 and of 390 pixels."""
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -318,3 +421,28 @@ def test_a_browser_shows_the_page_on_a_desktop_and_on_a_phone_in_light_and_in_da
     assert (desktop["back"], desktop["stroke"]) == ("rgb(247, 246, 243)", "rgb(47, 111, 183)")
     dark, _ = measured(page, tmp_path, "--blink-settings=preferredColorScheme=0")
     assert (dark["back"], dark["stroke"]) == ("rgb(20, 23, 27)", "rgb(121, 176, 238)")
+
+
+def test_a_browser_shows_values_below_the_pointer_and_hides_a_run(tmp_path: Path) -> None:
+    rows = [update(step, lr=0.4 - step / 100, loss=2.5, grad_norm=3.25) for step in range(40)]
+    one = make_run(tmp_path / "one", rows, METRICS, REJOIN, result=result())
+    others = [make_run(tmp_path / f"run-{number}-of-a-long-name", LEDGER, METRICS[:2]) for number in range(11)]
+    for wide, page in zip(
+        (True, False), measured(write_report([one, *others], tmp_path / "r.html"), tmp_path), strict=True
+    ):
+        used = page["used"]
+        assert used["tips"][0]["text"].startswith("epoch 4")
+        assert "one0.01" in used["tips"][0]["text"]  # 0.4 - 39 / 100, the last LR of the first run
+        assert "run-3-of-a-long-name0.2" in used["tips"][0]["text"]
+        assert used["tips"][0]["dots"] == 12
+        texts = [tip["text"] for tip in used["tips"]]
+        assert any("one test1.5" in text and "one train2" in text for text in texts)
+        assert any("one3.25" in text for text in texts)
+        assert any("one test62.50 %" in text for text in texts)
+        width = 1280 if wide else 390
+        assert all(tip["left"] >= 0 and tip["right"] <= width for tip in used["tips"])
+        assert used["reached"] == 12  # all runs, in the legend
+        assert used["before"] == used["again"]
+        assert used["without"] == [0, used["before"][1]]
+        assert "one0.01" not in used["tip"]["text"]
+        assert "run-3-of-a-long-name0.2" in used["tip"]["text"]
