@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from raylr.config.near_misses import meant
 from raylr.config.secrets import masked
 from raylr.errors import ConfigError
 
@@ -95,7 +96,9 @@ def _text(value: object) -> str:
 
 
 def unknown_field(key: str, known: list[str]) -> ConfigError:
-    """Return the refusal of an unknown key, with the nearest field."""
+    """Return the refusal of an unknown key, with the field that is meant: by its meaning elsewhere, else the nearest one."""
+    if told := meant(key, known):
+        return ConfigError(f"{shown(key)} is not a field; {told}")
     same_leaf = [candidate for candidate in known if candidate.rpartition(".")[2] == key.rpartition(".")[2]]
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.7) or same_leaf[:1]
     nearest = nearest or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -130,6 +133,8 @@ def refusal(error: ValidationError, model: type[BaseModel]) -> ConfigError:
     rule = RULES.get(found["type"], lambda found: str(found["msg"]).removeprefix("Value error, "))
     given = masked(str(found["input"])) if key in SECRET else found["input"]
     value = f"={shown(given)}" if isinstance(given, (str, int, float)) else ""
+    if found["type"] == "model_type" and (told := meant(key, [setting.key for setting in settings(model)])):
+        return ConfigError(f"{shown(key)}{value} is a section, not a value; {told}")
     return ConfigError(f"{shown(key)}{value} {rule(found)}")
 
 
