@@ -65,7 +65,7 @@ WORDS: Mapping[str, str] = {
     **dict.fromkeys(("master_addr", "rdzv_endpoint", "ray_address", "cluster", "address.ray"), "address"),
     **dict.fromkeys(("max_restarts", "max_retries", "retries"), "failure.max_failures"),
     # now and then
-    **dict.fromkeys(("save_steps", "save_interval", "checkpoint_frequency", "save_every", "every_n_epochs"), "checkpoint.every"),
+    **dict.fromkeys(("save_steps", "save_interval", "checkpoint_frequency", "save_every", "ckpt_every"), "checkpoint.every"),
     **dict.fromkeys(("save_total_limit", "save_top_k", "checkpoint_hist"), "checkpoint.keep"),
     **dict.fromkeys(("eval_steps", "check_val_every_n_epoch", "val_check_interval", "eval_interval"), "eval.every"),
     **dict.fromkeys(("logging_steps", "log_every_n_steps", "log_interval", "print_freq"), "log_every"),

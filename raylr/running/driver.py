@@ -8,7 +8,6 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from raylr.config import Config
-from raylr.errors import ConfigError
 from raylr.events import CheckpointOrder, Finished, News, Planned, StopOrder, Waiting, Warned
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo, Hardware
@@ -16,6 +15,7 @@ from raylr.planning.plan import Plan
 from raylr.planning.resolve import resolve
 from raylr.running.capacity import Demand, resources
 from raylr.running.control import NAMESPACE, write_address
+from raylr.running.difference import AnotherRun, differences
 from raylr.running.job import (
     RAY_FOLDER,
     Request,
@@ -115,9 +115,8 @@ class Run:
         if Policy.from_json(folder.read_bytes("policy.json").decode()).sha256 != self.policy.sha256:
             different.append("the LR policy is another one")
         if different:
-            raise ConfigError(
-                f"name={folder.name} is another run: {'; '.join(different)}; use --fresh, or another --name"
-            )
+            told = differences(self.config, folder) or different
+            raise AnotherRun(f"name={folder.name} is another run: {'; '.join(told)}; use --fresh, or another --name")
         return replace(self, plan=plan)
 
     def planned(self, folder: Folder) -> Planned:

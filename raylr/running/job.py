@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -18,6 +19,7 @@ from raylr.planning.facts import DatasetInfo, Hardware, local_hardware
 from raylr.planning.plan import Plan
 from raylr.running.capacity import Demand, wait_for_capacity
 from raylr.running.code import keep_code
+from raylr.running.difference import AnotherRun
 from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see
 from raylr.running.ray_internals.state import is_submitted_job
 from raylr.running.session import connected_ray, named_cluster, own_cluster, taken_ray
@@ -98,9 +100,8 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
             stack.enter_context(taken_ray() if running else named_cluster(address))
             hardware = cluster_hardware(request.num_gpus)
         job = resolve(info, hardware)
-        folder = run_folder(config.storage, job.name)
         look_at_own_parts(job.plan)
-        job = job.agreed(folder)
+        job, folder = _place(config, job, tell)
         tell(job.planned(folder))
         if (earlier := _finished(config, folder, job.result_file)) is not None:
             tell(job.ended(folder, earlier, again=True))
@@ -120,6 +121,22 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
         result = job.run(folder, info, tell, bool(address))
         tell(job.ended(folder, result, again=False))  # trackers close while all that they started still runs
     return str(folder), result
+
+
+def _place(config: Config, job: Job, tell: Tell) -> tuple[Job, Folder]:
+    """The job as it goes on, and its folder: of its name, or where that is another one's and was not given, of the next one.
+
+    Raises ConfigError where a name that was given is another job's.
+    """
+    for number in count(1):
+        folder = run_folder(config.storage, job.name if number == 1 else f"{job.name}-{number}")
+        try:
+            return job.agreed(folder), folder
+        except AnotherRun as error:
+            if config.name is not None:
+                raise
+            tell(Waiting(f"{str(error).partition('; use --fresh')[0]}; so this one is {job.name}-{number + 1}"))
+    raise AssertionError("names do not end")
 
 
 @contextmanager

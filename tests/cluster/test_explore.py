@@ -222,4 +222,4 @@ def test_the_same_name_again_says_that_it_is_complete_and_another_space_is_refus
     assert "complete" in out
     code, _, err = explore(where, "four", 4, 1, "--factor-bounds", "0.5:2").end(60)
     assert (code, len(err.splitlines())) == (2, 1)
-    assert "name=four is another population: factor_bounds was '0.01:10' and is '0.5:2'" in err
+    assert "name=four is another population: factor_bounds was the default (0.01:10) and is 0.5:2" in err

@@ -80,7 +80,10 @@ def test_the_config_json_of_a_fresh_run_removes_nothing(where):
 def test_another_run_of_the_same_name_is_refused(where):
     code, _, err = start(where, "whole", 2, "--lr.base", "0.123").end(60)
     assert code == 2
-    assert "name=whole is another run: the LR policy is another one; use --fresh, or another --name" in err
+    assert (
+        "name=whole is another run: lr.base was the default (by the optimizer) and is 0.123; use --fresh, or another --name"
+        in err
+    )
     assert len(err.splitlines()) == 1
 
 

@@ -29,9 +29,7 @@ MEANT = {  # as Lightning, the Hugging Face Trainer, timm, torchrun, W&B and SLU
 
 
 @pytest.mark.parametrize(("word", "field"), MEANT.items())
-def test_a_flag_of_another_program_names_the_field(
-    word: str, field: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_flag_of_another_program_names_the_field(word: str, field: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", f"--{word}", "1"]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {word.replace('-', '_')} is not a field; did you mean {field}?")

@@ -18,6 +18,7 @@ from raylr.planning.plan import Plan
 from raylr.planning.workers import workers
 from raylr.running.capacity import Demand, resources
 from raylr.running.control import NAMESPACE, write_address
+from raylr.running.difference import AnotherRun, differences
 from raylr.running.job import RAY_FOLDER, Request, carry_out, data_for_workers, identity
 from raylr.running.nodes import beside_the_driver
 from raylr.running.population.lineage import trial_ids
@@ -99,13 +100,14 @@ class Exploration:
         config = self.space.config
         if config.fresh or not folder.exists("space.json"):
             if not config.fresh and folder.exists("plan.json"):
-                raise ConfigError(f"name={folder.name} is a run, not a population; use another --name")
+                raise AnotherRun(f"name={folder.name} is a run, not a population; use another --name")
             return self
         old, new = folder.read_json("space.json"), plain(self.space)
         different = [f"{key} was {old.get(key)!r} and is {new[key]!r}" for key in new if old.get(key) != new[key]]
         if different:
-            raise ConfigError(
-                f"name={folder.name} is another population: {'; '.join(different)}; use --fresh, or another --name"
+            told = differences(config, folder) or different
+            raise AnotherRun(
+                f"name={folder.name} is another population: {'; '.join(told)}; use --fresh, or another --name"
             )
         return self
 

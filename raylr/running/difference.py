@@ -1,0 +1,53 @@
+"""What makes a request another run than the one in a folder, in the words of whoever asked."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from raylr.config import Config
+from raylr.config.fields import settings
+from raylr.errors import ConfigError
+from raylr.storage import Folder
+
+# What a run may change between two starts: where it is, who carries it out, what is kept and who is told.
+FREE = ("name", "storage", "workers", "cpus_per_worker", "gpu", "trackers", "address", "fresh", "log_every")
+FREE_SECTIONS = ("failure", "alerts", "checkpoint.keep", "data.root", "data.cache_dir", "batch.backend")
+
+
+class AnotherRun(ConfigError):
+    """A name that is another run's."""
+
+
+def differences(config: Config, folder: Folder) -> list[str]:
+    """The fields that were other ones when the folder's config.json was written: `epochs was 30 and is 12`."""
+    if not folder.exists("config.json"):
+        return []
+    old, new = dict(_leaves(folder.read_json("config.json"))), dict(_leaves(config.record()))
+    defaults = {setting.key: setting.default for setting in settings(type(config))}
+
+    changed = [key for key in dict.fromkeys((*old, *new)) if not _is_free(key)]
+    told = [(key, _told(old.get(key), defaults.get(key)), _told(new.get(key), defaults.get(key))) for key in changed]
+    return [f"{key} was {before} and is {now}" for key, before, now in told if before != now]
+
+
+def _told(value: Any, default: str | None) -> str:
+    """A value as the user writes it; a field that an older version did not know has had its default."""
+    text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else _plain(value)
+    if value is None or text == default:
+        return f"the default ({default})" if default else "not given"
+    return text
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _is_free(key: str) -> bool:
+    return key in FREE or any(key == section or key.startswith(f"{section}.") for section in FREE_SECTIONS)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
