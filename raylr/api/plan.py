@@ -27,8 +27,7 @@ def plan(config: Config | Mapping[str, Any] | str | PathLike[str]) -> tuple[Plan
     """
     config, offered = config_of(config), features()
     made, policy = resolve(config, describe(config.data), local_hardware(), features=offered)
-    look_at_own_parts(made)
-    return made, policy
+    return look_at_own_parts(made), policy
 
 
 def plan_imported(

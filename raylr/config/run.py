@@ -117,7 +117,11 @@ class BatchConfig(Section):
     """How many examples an update takes, and how they are summed over the workers."""
 
     global_size: Examples | None = Field(None, ge=1, description="per update, over all workers [512]")
-    micro_size: Examples = Field(128, ge=1, description="through the model at once; BatchNorm sees these together")
+    micro_size: Examples | None = Field(
+        None,
+        ge=1,
+        description="through the model at once; BatchNorm sees these together [128, less for a batch below 256]",
+    )
     per_worker_size: Examples | None = Field(None, ge=1, description="or this: batch and LR follow the workers [off]")
     ramp: str | None = Field(
         None, description='or this: sizes by position, "128 for 2ep, 512" or "128 to 1024 by 2x every 3ep" [off]'

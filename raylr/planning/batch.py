@@ -8,6 +8,7 @@ from raylr.errors import ConfigError
 from raylr.lr import parse_ramp
 from raylr.planning.defaults import GLOBAL_BATCH
 from raylr.planning.facts import DatasetInfo
+from raylr.planning.micro import micro_size
 from raylr.planning.plan import Chosen
 
 
@@ -29,9 +30,10 @@ def possible_batches(config: Config, dataset: DatasetInfo) -> list[int]:
         raise ConfigError(
             f"batch.global_size={batch.global_size} beside batch.per_worker_size={batch.per_worker_size}; give only one"
         )
-    if batch.micro_size > dataset.num_train:
+    micro = micro_size(config).value
+    if micro > dataset.num_train:
         raise ConfigError(
-            f"batch.micro_size={batch.micro_size} is more than the {dataset.num_train} training examples; "
+            f"batch.micro_size={micro} is more than the {dataset.num_train} training examples; "
             f"use at most {dataset.num_train}"
         )
     if batch.ramp is not None:
@@ -39,18 +41,18 @@ def possible_batches(config: Config, dataset: DatasetInfo) -> list[int]:
     global_batch = fixed_global_batch(config).value
     field = "batch.per_worker_size" if global_batch is None else "batch.global_size"
     size = global_batch or batch.per_worker_size or 0
-    _check_multiple(f"{field}={size}", size, batch.micro_size)
+    _check_multiple(f"{field}={size}", size, micro)
     if global_batch is None:
         return [size * world_size for world_size in range(low, high + 1)]
     _check_workers(config, size)
     return [size]
 
 
-def _check_multiple(asked: str, size: int, micro_size: int) -> None:
-    if size % micro_size:
-        below = size // micro_size * micro_size
-        nearest = " or ".join(str(multiple) for multiple in (below, below + micro_size) if multiple)
-        raise ConfigError(f"{asked} is not a multiple of batch.micro_size={micro_size}; use {nearest}")
+def _check_multiple(asked: str, size: int, micro: int) -> None:
+    if size % micro:
+        below = size // micro * micro
+        nearest = " or ".join(str(multiple) for multiple in (below, below + micro) if multiple)
+        raise ConfigError(f"{asked} is not a multiple of batch.micro_size={micro}; use {nearest}")
 
 
 def _sizes_of_ramp(config: Config, text: str) -> list[int]:
@@ -62,7 +64,7 @@ def _sizes_of_ramp(config: Config, text: str) -> list[int]:
         if getattr(config.batch, field) is not None:
             value = getattr(config.batch, field)
             raise ConfigError(f"batch.ramp={text} beside batch.{field}={value}; give only one")
-    sizes, micro, (_, high) = parse_ramp(text).sizes, config.batch.micro_size, config.num_workers
+    sizes, micro, (_, high) = parse_ramp(text).sizes, micro_size(config).value, config.num_workers
     for size in sizes:
         _check_multiple(f"batch.ramp={text}: {size}", size, micro)
     for before, after in pairwise(sizes):
@@ -79,12 +81,12 @@ def _sizes_of_ramp(config: Config, text: str) -> list[int]:
 def _check_workers(config: Config, size: int) -> None:
     """Refuse more workers than micro-batches, and for plain DDP a number of workers that does not divide them."""
     low, high = config.num_workers
-    num_micro = size // config.batch.micro_size
+    num_micro = size // micro_size(config).value
     if high > num_micro:
         all_sizes = parse_ramp(config.batch.ramp).sizes if config.batch.ramp is not None else (size,)
         finer = next((micro for micro in range(size // high, 0, -1) if gcd(*all_sizes) % micro == 0), None)
         field = "global_size" if config.batch.ramp is None else "ramp"
-        division = f"batch.{field}={size} / batch.micro_size={config.batch.micro_size}"
+        division = f"batch.{field}={size} / batch.micro_size={micro_size(config).value}"
         raise ConfigError(
             f"workers={config.workers} is more than there are micro-batches in an update, {num_micro} ({division}); "
             f"use workers={num_micro}" + (f" or batch.micro_size={finer}" if finer else "")

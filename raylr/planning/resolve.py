@@ -14,9 +14,11 @@ from raylr.planning.defaults import EPOCHS, TUNED
 from raylr.planning.device import backend, device, gpus_per_worker
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.lr import GivenPolicy, Part, parts_of, policy_as_given, policy_of_config, policy_of_file, run_length
+from raylr.planning.micro import micro_size
 from raylr.planning.plan import Chosen, GuardPlan, OptimizerPlan, Plan
 from raylr.planning.ramp import batches_of, check_policy, doubts, given_ramp, ramp_story, traded_ramp
 from raylr.planning.story import Choices, story
+from raylr.planning.traps import traps
 from raylr.planning.workers import workers
 
 
@@ -58,6 +60,7 @@ def resolve(
     choices = Choices(
         length,
         fixed_global_batch(config),
+        micro_size(config),
         num_workers,
         where,
         backend(config, where.value, share),
@@ -73,6 +76,7 @@ def resolve(
         "story": (*story(config, dataset, parts, plan, choices, lr_story), *watching.lines(config, plan)),
         "warnings": (
             *_warnings(plan, dataset, hardware, policy, batches, features),
+            *(traps(config, parts, policy, batches[-1]) if given is None else ()),
             *watching.doubts(config, plan),
         ),
     }
@@ -106,7 +110,7 @@ def _plan(
         total_examples=clock.total_examples,
         global_batch=choices.global_batch.value,
         per_worker_size=config.batch.per_worker_size,
-        micro_size=config.batch.micro_size,
+        micro_size=choices.micro.value,
         reduce=config.batch.reduce,
         backend=choices.backend.value,
         eval_every=_interval(config.eval.every, clock, "eval.every"),

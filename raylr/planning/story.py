@@ -8,6 +8,8 @@ from raylr.planning.facts import DatasetInfo
 from raylr.planning.lr import Part
 from raylr.planning.plan import Chosen, Plan, Reason
 
+WITHOUT_BATCHNORM = ("vit-small",)  # of the networks that come along
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -15,6 +17,7 @@ class Choices:
 
     length: Chosen[int]  # examples
     global_batch: Chosen[int | None]  # None where it follows the workers
+    micro: Chosen[int]
     workers: Chosen[str]
     device: Chosen[str]
     backend: Chosen[str]
@@ -33,6 +36,7 @@ def story(
     compiled = ", compiled for its shapes on each worker" * plan.compile
     yield _line("model", f"{plan.model}{compiled}", f"model.name={plan.model}{', model.compile' * plan.compile}")
     yield from _batch(plan, choices)
+    yield from _micro(plan, choices.micro)
     epochs = f"{plan.total_examples / plan.num_train:g}ep = {plan.total_examples:,} examples"
     yield _line(
         "length",
@@ -77,6 +81,20 @@ def _batch(plan: Plan, choices: Choices) -> Iterator[Reason]:
     yield _line("global batch", f"{plan.global_batch} = {num_micro} micro-batches of {plan.micro_size}", why)
     result = "never the result" if plan.reduce == "tree" else "and with batch.reduce=ddp the bits"
     yield _line("workers", workers, f"{chosen}how many changes the time, {result}")
+
+
+def _micro(plan: Plan, chosen: Chosen[int]) -> Iterator[Reason]:
+    """The micro-batch, where it was chosen for this batch, and where no BatchNorm looks at it."""
+    if plan.model in WITHOUT_BATCHNORM:
+        yield without_batchnorm(plan)
+    elif chosen.why not in ("given", "the default"):
+        yield _line("micro-batch", str(chosen.value), f"{chosen.why}; BatchNorm sees these together")
+
+
+def without_batchnorm(plan: Plan) -> Reason:
+    """What micro-batches are to a model in which no layer sees them together."""
+    why = "the model has no BatchNorm, so micro-batches change nothing but the bits"
+    return _line("micro-batch", str(plan.micro_size), why)
 
 
 def _optimizer(part: Part, plan: Plan) -> Reason:

@@ -6,6 +6,7 @@ from raylr.config import Config
 from raylr.errors import ConfigError
 from raylr.lr import parse_ramp
 from raylr.planning.batch import fixed_global_batch
+from raylr.planning.micro import micro_size
 from raylr.planning.plan import Chosen
 
 WITHOUT_GPUS = "2"
@@ -30,8 +31,8 @@ def most_workers(config: Config, limit: int) -> int:
     batch = fixed_global_batch(config).value
     if batch is None:
         return limit
-    num_micro = max(1, batch // config.batch.micro_size)
+    num_micro = max(1, batch // micro_size(config).value)
     even = config.batch.reduce == "ddp"
     sizes = parse_ramp(config.batch.ramp).sizes if config.batch.ramp is not None else (batch,)
-    shared = gcd(*(max(1, size // config.batch.micro_size) for size in sizes))
+    shared = gcd(*(max(1, size // micro_size(config).value) for size in sizes))
     return max(count for count in range(1, min(limit, num_micro) + 1) if not even or shared % count == 0)

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from raylr.config.user_code import call_with
 from raylr.errors import ConfigError
@@ -22,8 +23,11 @@ NO_KERNEL = "not implemented for"
 T = TypeVar("T")
 
 
-def check(plan: Plan) -> None:
-    """Build the model, the loss and the optimizers once, and try one's own parts. ConfigError for what does not fit."""
+def check(plan: Plan) -> bool:
+    """Build the model, the loss and the optimizers once, and try one's own parts; returns whether the model has BatchNorm.
+
+    Raises ConfigError for what does not fit.
+    """
     with torch.random.fork_rng(devices=[]):
         model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
         loss = loss_for(plan.loss, plan.num_classes, plan.label_smoothing)
@@ -31,6 +35,7 @@ def check(plan: Plan) -> None:
         if ":" in plan.model or ":" in plan.loss:
             _try(plan, model.to(memory_format=torch.channels_last), loss)
         tried(plan)
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def _try(plan: Plan, model: nn.Module, loss: Loss) -> None:

@@ -1,14 +1,22 @@
 """The look at the user's own parts before anything starts. Imports torch only where there are any."""
 
 from raylr.planning.plan import Plan
+from raylr.planning.story import without_batchnorm
 from raylr.training.hooks import check_hooks
 
 
-def look_at_own_parts(plan: Plan) -> None:
-    """Import torch on the driver only where the user's own model, loss, metrics or patterns could fail on the workers."""
+def look_at_own_parts(plan: Plan) -> Plan:
+    """Import torch on the driver only where the user's own model, loss, metrics or patterns could fail on the workers.
+
+    Returns the plan, with a line in its story where a model of one's own has no BatchNorm.
+    """
     check_hooks(plan.hooks)
     own = ":" in plan.model + plan.loss or any(":" in name for name in plan.metrics)
     if own or any(one.match != "*" for one in plan.optimizers.values()):
         from raylr.training.check import check
 
-        check(plan)
+        if not check(plan) and ":" in plan.model:
+            others = [line for line in plan.story if line.what != "micro-batch"]
+            place = 1 + max((index for index, line in enumerate(others) if line.what == "workers"), default=-1)
+            return plan.model_copy(update={"story": (*others[:place], without_batchnorm(plan), *others[place:])})
+    return plan

@@ -202,8 +202,8 @@ def test_the_story_gives_every_number_its_reason() -> None:
             {"batch__global_size": "1000"},
             r"batch\.global_size=1000 is not a multiple of batch\.micro_size=128; use 896 or 1024",
         ),
-        ({"batch__global_size": "100"}, r"batch\.global_size=100 is not a multiple of .*=128; use 128$"),
-        ({"batch__per_worker_size": "200"}, r"batch\.per_worker_size=200 is not a multiple .* use 128 or 256"),
+        ({"batch__global_size": "300"}, r"batch\.global_size=300 is not a multiple of .*=128; use 256 or 384$"),
+        ({"batch__per_worker_size": "300"}, r"batch\.per_worker_size=300 is not a multiple .* use 256 or 384"),
         (
             {"batch__global_size": "512", "batch__per_worker_size": "256"},
             r"batch\.global_size=512 beside batch\.per_worker_size=256; give only one",

@@ -111,7 +111,10 @@ def test_in_a_terminal_the_story_keeps_its_words_whole() -> None:
 
 def test_every_field_stands_in_the_table_of_fields() -> None:
     found = lines(tables.setting_table(settings(Config)))
-    assert "batch.micro_size integer 128 examples through the model at once; BatchNorm sees these together" in found
+    assert (
+        "batch.micro_size integer 128, less for a batch below 256 examples through the model at once; BatchNorm sees these "
+        "together" in found
+    )
     match = (
         "optimizers.NAME.match text (must be given) names of its parameters: patterns with * and ?, separated by commas"
     )

@@ -38,7 +38,9 @@ def test_the_difference_is_told_by_the_fields_that_were_given(tmp_path: Path) ->
         "epochs was 30 and is 12",
         "optimizer.nesterov was no and is the default (yes)",
     ]
-    with pytest.raises(AnotherRun, match=r"name=one is another run: epochs was 30 and is 12; optimizer\.nesterov was no "):
+    with pytest.raises(
+        AnotherRun, match=r"name=one is another run: epochs was 30 and is 12; optimizer\.nesterov was no "
+    ):
         placed(again)
 
 
