@@ -158,7 +158,7 @@ def test_what_is_packed_for_a_gpu_has_ray_and_the_tests_and_nothing_of_torchs():
     assert not {name for name in names if name.startswith(("torch", "nvidia", "numpy", "pandas"))}
 
 
-@pytest.mark.parametrize("script", ["check.sh", "pack.sh"])
+@pytest.mark.parametrize("script", ["check.sh", "pack.sh", "speedrun.sh"])
 def test_the_scripts_for_a_gpu_are_whole(script):
     path = Path(wheels.__file__).with_name(script)
     subprocess.run(["bash", "-n", str(path)], check=True, timeout=20)

@@ -121,9 +121,10 @@ def our_runs(fields: Row, deterministic: bool, images: str, cache: str) -> Calla
         other = fresh(seed)
         plan, start = other.plan, other.state()
         trainer.plan, trainer.feed = plan, other.feed
-        trainer.load(start)
-        for _ in range(4):  # records its graphs
-            trainer.update(group)
+        for position in (0, plan.total_examples // 2):  # records its graphs, later that with a bias that is held
+            trainer.load({**start, "position": position})
+            for _ in range(4):
+                trainer.update(group)
         tested(trainer, plan.eval_views)
         trainer.load(start)
         clock = Clock()

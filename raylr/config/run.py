@@ -171,6 +171,7 @@ class GroupConfig(Section):
     """One of several optimizers, each with a policy of its own, on one clock."""
 
     match: str = Field(description="names of its parameters: patterns with * and ?, separated by commas")
+    until: Duration | None = Field(None, description="train its parameters so long, then hold them [to the end]")
     optimizer: OptimizerConfig = OptimizerConfig()
     lr: LRConfig = LRConfig()
 

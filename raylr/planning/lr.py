@@ -37,6 +37,7 @@ class Part:
     match: str
     optimizer: OptimizerConfig
     lr: LRConfig
+    until: str | None = None
 
 
 def parts_of(config: Config) -> list[Part]:
@@ -51,7 +52,7 @@ def parts_of(config: Config) -> list[Part]:
         if group.lr.rewarm != LRConfig().rewarm:
             raise ConfigError(f"optimizers.{name}.lr.rewarm={group.lr.rewarm} is one for all optimizers; use lr.rewarm")
     return [
-        Part(name, f"optimizers.{name}.", group.match, group.optimizer, group.lr)
+        Part(name, f"optimizers.{name}.", group.match, group.optimizer, group.lr, group.until)
         for name, group in config.optimizers.items()
     ]
 

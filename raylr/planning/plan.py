@@ -30,6 +30,7 @@ class OptimizerPlan(Frozen):
     amsgrad: bool
     weight_decay: float
     decay_norms_and_biases: bool
+    until: int | None = None  # examples, after which its parameters are held
     ns_steps: int = 5
     normalise: bool = False
 

@@ -126,7 +126,7 @@ def _plan(
         flip=config.data.flip,
         crop_padding=_crop_padding(config, min(dataset.image_shape[:2])),
         cutout=config.data.cutout,
-        optimizers={part.name: _optimizer_plan(part) for part in parts},
+        optimizers=_optimizer_plans(parts, clock),
         guard=_guard(config, clock),
         metrics=watching.metrics(config, len(dataset.class_names)),
         stop=watching.stop(config, clock),
@@ -185,7 +185,17 @@ def _precision(config: Config, hardware: Hardware, device: str) -> Chosen[str]:
     return Chosen("fp32", f"the {where} lacks bf16")
 
 
-def _optimizer_plan(part: Part) -> OptimizerPlan:
+def _optimizer_plans(parts: list[Part], clock: Clock) -> dict[str, OptimizerPlan]:
+    plans = {part.name: _optimizer_plan(part, clock) for part in parts}
+    ends = [plan.until for plan in plans.values() if plan.until is not None and plan.until < clock.total_examples]
+    if len(ends) == len(parts):
+        raise ConfigError(
+            f"{parts[0].prefix}until={parts[0].until}: all optimizers are done before the run ends; leave one's out"
+        )
+    return plans
+
+
+def _optimizer_plan(part: Part, clock: Clock) -> OptimizerPlan:
     chosen = part.optimizer
     if chosen.name == "lars" and importlib.util.find_spec("timm") is None:
         raise ConfigError(
@@ -193,7 +203,8 @@ def _optimizer_plan(part: Part) -> OptimizerPlan:
         )
     decay = chosen.weight_decay if chosen.weight_decay is not None else TUNED[chosen.name].weight_decay
     others = chosen.model_dump(exclude={"name", "weight_decay"})
-    return OptimizerPlan(kind=chosen.name, match=part.match, weight_decay=decay, **others)
+    until = _interval(part.until, clock, f"{part.prefix}until") if part.until is not None else None
+    return OptimizerPlan(kind=chosen.name, match=part.match, weight_decay=decay, until=until, **others)
 
 
 def _crop_padding(config: Config, side: int) -> int:

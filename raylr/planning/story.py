@@ -110,4 +110,5 @@ def _optimizer(part: Part, plan: Plan) -> Reason:
     where = "" if chosen.decay_norms_and_biases else ", none on norms and biases"
     decay = f"weight decay {chosen.weight_decay:g}{where}" if chosen.weight_decay else "no weight decay"
     name = f"{part.prefix}optimizer"
-    return _line(name, f"{chosen.kind}: {details}; {decay}", f"{name}.name={chosen.kind}")
+    held = f"; held after {part.until}" if part.until is not None else ""
+    return _line(name, f"{chosen.kind}: {details}; {decay}{held}", f"{name}.name={chosen.kind}")

@@ -27,6 +27,7 @@ from raylr.training.feed import Feed, Split
 from raylr.training.group import Group
 from raylr.training.guard import Guard
 from raylr.training.hashing import sha256_of, weights_sha256
+from raylr.training.held import Held, split_trained
 from raylr.training.kernels import use_gpu
 from raylr.training.losses import loss_for
 from raylr.training.memory import keep_freed_memory, out_of_memory
@@ -89,6 +90,7 @@ class Trainer:
         self.norms = NormReader(self.optimizers, self.device)
         self.statistics = RunningStatistics(self.model if self.own_statistics else torch.nn.Module())
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.held = Held(plan.optimizers, self.optimizers)
         self.guard = Guard(plan.guard)
         self.position, self.step = 0, 0
         self.num_weights = sum(parameter.numel() for parameter in self.parameters)
@@ -106,6 +108,7 @@ class Trainer:
         self.normalise = Normalise(dataset.mean, dataset.std, plan.image_shape, self.device)
         # Python of one's own may do other things in another call, of which a recording knows nothing
         self._micro_batch = Captured("a micro-batch", self._pass, capture and ":" not in plan.model + plan.loss)
+        self._micro_batch_holding: dict[tuple[str, ...], Captured] = {}
         for optimizer in self.optimizers.values():
             if isinstance(optimizer, FilterMuon):
                 optimizer.directions.wanted = capture
@@ -213,9 +216,11 @@ class Trainer:
     def _move(self, batch: int, alone: Group | None = None) -> dict[str, Factors]:
         """Write the LR, step the optimizers and move BatchNorm's statistics. A rank `alone` begins the next update, if any."""
         factors = self.write_lr(batch)
+        done = self.held.at(self.position)
         with self.norms.around():
-            for optimizer in self.optimizers.values():
-                optimizer.step()
+            for name, optimizer in self.optimizers.items():
+                if name not in done:
+                    optimizer.step()
         following = self.position + batch
         if alone is not None and following + self.plan.batch_at(1, following) <= self.plan.total_examples:
             own = self._own_micro_batches(following, alone)
@@ -245,14 +250,25 @@ class Trainer:
         try:
             images, labels = self.feed.micro_batch(position, index, own)
             torch.manual_seed(micro_batch_seed(self.plan.seed, position, index))
-            (buffer,) = self._micro_batch(images, labels)
+            self.held.hold(position)
+            recorded = self._recorded()
+            (buffer,) = recorded(images, labels)
         except torch.OutOfMemoryError:
             too_large = True
         else:
             too_large = False
         if too_large:  # no longer inside the exception, whose frames hold tensors
             raise self._out_of_memory()
-        return self._buffer().copy_(buffer) if self._micro_batch.wanted else buffer
+        return self._buffer().copy_(buffer) if recorded.wanted else buffer
+
+    def _recorded(self) -> Captured:
+        """The pass of a micro-batch: a recording of its own for each set of parameters that are held."""
+        if not self.held.now:
+            return self._micro_batch
+        if self.held.now not in self._micro_batch_holding:
+            another = Captured("a micro-batch", self._pass, self._micro_batch.wanted)
+            self._micro_batch_holding[self.held.now] = another
+        return self._micro_batch_holding[self.held.now]
 
     def _out_of_memory(self) -> ConfigError:
         """What to say, found by trying smaller micro-batches. The run ends with it, so what they leave behind is no matter."""
@@ -272,9 +288,11 @@ class Trainer:
         with self.precision():
             output = self.model(self.normalise(images))
         loss = self.loss(output.float(), labels)
-        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
         buffer = self._buffer()
-        torch._foreach_copy_(self._gradient_views(buffer), list(gradients))
+        trained, views, held = split_trained(self.parameters, self._gradient_views(buffer))
+        torch._foreach_copy_(views, list(torch.autograd.grad(loss, trained, materialize_grads=True)))
+        if held:
+            torch._foreach_zero_(held)
         self.statistics.read(buffer[self.num_weights : self.length - EXTRAS])
         extras = buffer[self.length - EXTRAS : self.length].zero_()
         extras[0].copy_(loss.detach())
