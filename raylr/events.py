@@ -23,6 +23,11 @@ class Member:
     pid: int
     host: str
 
+    @property
+    def name(self) -> str:
+        """A name that no other process has."""
+        return f"{self.rank}/{self.pid}@{self.host}"
+
 
 @dataclass(frozen=True)
 class Event:
@@ -45,6 +50,7 @@ class Joined(Event):
     world_size: int
     lost: tuple[int, ...] | None = None
     members: tuple[Member, ...] | None = None
+    left: tuple[int, ...] | None = None  # ranks whose nodes are about to go
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,22 @@ class RolledBack(Event):
     loss: float | str
     to: int
     number: int
+
+
+@dataclass(frozen=True)
+class Miscomputed(Event):
+    """Workers differed in a micro-batch; the update was done again. `counts`: how often each of these was wrong so far.
+
+    Without `certain` nobody can tell which of two is wrong, and this one is taken for it.
+    """
+
+    kind: ClassVar[str] = "corruption"
+    micro_batch: int
+    ranks: tuple[int, ...]
+    hosts: tuple[str, ...]
+    counts: tuple[int, ...]
+    certain: bool
+    replaced: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,12 +155,14 @@ class Unknown(Event):
     details: Mapping[str, Any]
 
 
-RunEvent = Joined | Resized | RolledBack | Overridden | Copied | Checkpointed | StoppedEarly | Ended | Unknown
+RunEvent = (
+    Joined | Resized | RolledBack | Miscomputed | Overridden | Copied | Checkpointed | StoppedEarly | Ended | Unknown
+)
 ROUTINE = frozenset({"start", "checkpoint", "finish"})  # kinds that every run has
 _CLASSES: dict[str, type[Any]] = {
     **dict.fromkeys(get_args(JoinKind), Joined),
     **dict.fromkeys(get_args(EndKind), Ended),
-    **{one.kind: one for one in (Resized, RolledBack, Overridden, Copied, Checkpointed, StoppedEarly)},
+    **{one.kind: one for one in (Resized, RolledBack, Miscomputed, Overridden, Copied, Checkpointed, StoppedEarly)},
 }
 
 

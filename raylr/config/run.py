@@ -244,6 +244,10 @@ class GuardConfig(Section):
     ramp: Duration = Field("0.25ep", description="how long the factor then takes back to 1")
     snapshot_every: Duration = Field("100st", description="how often weights are kept in memory to go back to")
     max_rollbacks: int = Field(3, ge=0, description="rollbacks after which the run stops with a diagnosis")
+    recheck: float = Field(
+        0.0, ge=0, le=1, description="share of updates in which another worker computes a micro-batch too, and compares"
+    )
+    max_corruptions: int = Field(3, ge=0, description="wrong results after which a worker is replaced")
 
 
 class StopConfig(Section):

@@ -141,6 +141,8 @@ class Plan(Frozen):
     max_failures: int
     failure_mode: str
     stall_s: float
+    recheck: float = 0.0  # share of updates in which a micro-batch is computed twice
+    max_corruptions: int = 3
     story: tuple[Reason, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -134,6 +134,8 @@ def _plan(
         max_failures=config.failure.max_failures,
         failure_mode=choices.failure_mode.value,
         stall_s=config.failure.stall_s,
+        recheck=_recheck(config),
+        max_corruptions=config.guard.max_corruptions,
     )
 
 
@@ -149,6 +151,16 @@ def _guard(config: Config, clock: Clock) -> GuardPlan:
         snapshot_every=_interval(guard.snapshot_every, clock, "guard.snapshot_every"),
         max_rollbacks=guard.max_rollbacks,
     )
+
+
+def _recheck(config: Config) -> float:
+    """The share of updates that are checked, where the bits do not depend on the worker."""
+    share = config.guard.recheck
+    if share and config.batch.reduce == "ddp":
+        raise ConfigError(
+            f"guard.recheck={share:g} compares bits, which depend on the worker with batch.reduce=ddp; use batch.reduce=tree"
+        )
+    return share
 
 
 def _failure_mode(config: Config, features: Features) -> Chosen[str]:

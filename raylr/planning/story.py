@@ -51,6 +51,10 @@ def story(
     yield _line("precision", plan.precision, choices.precision.why)
     if choices.ray is not None:
         yield _line("Ray", choices.ray.value, choices.ray.why)
+    if plan.recheck:
+        whose = "another worker" if plan.workers[1] > 1 else "the same worker"
+        does = f"{whose} computes a micro-batch too in {plan.recheck:.3g} of the updates, and they compare"
+        yield _line("recheck", does, f"guard.recheck={plan.recheck:g}")
     does = "all start again from the newest checkpoint"
     if plan.failure_mode == "continue":
         does = "the others go on while it is replaced"

@@ -21,6 +21,7 @@ from raylr.events import (
     Joined,
     Logged,
     Metrics,
+    Miscomputed,
     News,
     Overridden,
     Planned,
@@ -93,6 +94,7 @@ class NotebookDisplay:
                 Joined()
                 | Resized()
                 | RolledBack()
+                | Miscomputed()
                 | Overridden()
                 | Copied()
                 | Checkpointed()

@@ -18,6 +18,7 @@ from raylr.events import (
     Joined,
     Logged,
     Metrics,
+    Miscomputed,
     News,
     Overridden,
     Planned,
@@ -95,6 +96,7 @@ class Display:
                 Joined()
                 | Resized()
                 | RolledBack()
+                | Miscomputed()
                 | Overridden()
                 | Copied()
                 | Checkpointed()

@@ -9,6 +9,7 @@ from raylr.events import (
     Copied,
     Ended,
     Joined,
+    Miscomputed,
     Overridden,
     Resized,
     RolledBack,
@@ -67,6 +68,8 @@ def sentence(event: RunEvent, clock: Clock, name: str = "the run", is_first: boo
             return f"{_workers(after)} from {clock.at(position)} on, instead of {before}"
         case RolledBack():
             return _rolled_back(event, clock)
+        case Miscomputed():
+            return _miscomputed(event, clock)
         case Overridden(_, position, cause, factor, for_examples, _):
             lasts = "to the end" if for_examples is None else f"for {clock.length(for_examples)}"
             return f"LR x {factor:g} from {clock.at(position)} {lasts}, {_by(cause)}"
@@ -98,18 +101,44 @@ def _joined(event: Joined, clock: Clock, name: str, is_first: bool) -> str:
         case "rejoin":
             return f"{_lost(event.lost)}a new worker has joined, going on with {workers} from {where}"
         case "continue":
-            lost = _lost(event.lost) or "a connection was lost: "
+            lost = _left(event.left) + _lost(event.lost) or "a connection was lost: "
             return f"{lost}going on with {workers} from {where}, and nothing is redone"
         case _:
             assert_never(event.kind)
 
 
+def _left(ranks: tuple[int, ...] | None) -> str:
+    """Workers that left because their nodes are about to go."""
+    if not ranks:
+        return ""
+    whose = "node is" if len(ranks) == 1 else "nodes are"
+    return f"{_workers_named(ranks)} left, whose {whose} about to go: "
+
+
+def _workers_named(ranks: tuple[int, ...]) -> str:
+    return f"worker{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
 def _lost(ranks: tuple[int, ...] | None) -> str:
     if not ranks:
         return ""
-    if len(ranks) == 1:
-        return f"worker {ranks[0]} was lost: "
-    return f"workers {', '.join(map(str, ranks))} were lost: "
+    return f"{_workers_named(ranks)} {'was' if len(ranks) == 1 else 'were'} lost: "
+
+
+def _miscomputed(event: Miscomputed, clock: Clock) -> str:
+    hosts = [host for host in dict.fromkeys(event.hosts) if host]
+    who = _workers_named(event.ranks) + (f" on {' and '.join(hosts)}" if hosts else "")
+    times = "the first time" if max(event.counts) == 1 else f"{max(event.counts)} times so far"
+    doubt = "" if event.certain else " or the other one of two"
+    end = (
+        f"; {_workers_named(event.replaced)} {'is' if len(event.replaced) == 1 else 'are'} replaced"
+        if event.replaced
+        else ""
+    )
+    return (
+        f"{who}{doubt} computed micro-batch {event.micro_batch} of the update at {clock.exactly(event.position)} wrong, "
+        f"{times}: it is done again{end}"
+    )
 
 
 def _rolled_back(event: RolledBack, clock: Clock) -> str:

@@ -25,6 +25,7 @@ from raylr.events import (
     Joined,
     Logged,
     Metrics,
+    Miscomputed,
     News,
     Overridden,
     Planned,
@@ -124,7 +125,17 @@ class Tracker:
             case Warned(text):
                 self._open()
                 self.sink.note(self._step, f"warning: {text}")
-            case Joined() | Resized() | RolledBack() | Overridden() | Copied() | StoppedEarly() | Ended() | Unknown():
+            case (
+                Joined()
+                | Resized()
+                | RolledBack()
+                | Miscomputed()
+                | Overridden()
+                | Copied()
+                | StoppedEarly()
+                | Ended()
+                | Unknown()
+            ):
                 self._open()
                 fields = {"position": news.position, **details(news)}
                 self.sink.note(

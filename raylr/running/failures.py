@@ -15,8 +15,17 @@ import torch
 from raylr.errors import RaylrError, first_line
 from raylr.events import Warned
 from raylr.training.group import GroupBroken, is_peer_lost
+from raylr.training.recheck import Unreliable
 
-PASSING = GroupBroken, ray.exceptions.RayError, MemoryError, torch.OutOfMemoryError, ConnectionError, TimeoutError
+PASSING = (
+    GroupBroken,
+    Unreliable,
+    ray.exceptions.RayError,
+    MemoryError,
+    torch.OutOfMemoryError,
+    ConnectionError,
+    TimeoutError,
+)
 OURS = Path(__file__).parents[1]
 
 

@@ -144,7 +144,7 @@ class Hub:
             await self._notify()
 
     def _form(self) -> None:
-        joiners = self._who_stay()
+        joiners, left = self._who_stay()
         reason = self._tries.another(joiners)
         if reason is not None:
             self._answer(joiners, GivenUp(reason))
@@ -163,6 +163,7 @@ class Hub:
             all_equal=best is not None and all(mark == best for mark in marks),
             cause=cause,
             lost=tuple(sorted(self.lost)),
+            left=left,
             members=tuple(Member(joiner.rank, joiner.pid, joiner.endpoint.address) for joiner in joiners),
         )
         self.active = {joiner.rank: joiner.actor for joiner in joiners}
@@ -171,16 +172,20 @@ class Hub:
         self._answer(joiners, group)
         self._save_what_goes()
 
-    def _who_stay(self) -> list[Joiner]:
-        """Those that are to form the group, by rank. Who sits on a node that is about to go is let go where another one
-        has the state; otherwise it hands that to the newcomers first, or goes on for as long as it can."""
+    def _who_stay(self) -> tuple[list[Joiner], tuple[int, ...]]:
+        """Those that are to form the group, by rank, and the members that leave.
+
+        Who sits on a node that is about to go is let go where another one has the state; otherwise it hands that to the
+        newcomers first, or goes on for as long as it can.
+        """
         joiners = [self.waiting[rank] for rank in sorted(self.waiting)]
         staying = [joiner for joiner in joiners if joiner.node not in self.draining]
         best = max((joiner.mark for joiner in joiners if joiner.mark is not None), default=None)
         if len(staying) == len(joiners) or best is None or best not in [joiner.mark for joiner in staying]:
-            return joiners
-        self._answer([joiner for joiner in joiners if joiner.node in self.draining], Left())
-        return staying
+            return joiners, ()
+        leaving = [joiner for joiner in joiners if joiner.node in self.draining]
+        self._answer(leaving, Left())
+        return staying, tuple(joiner.rank for joiner in leaving if joiner.mark is not None)
 
     def _who_may_leave(self) -> set[int]:
         """Active ranks on nodes that are about to go, where others would go on."""

@@ -25,6 +25,7 @@ class Agreed:
     cause: JoinKind
     lost: tuple[int, ...]
     members: tuple[Member, ...]
+    left: tuple[int, ...] = ()
     group_rank: int = 0  # of the rank that gets this
 
 

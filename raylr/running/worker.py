@@ -84,7 +84,16 @@ class RayMembership:
         if group.group_rank == agreed.writer and not self._watching:
             self._watching = True
             self._start(self._watch)
-        return Quorum(group, agreed.source, agreed.writer, agreed.all_equal, agreed.cause, agreed.members, agreed.lost)
+        return Quorum(
+            group,
+            agreed.source,
+            agreed.writer,
+            agreed.all_equal,
+            agreed.cause,
+            agreed.members,
+            agreed.lost,
+            agreed.left,
+        )
 
     def _join(self, mark: Mark | None, own: Endpoint, trouble: str) -> Answer:
         """What the hub answers, once all who are expected have come. Says now and then for whom it waits."""

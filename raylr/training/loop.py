@@ -23,6 +23,7 @@ from raylr.events import (
     Logged,
     LROrder,
     Metrics,
+    Miscomputed,
     News,
     Overridden,
     Point,
@@ -47,6 +48,7 @@ from raylr.training.hooks import Hooks
 from raylr.training.membership import Membership, Quorum, RunEnded
 from raylr.training.memory import peak_gpu_mib
 from raylr.training.norms import finite
+from raylr.training.recheck import Corrupted, Unreliable, blamed
 from raylr.training.rows import Rows
 from raylr.training.totals import Totals
 from raylr.training.trainer import Trainer, Update
@@ -125,7 +127,11 @@ class Loop:
 
     def _update(self, quorum: Quorum) -> str | None:
         started = time.perf_counter()
-        update = self.trainer.update(quorum.group, self.membership.has_orders())
+        try:
+            update = self.trainer.update(quorum.group, self.membership.has_orders())
+        except Corrupted as found:
+            self._blame(found, quorum)
+            return None
         self._write_row()
         self.last = self._unwritten = update
         if self.trainer.device.type == "cpu":  # a GPU would have to be waited for: its row comes with the next update
@@ -157,6 +163,29 @@ class Loop:
         self.metrics.append(point.row())
         if self._is_writer:
             self.points.append(point)
+
+    def _blame(self, found: Corrupted, quorum: Quorum) -> None:
+        """Count a wrong result; the update is done again. Raises Unreliable in a process that is to be replaced."""
+        names = [one.name for one in map(quorum.member, range(quorum.group.size))]
+        blame = blamed(found, names, self.totals.corruptions, self.totals.disputes, self.plan.max_corruptions)
+        self.totals = replace(self.totals, corruptions=blame.counts, disputes=blame.disputes)
+        wrong = [quorum.member(rank) for rank in blame.ranks]
+        self._note(
+            Miscomputed(
+                *self._now(),
+                found.micro_batch,
+                tuple(one.rank for one in wrong),
+                tuple(one.host for one in wrong),
+                tuple(blame.counts[one.name] for one in wrong),
+                blame.certain,
+                tuple(quorum.member(rank).rank for rank in blame.replaced) or None,
+            )
+        )
+        if quorum.group.group_rank in blame.replaced:
+            count = blame.counts[names[quorum.group.group_rank]]
+            raise Unreliable(
+                f"computed wrong {count} times, more than guard.max_corruptions={self.plan.max_corruptions}"
+            )
 
     def _note_rollback(self, update: Update) -> None:
         guard = self.trainer.guard
@@ -298,7 +327,7 @@ class Loop:
                 raise RaylrError(f"the ledger in {self.folder} has {num_rows} rows before step {self.trainer.step}")
             self.metrics.take_over(2 * self.trainer.position + 1 + (self.totals.evaluated_at == self.trainer.position))
             self.events.take_over(math.inf)
-            self._note(Joined(*self._now(), cause, quorum.group.size, quorum.lost, quorum.members))
+            self._note(Joined(*self._now(), cause, quorum.group.size, quorum.lost, quorum.members, quorum.left or None))
 
     def _finish(self, status: str, quorum: Quorum) -> dict[str, Any]:
         """Write a final checkpoint; return once all ranks have finished. Without one that is whole the run has failed."""

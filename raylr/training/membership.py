@@ -23,6 +23,11 @@ class Quorum:
     cause: JoinKind  # start, continue (some were lost) or rejoin (newcomers came)
     members: tuple[Member, ...] = ()  # by group rank
     lost: tuple[int, ...] = ()  # ranks that were members of the group before
+    left: tuple[int, ...] = ()  # and those that have left it, on nodes that are about to go
+
+    def member(self, group_rank: int) -> Member:
+        """The member of this group rank; one of no process and no host where nobody has agreed on them."""
+        return self.members[group_rank] if self.members else Member(group_rank, 0, "")
 
 
 class RunEnded(Exception):

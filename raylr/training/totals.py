@@ -26,6 +26,8 @@ class Totals:
     best_at: int = 0
     last_order: int = 0  # number of the youngest order that was carried out
     world_size: int = 0  # of the last group
+    corruptions: dict[str, int] = field(default_factory=dict)  # wrong results, by process
+    disputes: dict[str, list[str]] = field(default_factory=dict)  # who contradicted a process, where nobody could tell
     lr: dict[str, float] = field(default_factory=dict)  # of the last update, by optimizer
     logged_at: int = 0
     logged_loss: float = 0.0  # sums over the examples since the last point

@@ -35,6 +35,7 @@ from raylr.training.models import build
 from raylr.training.muon import FilterMuon
 from raylr.training.norms import NormReader, Norms
 from raylr.training.optimizers import build_optimizers
+from raylr.training.recheck import Check, due
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
 from raylr.training.stream import examples_at, micro_batch_seed
 from raylr.training.whitening import NUM_IMAGES, whiten
@@ -119,15 +120,18 @@ class Trainer:
         return self.position + self.plan.batch_at(world_size, self.position) <= self.plan.total_examples
 
     def update(self, group: Group, has_orders: bool = False) -> Update:
-        """Do one update. Raises GroupBroken, with the state as it was, when a peer is gone."""
+        """Do one update. Raises GroupBroken when a peer is gone and Corrupted where ranks differ, with the state as it was."""
         self.keep_first_snapshot()
         batch = self.plan.batch_at(group.size, self.position)
         num_micro = batch // self.plan.micro_size
         own = self._own_micro_batches(self.position, group)
+        check = due(self.plan, self.position, num_micro, self.length, group)
         self.model.train()
         (begun, nodes), self._begun = self._begun, ((-1, own), [])
-        if begun != (self.position, own):
-            nodes = self._sums(self.position, own, num_micro)
+        if check is not None or begun != (self.position, own):
+            nodes = self._sums(self.position, own, num_micro, check)
+        if check is not None:
+            check.compare(lambda node, own: self._leaf(node, self.position, own), self._free.append, group)
         if nodes and has_orders:
             nodes[0][self.length - 1 : self.length].add_(1.0)
         reduce_tree(nodes, self.result, self.length, num_micro, group)
@@ -146,12 +150,14 @@ class Trainer:
         group.all_reduce(known)()
         return known
 
-    def _sums(self, position: int, own: range, num_micro: int) -> list[Tensor]:
+    def _sums(self, position: int, own: range, num_micro: int, check: Check | None = None) -> list[Tensor]:
         """The sums of the rank's micro-batches of the update at `position`, by the largest whole nodes of the tree."""
-        return [
-            tree_sum(node, num_micro, lambda leaf: self._leaf(leaf, position, own), self._free.append)
-            for node in cover(root(num_micro), own, num_micro)
-        ]
+
+        def leaf(node: Node) -> Tensor | None:
+            value = self._leaf(node, position, own)
+            return value if check is None else check.seen(node, value)
+
+        return [tree_sum(node, num_micro, leaf, self._free.append) for node in cover(root(num_micro), own, num_micro)]
 
     def _apply(self, batch: int, group: Group, num_micro: int) -> Update:
         """Divide and clip the sum, read what there is to judge, and step.
