@@ -89,6 +89,24 @@ def _warm_up(function: Function, inputs: Sequence[Tensor]) -> None:
     torch.cuda.current_stream().wait_stream(aside)
 
 
+def side_by_side(parts: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+    """What each part gives. In a recording they are branches of the graph, which the GPU works on at once where it has room.
+
+    For small kernels: each branch of a few leaves most of a GPU idle. Otherwise one after another.
+    """
+    if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+        return [part() for part in parts]
+    whole, found = torch.cuda.current_stream(), []
+    for part in parts:
+        branch = torch.cuda.Stream()
+        branch.wait_stream(whole)
+        with torch.cuda.stream(branch):
+            found.append((branch, part()))
+    for branch, _ in found:
+        whole.wait_stream(branch)
+    return [tensor for _, tensor in found]
+
+
 class Readback:
     """A few numbers from the device to the host, while the device goes on with what comes after them."""
 

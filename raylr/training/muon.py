@@ -1,8 +1,9 @@
 """Muon for convolutions: torch's takes matrices only, so each filter bank is shown to it as one.
 
 Muon (Jordan et al. 2024) makes the update of a matrix orthogonal. That of a convolution is [filters, everything else].
-On a GPU the directions of all matrices are one CUDA graph, and matrices of one shape are multiplied together: some 30 small
-kernels each would take longer to launch than to run. The LR is no part of it, so it holds for the whole run.
+On a GPU the directions of all matrices are one CUDA graph: matrices of one shape are multiplied together, other shapes beside
+them. Some 30 small kernels each would take longer to launch than to run. The LR is no part of it, so it holds for the whole
+run.
 """
 
 import math
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Muon, Optimizer
 
-from raylr.training.captured import Captured
+from raylr.training.captured import Captured, side_by_side
 
 A, B, C, EPS = 3.4445, -4.7750, 2.0315, 1e-7  # torch.optim.Muon's defaults, from Jordan et al. 2024
 
@@ -87,10 +88,13 @@ def _directions(ns_steps: int, *updates: Tensor) -> tuple[Tensor, ...]:
     for place, update in enumerate(updates):
         rows, columns = update.shape
         alike.setdefault((min(rows, columns), max(rows, columns)), []).append(place)
-    found: dict[int, Tensor] = {}
-    for places in alike.values():
-        wide = torch.stack([_wide(updates[place]) for place in places]).to(torch.bfloat16)
-        found.update(zip(places, _orthogonal(wide, ns_steps).unbind(), strict=True))
+    wide = [torch.stack([_wide(updates[place]) for place in places]).to(torch.bfloat16) for places in alike.values()]
+    orthogonal = side_by_side([partial(_orthogonal, matrices, ns_steps) for matrices in wide])
+    found = {
+        place: one
+        for places, matrices in zip(alike.values(), orthogonal, strict=True)
+        for place, one in zip(places, matrices.unbind(), strict=True)
+    }
     return tuple(_wide(found[place], update).to(update.dtype) * -_scale(update) for place, update in enumerate(updates))
 
 
