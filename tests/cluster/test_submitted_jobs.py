@@ -337,7 +337,7 @@ class Short:
 
 
 @pytest.fixture(scope="module")
-def short(story: Story, cluster: Cluster, elsewhere: Path) -> Short:
+def short(cluster: Cluster, elsewhere: Path) -> Short:
     with webhook() as hook:
         command = ["raylr", "submit", "--cluster", "local", "--submission-id", "own", "--", "own.yaml"]
         process = subprocess.run(
@@ -374,15 +374,25 @@ def test_the_webhook_is_told_once_and_its_url_is_nowhere(short: Short, cluster: 
     assert json.loads((short.folder / "runs/own/config.json").read_text())["alerts"]["url_file"] == "alerts-url.txt"
 
 
-def test_the_jobs_are_listed_with_their_runs(short: Short, cluster: Cluster, where: Path) -> None:
+def test_jobs_that_ray_submitted_are_listed_with_their_runs_too(story: Story, cluster: Cluster, where: Path) -> None:
+    rows_ = listed(cluster)
+    by_ray = [row for row in rows_ if row["run"] == str(where / "killed")]
+    assert [row["status"] for row in by_ray] == ["SUCCEEDED"]  # found by its command
+    stopped = next(row for row in rows_ if row["job"] == "stopped")
+    assert (stopped["status"], stopped["run"]) == ("STOPPED", str(where / "stopped"))
+
+
+def listed(cluster: Cluster) -> list[dict[str, Any]]:
     code, out = cluster.run("raylr", "jobs", "--cluster", "local", "--json")
     assert code == 0, out
-    rows_ = {row["job"]: row for row in json.loads(out)["jobs"]}
+    found: list[dict[str, Any]] = json.loads(out)["jobs"]
+    return found
+
+
+def test_the_jobs_are_listed_with_their_runs(short: Short, cluster: Cluster) -> None:
+    rows_ = {row["job"]: row for row in listed(cluster)}
     assert (rows_["own"]["status"], rows_["own"]["run"]) == ("SUCCEEDED", str(short.folder / "runs/own"))
     assert re.fullmatch(r"complete, test accuracy \d+\.\d\d%", rows_["own"]["told"])
-    assert (rows_["stopped"]["status"], rows_["stopped"]["run"]) == ("STOPPED", str(where / "stopped"))
-    by_ray = [row for row in rows_.values() if row["run"] == str(where / "killed")]
-    assert [row["status"] for row in by_ray] == ["SUCCEEDED"]  # submitted by `ray job submit`, found by its command
     code, log = cluster.run("raylr", "jobs", "--cluster", "local", "--logs", "own")
     assert (code, log in short.out) == (0, True)
     code, out = cluster.run("raylr", "jobs", "--cluster", "local", "--logs", "none")
@@ -405,7 +415,8 @@ def test_without_waiting_the_job_goes_on_and_is_stopped_by_its_id(
     code, out = cluster.run("raylr", "jobs", "--cluster", "local", "--stop", "long")
     assert (code, out.startswith("job long is asked to stop")) == (0, True)
     wait_until(lambda: (elsewhere / "runs/long/result.json").exists(), "the end of a stopped job", TIMEOUT_S)
-    assert json.loads((elsewhere / "runs/long/result.json").read_text())["status"] == "stopped"
+    result = json.loads((elsewhere / "runs/long/result.json").read_text())
+    assert result["status"] == "stopped", result
 
 
 def test_a_relative_storage_is_refused_before_anything_is_sent(cluster: Cluster) -> None:
