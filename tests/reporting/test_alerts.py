@@ -97,6 +97,8 @@ def test_what_nobody_must_be_called_for_is_not_told() -> None:
     again = Finished({"status": "complete"}, "r", again=True)
     start, newcomer = Joined(0.0, 0, "start", 4, (), ()), Joined(0.0, 512, "rejoin", 4, (), ())
     resumed = Joined(0.0, 12800, "restart", 4, (), ())
+    left = Joined(0.0, 12800, "continue", 3, (), ())  # a node whose going was announced
+    assert told(PLANNED, start, PROGRESS, left, stopped)[0] == []
     assert told(PLANNED, resumed, PROGRESS, stopped)[0] == []
     assert told(PLANNED, start, PROGRESS, newcomer, Ended(0.0, 9, "stop"), stopped)[0] == []
     assert told(PLANNED, again)[0] == []
