@@ -187,15 +187,38 @@ def explain(run: str, step: int, storage: str, as_json: bool) -> int:
 
 @click.command()
 @click.argument("names", metavar="RUN...", nargs=-1, required=True)
-@click.option("--out", type=Location(path_type=Path), default="report.html", show_default=True, help="the page")
+@click.option("--out", type=Location(path_type=Path), help="the page [report.html]")
 @click.option("--png-dir", type=Location(path_type=Path), help="also draw each section into this folder")
+@click.option("--live", is_flag=True, help="serve the page on this machine while the runs go on, and write none")
+@click.option("--port", type=click.IntRange(min=1, max=65535), help="of --live [one that is free]")
 @click.option("--storage", default="runs", show_default=True, help="where runs named by name are")
 @json_flag
-def report(names: tuple[str, ...], out: Path, png_dir: Path | None, storage: str, as_json: bool) -> int:
-    """Lay runs over each other in one self-contained HTML page; a population stands for all its trials."""
+def report(
+    names: tuple[str, ...],
+    out: Path | None,
+    png_dir: Path | None,
+    live: bool,
+    port: int | None,
+    storage: str,
+    as_json: bool,
+) -> int:
+    """Lay runs over each other in one self-contained HTML page; a population stands for all its trials.
+
+    With --live the page is served on this machine's loopback, keeps itself up to date, and ends by Ctrl-C, or ten minutes
+    after the last look once all runs have ended. Its address holds a token: who does not know it sees nothing.
+    """
+    from raylr.reporting.live import serve
     from raylr.reporting.report import report_on
 
-    page = str(report_on(names, storage, out, png_dir))
+    if live:
+        if out is not None or png_dir is not None:
+            raise ConfigError("--live serves the page and writes no files; drop --out and --png-dir")
+        lines = "live at {} (Ctrl-C ends it)".format
+        serve(names, storage, port or 0, lambda url: Answer(as_json).lay_out({"url": url, "runs": names}, lines(url)))
+        return 0
+    if port is not None:
+        raise ConfigError(f"port={port} is that of --live; add --live")
+    page = str(report_on(names, storage, out or Path("report.html"), png_dir))
     found = {"page": page, "runs": list(names), "png_dir": None if png_dir is None else str(png_dir)}
     Answer(as_json).lay_out(found, page)
     return 0
