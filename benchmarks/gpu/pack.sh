@@ -6,8 +6,8 @@
 #
 # IMAGES is an archive of images for the step of accuracy, such as CIFAR-10 as JPEG; as many as fit into the limit go along,
 # all of the test's among them. The files of the folder BESIDE go along as they are, such as airbench94_muon.py, which
-# speedrun.sh trains beside raylr. PYTHON is that machine's version of Python (3.12), PIP the command for pip here. .gpu/ is kept
-# out of git.
+# speedrun.sh trains beside raylr. PYTHON is that machine's version of Python (3.12), PIP the command for pip here. .gpu/ is
+# kept out of git.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd) limit=$((45 * 1024 * 1024)) images=${1:-} beside=${2:-}
 [ -z "$images" ] || images=$(realpath "$images")

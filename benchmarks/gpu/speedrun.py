@@ -8,11 +8,12 @@ the tests after each epoch, and all compilation, choice of kernels and recording
 before it is measured.
 
 Each side is a process that waits for its turn. One that is not ready in time is left out; so is what a run or the whole would
-take beyond the limits. Rows are printed as they come, the table at the end. Without a GPU everything is tiny and on the CPU,
-which shows no more than that the script works.
+take beyond the limits. Rows are printed as they come, the table at the end. Without a GPU everything is tiny, on the CPU and in
+fp32, which shows no more than that the script works; `--size` makes it larger, up to the whole: 50000:10000:2000.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import queue
@@ -45,7 +46,9 @@ SIDES: dict[str, Row] = {
     "airbench94_muon, not compiled": {"original": "eager"},
     "airbench94_muon": {"original": "max-autotune"},
 }  # fmt: skip
-LAST = ("airbench94_muon",)  # gets ready when the others are: it chooses kernels by timing them
+LAST = ("airbench94_muon",)  # waited for longest: it makes kernels and chooses among them by timing
+PROFILED = "raylr, 1 x 2000, compiled"
+PROFILE = "profile.txt"
 
 
 # --- what a side does, in its own process
@@ -57,14 +60,14 @@ def tiny() -> bool:
     return not torch.cuda.is_available()
 
 
-def side(name: str, images: str, original: str, cache: str) -> None:
+def side(name: str, images: str, original: str, cache: str, size: str) -> None:
     """Get ready, say so, and answer each seed on stdin by the row of a run."""
-    options = SIDES[name]
+    options, of = SIDES[name], Source(images, cache, *map(int, size.split(":")))
     if "original" in options:
-        runs = original_runs(Path(original), options["original"], images, cache)
+        runs, how = original_runs(Path(original), options["original"], of)
     else:
-        runs = our_runs(options["fields"], options.get("deterministic", True), images, cache)
-    say({"where": where_it_ran(images)})
+        runs, how = our_runs(options["fields"], options.get("deterministic", True), of), ""
+    say({"where": where_it_ran(of), "how": how})
     for line in sys.stdin:
         say(runs(json.loads(line)))
 
@@ -73,19 +76,31 @@ def say(row: Row) -> None:
     print(MARK + json.dumps(row), flush=True)
 
 
-def config_of(fields: Row, images: str, cache: str) -> Any:
-    """The recipe on these images, by one worker."""
-    from raylr.config.load import load_config
+@dataclass(frozen=True)
+class Source:
+    """The images, where they are kept decoded, and how many of them there are on a CPU."""
 
-    whole = {"workers": "1", "data.source": images, "data.cache_dir": cache}
-    if tiny():
-        whole |= {"data.train_examples": 40, "data.test_examples": 20, "batch.global_size": 20, "precision": "fp32"}
-        fields = fields | {"batch.micro_size": 20 if "batch.micro_size" in fields else 5}
-    return load_config(JOB, {**whole, **fields})
+    images: str
+    cache: str
+    num_train: int
+    num_test: int
+    batch: int
+
+    def config(self, fields: Row) -> Any:
+        """The recipe on these images, by one worker."""
+        from raylr.config.load import load_config
+
+        whole = {"workers": "1", "data.source": self.images, "data.cache_dir": self.cache}
+        if tiny():
+            counts = {"data.train_examples": self.num_train, "data.test_examples": self.num_test}
+            micro = self.batch if "batch.micro_size" in fields else self.batch // 4
+            fields = fields | {"batch.global_size": self.batch, "batch.micro_size": micro, "precision": "fp32"}
+            whole |= counts | {"optimizers.filters.lr.scaling": "none"}  # the original has no rule for Muon
+        return load_config(JOB, {**whole, **fields})
 
 
-def our_runs(fields: Row, deterministic: bool, images: str, cache: str) -> Callable[[int], Row]:
-    """A function that trains by a seed and returns the row."""
+def our_runs(fields: Row, deterministic: bool, of: Source) -> Callable[[Any], Row]:
+    """A function that trains by a seed and returns the row; for "profile" it writes a table of kernels instead."""
     import torch
 
     from raylr.planning.facts import Hardware
@@ -96,7 +111,7 @@ def our_runs(fields: Row, deterministic: bool, images: str, cache: str) -> Calla
     from raylr.training.group import Group
     from raylr.training.whitening import NUM_IMAGES, whiten
 
-    config = config_of(fields, images, cache)
+    config = of.config(fields)
     info = prepare(config.data)
     data, group = load(config.data), Group()
 
@@ -117,7 +132,9 @@ def our_runs(fields: Row, deterministic: bool, images: str, cache: str) -> Calla
 
     trainer = fresh(0)  # trains in all runs, with what was compiled and recorded for it
 
-    def run(seed: int) -> Row:
+    def run(seed: Any) -> Row:
+        if seed == "profile":
+            return profiled(trainer, group)
         other = fresh(seed)
         plan, start = other.plan, other.state()
         trainer.plan, trainer.feed = plan, other.feed
@@ -139,6 +156,24 @@ def our_runs(fields: Row, deterministic: bool, images: str, cache: str) -> Calla
     return run
 
 
+def profiled(trainer: Any, group: Any, count: int = 20) -> Row:
+    """Write where the time of some updates goes into the file PROFILE."""
+    import torch
+
+    kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * (not tiny())
+    trainer.load({**trainer.state(), "position": 0})
+    count = min(count, trainer.plan.total_examples // trainer.plan.batch_at(1))
+    clock = Clock()
+    with torch.profiler.profile(activities=kinds) as seen:
+        for _ in range(count):
+            trainer.update(group)
+        seconds = clock.read()
+    by = ["self_cpu_time_total"] if tiny() else ["self_device_time_total", "self_cpu_time_total"]
+    tables = [seen.key_averages().table(sort_by=key, row_limit=40, max_name_column_width=80) for key in by]
+    Path(PROFILE).write_text("\n\n".join(tables))
+    return {"seconds": seconds, "updates": count}
+
+
 class Clock:
     """Seconds since it was made, when the card has done what it was told before and since."""
 
@@ -157,31 +192,40 @@ class Clock:
             torch.cuda.synchronize()
 
 
-def original_runs(script: Path, mode: str, images: str, cache: str) -> Callable[[int], Row]:
+def original_runs(script: Path, mode: str, of: Source) -> tuple[Callable[[int | str], Row], str]:
     """The same of the original, whose own `main` trains, tests and takes the time; the images are where it looks for them."""
     import torch
 
-    module = original_module(script, mode)
-    keep_for_original(images, cache)
+    module = original_module(script, mode, of.batch)
+    keep_for_original(of)
     seen: Row = {}
     module["print_training_details"] = lambda variables, is_final_entry: seen.update(
         {key: variables[key] for key in ("val_acc", "tta_val_acc", "time_seconds") if key in variables}
     )
-    device = "cpu" if tiny() else "cuda"
-    model = module["CifarNet"]().to(device).to(memory_format=torch.channels_last)
-    if mode != "eager" and not tiny():
-        model.compile(mode=mode)
+    model: Any = None
 
     def run(seed: int | str) -> Row:
         torch.manual_seed(seed if isinstance(seed, int) else 1000)
         module["main"](seed, model)
         return {"seconds": seen["time_seconds"], "views": seen["tta_val_acc"], "plain": seen["val_acc"]}
 
-    run("warmup")
-    return run
+    failed = ""
+    for how in dict.fromkeys(["eager"] if mode == "eager" or tiny() else [mode, "default"]):
+        model = module["CifarNet"]().to("cpu" if tiny() else "cuda").to(memory_format=torch.channels_last)
+        if how != "eager":
+            model.compile(mode=how)
+        try:
+            run("warmup")
+        except Exception as error:  # of its compilation, which other versions of torch may refuse
+            failed = f"; its own mode failed: {str(error).strip().splitlines()[0][:200]}"
+            traceback.print_exc()
+            torch._dynamo.reset()
+        else:
+            return run, f"torch.compile: {how}{failed}"
+    raise SystemExit(f"the original does not run here{failed}")
 
 
-def original_module(script: Path, mode: str) -> Row:
+def original_module(script: Path, mode: str, batch: int) -> Row:
     """The names that the script defines; it reads itself by sys.argv. On the CPU it is made tiny, in fp32."""
     text = script.read_text()
     if mode == "eager":
@@ -189,7 +233,7 @@ def original_module(script: Path, mode: str) -> Row:
     if tiny():
         stand_in_for_events()
         changes = {
-            "batch_size = 2000": "batch_size = 20", 'torch.device("cuda")': '"cpu"', ".half()": ".float()",
+            "batch_size = 2000": f"batch_size = {batch}", 'torch.device("cuda")': '"cpu"', ".half()": ".float()",
             "@torch.compile\n": "", "fused=True": "fused=False",
         }  # fmt: skip
         for old, new in changes.items():
@@ -217,14 +261,14 @@ def stand_in_for_events() -> None:
     torch.cuda.Event, torch.cuda.synchronize = Event, lambda: None  # type: ignore[assignment, misc]
 
 
-def keep_for_original(images: str, cache: str) -> None:
+def keep_for_original(of: Source) -> None:
     """Put the images into cifar10/train.pt and test.pt of this folder, as the original does after its download."""
     import numpy as np
     import torch
 
     from raylr.training.data import load, prepare
 
-    config = config_of({}, images, cache).data
+    config = of.config({}).data
     prepare(config)
     data = load(config)
     Path("cifar10").mkdir(exist_ok=True)
@@ -289,15 +333,17 @@ class Process:
             print(f"{MARK}{self.name}: left out, {why}: {' / '.join(told)[-400:]}", flush=True)
         return row
 
+    def asked(self, what: int | str, timeout_s: float) -> Row | None:
+        """The row for a seed, or for "profile"."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(f"{json.dumps(what)}\n")
+            self.process.stdin.flush()
+        return self.answer(timeout_s)
+
     def run(self, seed: int, timeout_s: float) -> bool:
         """Have it train by a seed and keep the row. False where it cannot."""
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(f"{seed}\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass
-        row = self.answer(timeout_s)
+        row = self.asked(seed, timeout_s)
         if row is not None:
             self.rows.append(row)
             print(f"{MARK}{self.name}, seed {seed}: {told(row)}", flush=True)
@@ -321,7 +367,7 @@ def ready(processes: Sequence[Process], until: float) -> list[Process]:
         if row is not None:
             one.where = row["where"]
             found.append(one)
-            print(f"{MARK}{one.name}: ready", flush=True)
+            print(f"{MARK}{one.name}: ready" + (f" ({row['how']})" if row["how"] else ""), flush=True)
     return found
 
 
@@ -329,25 +375,31 @@ def measure(names: Sequence[str], arguments: Sequence[str], work: Path, seeds: i
     """All sides, each with the rows of its runs."""
     made: list[Process] = []
 
-    def start(wanted: Sequence[str]) -> list[Process]:
-        begun = [Process(name, work / f"side-{list(SIDES).index(name)}", arguments) for name in wanted]
-        made.extend(begun)
-        return begun
-
+    left = end - time.monotonic()
     try:
-        left = end - time.monotonic()
-        present = ready(start([name for name in names if name not in LAST]), time.monotonic() + 0.4 * left)
-        last = [name for name in names if name in LAST]
-        present += ready(start(last), end - 0.27 * left) if last else []
+        for name in names:
+            made.append(Process(name, work / f"side-{list(SIDES).index(name)}", arguments))
+        present = ready([one for one in made if one.name not in LAST], end - 0.4 * left)
+        present += ready([one for one in made if one.name in LAST], end - 0.3 * left)
         for seed in range(seeds):
             for one in alternating(present, seed):  # type: ignore[type-var]
                 left = end - time.monotonic()
                 if left < 1 or not one.run(seed, min(RUN_S, left)):
                     present = [other for other in present if other is not one]
+        profile([one for one in present if one.name == PROFILED], end)
     finally:
         for one in made:
             one.end()
     return made
+
+
+def profile(processes: Sequence[Process], end: float) -> None:
+    """Have the side's kernels listed where time is left."""
+    for one in processes:
+        if (left := end - time.monotonic()) > 5 and (row := one.asked("profile", left)):
+            print(
+                f"{MARK}{one.name}: {row['updates']} updates in {row['seconds']:.3f} s under the profiler", flush=True
+            )
 
 
 def summary(processes: Sequence[Process]) -> str:
@@ -375,19 +427,21 @@ def percent(values: Sequence[float]) -> str:
     return f"{100 * fmean(values):.2f}{spread}"
 
 
-def where_it_ran(images: str) -> str:
+def where_it_ran(of: Source) -> str:
     import torch
 
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU, tiny"
+    small = f"no GPU, {of.num_train} training and {of.num_test} test images in batches of {of.batch}, fp32"
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else small
     cuda = f", CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}" if torch.cuda.is_available() else ""
-    return f"{card}; torch {torch.__version__}{cuda}; images: {images}."
+    return f"{card}; torch {torch.__version__}{cuda}; images: {Path(of.images).name}."
 
 
 def decoded(images: str, cache: str) -> None:
     """Decode the images once, before sides wait for each other."""
+    from raylr.config import DataConfig
     from raylr.training.data import prepare
 
-    prepare(config_of({}, images, cache).data)
+    prepare(DataConfig(source=images, cache_dir=cache))
 
 
 def main() -> None:
@@ -398,6 +452,9 @@ def main() -> None:
     parser.add_argument("--original", type=Path, help="the original's script; without it raylr runs alone")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=240.0, help="seconds for all of it")
+    parser.add_argument(
+        "--size", default="40:20:20", help="training and test images and batch, without a GPU [40:20:20]"
+    )
     parser.add_argument("--sides", help=f"names, separated by ';', of: {'; '.join(SIDES)} [all]")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "speedrun", help="a folder for what sides keep")
     parser.add_argument("--cache", type=Path, help="a folder for the decoded images [WORK/cache]")
@@ -414,11 +471,14 @@ def main() -> None:
     images = str(Path(given.images).resolve()) if Path(given.images).exists() else given.images
     cache = str((given.cache or given.work / "cache").resolve())
     decoded(images, cache)
-    arguments = [images, str(given.original.resolve()) if given.original else "", cache]
+    arguments = [images, str(given.original.resolve()) if given.original else "", cache, given.size]
     text = summary(measure(names, arguments, given.work, given.seeds, end))
     print(text, flush=True)
     if given.out:
         given.out.write_text(text + "\n")
+        kernels = given.work / f"side-{list(SIDES).index(PROFILED)}" / PROFILE
+        if kernels.exists():
+            given.out.with_name(f"{given.out.stem}_{PROFILE}").write_text(kernels.read_text())
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@
 #     bash benchmarks/gpu/pack.sh IMAGES FOLDER      before, in a checkout: FOLDER holds the original's airbench94_muon.py
 #     LIMIT=240 bash benchmarks/gpu/speedrun.sh      where the GPU is; more arguments go to benchmarks.gpu.speedrun
 #
-# It ends within LIMIT seconds (240 by default). $OUT gets speedrun.md (the table) and speedrun.log (all output, with the rows
-# as they came). WORK is a folder for what is unpacked and decoded; what check.sh has left there serves too. Without a GPU it
-# does everything tiny, on the CPU.
+# It ends within LIMIT seconds (240 by default). $OUT gets speedrun.md (the table), speedrun_profile.txt and speedrun.log (all
+# rows as they came). WORK is a folder for what is unpacked and decoded; what check.sh has left there serves too. Without a GPU
+# it does everything tiny, on the CPU.
 set -u
 packed=$PWD/.gpu begun=$SECONDS
 export OUT=${OUT:-$packed/out} work=${WORK:-$(mktemp -d)} PYTHONUNBUFFERED=1
@@ -20,4 +20,5 @@ arguments=(--work "$work/speedrun" --cache "$work/cache" --out "$OUT/speedrun.md
 [ -f "$packed/images.tar.xz" ] && arguments+=(--images "$packed/images.tar.xz")
 [ -f "$packed/airbench94_muon.py" ] && arguments+=(--original "$packed/airbench94_muon.py")
 left=$((${LIMIT:-240} - (SECONDS - begun)))
-timeout -k 5 "$left" python3 -m benchmarks.gpu.speedrun --limit $((left - 5)) "${arguments[@]}" "$@" 2>&1 | tee "$OUT/speedrun.log"
+timeout -k 5 "$left" python3 -m benchmarks.gpu.speedrun --limit $((left - 5)) "${arguments[@]}" "$@" 2>&1 |
+  tee "$OUT/speedrun.log"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 NUM_IMAGES = 5000  # of the training set, as they come; their products stay below 2^53 for images of up to 5,000 x 5,000
 EPS = 5e-4  # added to the eigenvalues: what hardly varies is not blown up
-CHUNK = 2**19  # values of patches at once
+CHUNK = 2**22  # values of patches at once
 
 
 class Whitening(nn.Conv2d):
@@ -71,7 +71,7 @@ def _sums(images: Tensor, size: int) -> tuple[Tensor, Tensor]:
     for part in images.split(max(1, CHUNK // (height * width * length))):
         places = [(row, column) for row in range(size) for column in range(size)]
         windows = [part[:, row : row + height - size + 1, column : column + width - size + 1] for row, column in places]
-        patches = torch.cat(windows, dim=3).reshape(-1, length).double()
-        sums += patches.sum(0)
-        products += patches.T @ patches
+        patches = torch.cat(windows, dim=3).reshape(len(part), -1, length).double()
+        sums += patches.sum((0, 1))
+        products += (patches.mT @ patches).sum(0)
     return sums.cpu(), products.cpu()
