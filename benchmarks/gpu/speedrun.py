@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -460,6 +461,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="a folder for the decoded images [WORK/cache]")
     parser.add_argument("--out", type=Path, help="a file for the table")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that sides end too
     end = time.monotonic() + given.limit - REPORT_S
     names = [name.strip() for name in given.sides.split(";")] if given.sides else list(SIDES)
     if unknown := [name for name in names if name not in SIDES]:
