@@ -209,5 +209,5 @@ def test_a_loop_follows_a_ramp_and_a_seesaw() -> None:
             driven.before_step()
             seen.append(optimizer.param_groups[0]["lr"])
         assert seen == pytest.approx(lrs)
-    with pytest.raises(ConfigError, match="a ramp beside a seesaw, which sets the batch too"):
+    with pytest.raises(ConfigError, match="a ramp beside a policy whose shape is a seesaw, which sets the batch too"):
         drive(optimizer, of, Ramp.parse("10 for 30ex, 40", flat))
