@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raylr.api.compare import compare
     from raylr.api.explore import explore
     from raylr.api.look import explain, report
     from raylr.api.plan import plan
@@ -33,6 +34,7 @@ _HOMES = {
     "PopulationResult": "raylr.running.population.driver",
     "RaylrError": "raylr.errors",
     "RunResult": "raylr.running.driver",
+    "compare": "raylr.api.compare",
     "drive": "raylr.torch_lr.drive",
     "evaluate": "raylr.training.trained",
     "explain": "raylr.api.look",
@@ -55,6 +57,7 @@ __all__ = [
     "Ramp",
     "RaylrError",
     "RunResult",
+    "compare",
     "drive",
     "evaluate",
     "explain",

@@ -15,6 +15,7 @@ from rich.console import RenderableType
 
 from raylr.cli.answers import Answer, json_flag, json_option
 from raylr.cli.cluster import cluster
+from raylr.cli.compare import compare_command
 from raylr.cli.control import ctl
 from raylr.cli.explore import distill, explore
 from raylr.cli.model import evaluate_command, export
@@ -285,6 +286,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     raylr.add_command(ConfigCommand("explore", explore, arguments, own=[json_option()], model=PopulationConfig))
     raylr.add_command(distill)
     raylr.add_command(explain)
+    raylr.add_command(compare_command(arguments))
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     for name, action in (("describe", describe_data), ("prepare", prepare_data), ("verify", verify_data)):
         data.add_command(ConfigCommand(name, action, arguments, sections=["data"]))
