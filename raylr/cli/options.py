@@ -74,7 +74,12 @@ class ConfigCommand(click.Command):
         ]
         super().__init__(
             name,
-            params=[*own, click.Argument(["config"], required=False, metavar="[CONFIG.yaml]"), *self.fields],
+            params=[
+                *own,
+                click.Argument(["config"], required=False, metavar="[CONFIG.yaml]"),
+                _file_option(),
+                *self.fields,
+            ],
             callback=self._call,
             help=action.__doc__,
             epilog=EPILOG,
@@ -82,7 +87,10 @@ class ConfigCommand(click.Command):
             context_settings={"max_content_width": 120, "token_normalize_func": lambda token: token.replace("_", "-")},
         )
 
-    def _call(self, config: str | None, **values: Any) -> int:
+    def _call(self, config: str | None, config_file: str | None, **values: Any) -> int:
+        if config is not None and config_file is not None:
+            raise ConfigError(f"config={config} beside --config {config_file}; give one file")
+        config = config or config_file
         given = {option.setting.key: values.pop(str(option.name)) for option in self.fields}
         overrides = {key: _text(value) for key, value in given.items() if value is not None}
         return self.action(load_config(config, overrides, self.model), **values)
@@ -111,6 +119,11 @@ class ConfigCommand(click.Command):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(list(dict.fromkeys(records)), col_max=44)
+
+
+def _file_option() -> click.Option:
+    """The flag --config, for those who look for one; the file also goes without it."""
+    return click.Option(["--config", "config_file"], type=Location(), metavar="FILE", help="the same as CONFIG.yaml")
 
 
 def _group_names(arguments: Sequence[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from raylr.cli.control import ctl
 from raylr.cli.explore import distill, explore
 from raylr.cli.model import evaluate_command, export
 from raylr.cli.options import EXIT_CODES, ConfigCommand, Location
+from raylr.cli.start import init_command
 from raylr.cli.submit import jobs, submit
 from raylr.config import Config
 from raylr.config.fields import shown
@@ -269,7 +270,9 @@ class Program(click.Group):
 def program(arguments: Sequence[str]) -> click.Group:
     """The command `raylr` for these arguments: flags of named optimizers are found in them."""
     purpose = "Training on Ray whose learning rate and result depend on the policy, never on the cluster."
-    raylr = Program("raylr", help=purpose)
+    raylr = click.version_option(package_name="raylr", prog_name="raylr", message="%(prog)s %(version)s")(
+        Program("raylr", help=purpose)
+    )
     units = click.Choice(["epoch", "update", "fraction"])
     shown = [
         click.Option(["--world-sizes"], default="", metavar="N,N,...", help="numbers of workers to show [1,2,4,8]"),
@@ -281,6 +284,7 @@ def program(arguments: Sequence[str]) -> click.Group:
         ),
         json_option(),
     ]
+    raylr.add_command(init_command(arguments))
     raylr.add_command(ConfigCommand("train", train, arguments, own=[json_option()]))
     raylr.add_command(ConfigCommand("plan", plan, arguments, own=shown))
     raylr.add_command(ConfigCommand("explore", explore, arguments, own=[json_option()], model=PopulationConfig))
