@@ -110,9 +110,7 @@ class Alerts:
             case Joined(kind=kind, position=position, lost=lost):
                 seen.position, is_first, seen.has_trained = position, not seen.has_trained, True
                 self._heard()
-                if lost or (
-                    kind in ("continue", "restart") and not is_first
-                ):  # the first one goes on with a stopped run
+                if lost or (kind == "restart" and not is_first):  # the first one goes on with a stopped run
                     self._tell(seen, "worker lost", _loss(kind, lost, news.world_size))
             case RolledBack(position=position, bad_position=bad, loss=loss, to=to):
                 seen.position = position
