@@ -131,9 +131,18 @@ def test_both_batch_modes_are_worked_out():
 
 
 @pytest.mark.parametrize(("page", "command"), RAYLR)
-def test_every_command_is_one_that_raylr_takes(page, command, monkeypatch):
+def test_every_command_is_one_that_raylr_takes(page, command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    parse(shlex.split(command)[1:])
+    parse([shown_file(page, word, tmp_path) for word in shlex.split(command)[1:]])
+
+
+def shown_file(page, word, folder):
+    """The path of a file that the page shows under this name, else the word."""
+    for text in fences(PAGES[page], "yaml"):
+        if text.startswith(f"# {word}\n"):
+            (folder / word).write_text(text)
+            return str(folder / word)
+    return word
 
 
 def test_a_wrong_command_is_found():

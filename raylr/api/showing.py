@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from raylr.reporting.notebook import NotebookDisplay, is_notebook, lacks_ipython
+from raylr.reporting.notebook_population import NotebookPopulation
 from raylr.reporting.population import PopulationDisplay
 from raylr.reporting.progress import Display
 
@@ -25,10 +26,12 @@ def shown(progress: bool | None) -> AbstractContextManager[Callable[[Any], None]
 
 
 def population_shown(progress: bool | None) -> AbstractContextManager[Callable[[Any], None] | None]:
-    """Return what shows a population, as `shown` does; in a notebook its table is drawn by rich."""
-    if progress is False or not (is_notebook() or _is_wanted(progress)):
+    """Return what shows a population, as `shown` does."""
+    if progress is False:
         return contextlib.nullcontext()
-    return PopulationDisplay()
+    if is_notebook():
+        return NotebookPopulation()
+    return PopulationDisplay() if _is_wanted(progress) else contextlib.nullcontext()
 
 
 def _is_wanted(progress: bool | None) -> bool:

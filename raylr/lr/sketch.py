@@ -1,6 +1,5 @@
 """Tell a policy as a notebook shows it: what each LR is, and its curve over the epochs."""
 
-from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -26,20 +25,14 @@ def policy_html(policy: "Policy") -> str:
 def _told(policy: "Policy", name: str) -> str:
     schedule = policy.schedule(name)
     shape = schedule.shape.brief(policy.examples_per_epoch)
-    return escape(f"{name}: {schedule.base_lr:g} at batch {schedule.reference_batch:,}, then {shape}")
+    warmup = schedule.effective_warmup(schedule.reference_batch) / policy.examples_per_epoch
+    rise = f", reached after {warmup:.3g} epochs" if warmup else ""
+    return escape(f"{name}: {schedule.base_lr:g} at batch {schedule.reference_batch:,}{rise}, then {shape}")
 
 
 def _line(policy: "Policy", name: str) -> Line:
+    """The LR at up to NUM_POINTS positions from the start to the last update."""
     batch = min(policy.schedule(name).reference_batch, policy.total_examples)
-    points = tuple(
-        (position / policy.examples_per_epoch, policy.lr(position, batch, name))
-        for position in _positions(policy.total_examples // batch, batch)
-    )
-    return Line(name, points)
-
-
-def _positions(num_updates: int, batch: int) -> Iterator[int]:
-    """Yield the positions of up to NUM_POINTS updates, the first and the last among them."""
-    last = num_updates - 1
-    for update in sorted({round(index * last / (NUM_POINTS - 1)) for index in range(NUM_POINTS)}):
-        yield update * batch
+    last = policy.total_examples - batch
+    positions = sorted({round(index * last / (NUM_POINTS - 1)) for index in range(NUM_POINTS)})
+    return Line(name, tuple((one / policy.examples_per_epoch, policy.lr(one, batch, name)) for one in positions))

@@ -45,7 +45,7 @@ class Metric:
                 f"metrics={self.name}: sums gives {len(found)} numbers for {len(labels)} examples and gave {self.width} for "
                 f"{NUM_TRIED}; always give the same sums"
             )
-        return found
+        return found.to(logits.device)
 
     @property
     def column(self) -> str:

@@ -39,6 +39,7 @@ def test_a_kernel_draws_in_its_cell() -> None:
     start = "from ipykernel.zmqshell import ZMQInteractiveShell as Z; Z.instance().kernel = None"
     assert who(f"{start}; {ASK.format(None)}")[0] == "NotebookDisplay"
     assert who(f"{start}; {ASK.format(False)}")[0] == "NoneType"
+    assert who(f"{start}; {ASK.format(None)}".replace("shown", "population_shown"))[0] == "NotebookPopulation"
 
 
 def test_a_notebook_without_ipython_prints_lines_and_says_why_once() -> None:

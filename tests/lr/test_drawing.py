@@ -59,7 +59,8 @@ def test_a_policy_draws_the_lr_of_each_optimizer() -> None:
     assert "4 epochs of 1,000 examples" in page
     assert "rest &lt;b&gt;: 0.1 at batch 100, then constant" in page
     rising, level = points_of(re.search(r"<svg.*</svg>", page)[0])  # type: ignore[index]
-    assert len(rising) == len(level) == 40
+    assert len(rising) == len(level) == 400
     tops = [y for _, y in rising]
-    assert tops.index(min(tops)) == 9  # the tenth update ends the warmup of 1000 examples
+    assert tops.index(min(tops)) == 93  # of the 400 from 0 to 3900: the first from 900 on, whose update ends the warmup
     assert {y for _, y in level} == {min(tops)}
+    assert "filters: 0.1 at batch 100, reached after 1 epochs, then linear" in page

@@ -6,16 +6,21 @@ from raylr.events import (
     Aborted,
     Finished,
     Metrics,
+    OfTrial,
     Planned,
+    PopulationPlanned,
     Preparing,
     Progress,
     RolledBack,
+    RoundDecided,
+    Standing,
     Starting,
     StoppedEarly,
     Waiting,
     Warned,
 )
 from raylr.reporting.notebook import NotebookDisplay, result_html
+from raylr.reporting.notebook_population import NotebookPopulation
 
 
 def metrics(epoch: float, accuracy: float) -> Metrics:
@@ -109,3 +114,18 @@ def test_a_result_shows_its_numbers_its_tests_and_what_failed() -> None:
         "0.8750",
     )
     assert [text for text in told if text not in page] == []
+
+
+def test_a_population_is_a_table_of_its_trials_with_what_happens_below() -> None:
+    found: list[str] = []
+    with NotebookPopulation(found.append) as display:
+        display(PopulationPlanned("runs/<search>", 2, 1, 2, "1ep", "pbt", "cnn-small", 400, 32))
+        display(
+            RoundDecided(1, (Standing("t00", 100, 0.25, {"main": 0.1}, {"lr": 1.0}), Standing("t01", 100, 0.5, {}, {})))
+        )
+        display(OfTrial("t00", Warned("full")))
+    assert "population folder: runs/&lt;search&gt;" in found[0] + found[2]
+    rows = re.findall(r"<tr><td[^>]*>(t\d+)</td>", found[-1])
+    assert rows == ["t01", "t00"]  # the best first
+    assert "25% of 2 trials, best score 0.5000" in found[-1]
+    assert "warning: full" in found[-1]

@@ -13,7 +13,7 @@ from tests.training.runs import images, plan, policy, train
 from tests.training.test_same_bits import DATA, TIMES, rows
 
 OWN = "tests.training.watched"
-ALL = ("top2", f"{OWN}:margin", f"{OWN}:Recalls", f"{OWN}:destroys")
+ALL = ("top2", f"{OWN}:destroys", f"{OWN}:margin", f"{OWN}:Recalls")
 
 
 def ranked(logits: list[float]) -> list[int]:
@@ -93,7 +93,7 @@ def test_what_is_no_metric_is_refused_before_anything_starts(name: str, said: st
 
 def test_a_metric_is_tried_with_its_classes() -> None:
     tried(plan(metrics=ALL))
-    assert [metric.width for metric in metrics_of(ALL, 3)] == [1, 1, 6, 1]
+    assert [metric.width for metric in metrics_of(ALL, 3)] == [1, 1, 1, 6]
 
 
 def test_a_rank_without_a_slice_of_its_own_takes_part(ranks: Ranks, tmp_path) -> None:
