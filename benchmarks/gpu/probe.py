@@ -118,7 +118,8 @@ def rank(place: int, size: int, port: int, captures: int) -> None:
         for _ in range(updates):
             one.update(group)
         digest = one.weights_sha256()[:6] + one.optimizer_sha256()[:6]
-        row = {"case": name, "size": size, "captures": captures, "hash": digest, "test": evaluate(one, group)}
+        tested = evaluate(one, group)
+        row = {"case": name, "size": size, "captures": captures, "hash": digest, "test": (tested.loss, tested.accuracy)}
         print(json.dumps(row), flush=True)
 
 
