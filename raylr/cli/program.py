@@ -229,19 +229,19 @@ def report(
 @click.command()
 @click.argument("run")
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
+@click.option("--patience", type=click.FloatRange(min=1), default=3600, help="seconds without news to wait for [3600]")
 @json_flag
-def watch(run: str, storage: str, as_json: bool) -> int:
-    """Show a run that goes on elsewhere, from its files alone, until it ends."""
+def watch(run: str, storage: str, patience: float, as_json: bool) -> int:
+    """Show a run that goes on elsewhere, from its files alone, until it ends.
+
+    RUN may be on an object store, which is asked every ten seconds: there rows come with checkpoints.
+    """
     from raylr.reporting.watch import watch as follow
-    from raylr.storage import LocalFolder, open_run
+    from raylr.storage import open_run
 
     folder = open_run(run, storage)
-    if not isinstance(folder, LocalFolder):
-        raise ConfigError(
-            f"run={folder} is on an object store, where rows come with checkpoints; use `raylr ctl RUN status`"
-        )
     answer = Answer(as_json)
-    status = follow(folder.path, answer.screen)
+    status = follow(folder, answer.screen, patience_s=patience)
     answer.say({"run_dir": str(folder), **folder.read_json("result.json")})
     return EXIT_CODES.get(status, 1)
 

@@ -4,8 +4,6 @@ The rows that appear become the events that `raylr.reporting.progress` shows. Th
 when the run goes on from a checkpoint; `--fresh` replaces the whole folder.
 """
 
-import json
-import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,18 +13,19 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from raylr.errors import ConfigError, RaylrError
+from raylr.errors import ConfigError, RaylrError, first_line
 from raylr.events import Finished, Metrics, News, Planned, Progress, RunEvent, event_of_row
 from raylr.planning.plan import Reason
 from raylr.reporting.progress import Display
 from raylr.reporting.recorded import DAMAGE, METRICS
 from raylr.reporting.sentences import Clock
-from raylr.storage import open_run
+from raylr.reporting.watched import OnStore, Watched, harmless, watched
+from raylr.storage import RUN_RESULT, Folder, open_run
 
-PAUSE_S = 0.5
 RATE_WINDOW_S = 10.0  # over which images a second are counted
 SILENCE_S = 60.0  # without a new row, after which a line reports it
-LAST_ROW_BYTES = 65536
+PATIENCE_S = 3600.0  # without a new row, after which watching ends
+RETRIES = 5  # looks in a row at a storage that does not answer
 # The numbers that a row must have to be shown, apart from `lr`.
 UPDATE = {"step", "position", "global_batch", "world_size"}
 REPORT = {*METRICS, "step", "position", "epoch", "world_size", "wall_s"}
@@ -44,44 +43,66 @@ class PlanOnFile(BaseModel):
 
 
 def watch(
-    run_dir: Path,
+    run: Path | Folder,
     out: Console | None = None,
-    pause: Callable[[], None] = lambda: time.sleep(PAUSE_S),
+    pause: Callable[[], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    patience_s: float = PATIENCE_S,
 ) -> str:
-    """Show the run in `run_dir` until it has a result; returns its status: complete, stopped or failed.
+    """Show the run in a folder until it has a result; returns its status: complete, stopped or failed.
 
-    Raises ConfigError when there is no run, RaylrError when its folder goes away.
+    A folder on an object store is asked every few seconds. Raises ConfigError when there is no run, RaylrError when its
+    folder goes away, its store does not answer time and again, or nothing has come for `patience_s`.
     """
-    open_run(run_dir)  # refuses what is none
+    folder = open_run(run) if isinstance(run, Path) else run  # refuses what is none
+    files = watched(folder)
     with Display(out) as display:
-        watcher = _Watcher(run_dir, display, clock)
+        if isinstance(files, OnStore):
+            display.out.print(
+                f"asking {folder} every {files.pause_s:.0f} s; rows come with checkpoints", soft_wrap=True
+            )
+        watcher = _Watcher(files, display, clock, patience_s)
         while True:
-            status = watcher.look()
+            status = watcher.look_again()
             if status is not None:
                 return status
-            pause()
+            (pause or (lambda: time.sleep(files.pause_s)))()
 
 
 class _Watcher:
     """The part of a run that was read so far."""
 
-    def __init__(self, run_dir: Path, display: Display, clock: Callable[[], float]) -> None:
-        self.run_dir, self.display, self.clock = run_dir, display, clock
+    def __init__(self, files: Watched, display: Display, clock: Callable[[], float], patience_s: float) -> None:
+        self.files, self.display, self.clock, self.patience_s = files, display, clock, patience_s
         self.plan: PlanOnFile | None = None
         self.plan_text = b""
-        self.events = _Growing(run_dir / "events.jsonl")
-        self.metrics = _Growing(run_dir / "metrics.jsonl")
+        self.events, self.metrics = files.growing("events.jsonl"), files.growing("metrics.jsonl")
+        self.failures = 0  # looks in a row that the storage did not answer
         self.updates: deque[tuple[float, int]] = deque()  # when a position was seen first
         self.train_loss: float | None = None  # of the last report; the ledger has none
-        self.changed_at = clock()
+        self.changed_at = self.told_at = clock()
+
+    def look_again(self) -> str | None:
+        """Look, and try again later where the storage does not answer. Raises RaylrError where it does not time and again."""
+        try:
+            status = self.look()
+        except (OSError, ConfigError) as error:
+            if isinstance(error, ConfigError) and not isinstance(error.__cause__, OSError):
+                raise
+            self.failures += 1
+            if self.failures > RETRIES:
+                raise RaylrError(f"run={self.files.folder} cannot be read: {first_line(error)}") from error
+            line = f"the storage does not answer ({first_line(error)}); trying again, {self.failures} of {RETRIES}"
+            self.display.out.print(line, soft_wrap=True)
+            return None
+        self.failures = 0
+        return status
 
     def look(self) -> str | None:
         """Show new rows; returns the status when the run has ended."""
-        if not self.run_dir.exists():
-            raise RaylrError(f"run={self.run_dir} is gone: its folder was removed")
+        self.files.check()
         self._read_plan()
-        if (self.run_dir / "result.json").exists():
+        if self.files.has_ended():
             return self._finish()
         news: list[RunEvent | Metrics] = [
             event_of_row(row) for row in self.events.news() if "kind" in row and _has(row, {"position"})
@@ -92,30 +113,34 @@ class _Watcher:
             if isinstance(one, Metrics):
                 self.train_loss = one.train_loss
         if self._progress() or news:
-            self.changed_at = self.clock()
-        elif self.clock() - self.changed_at >= SILENCE_S:
-            self.changed_at = self.clock()
-            self.display.out.print(f"no news for {SILENCE_S:.0f} s; the run may be waiting for nodes, or have died")
+            self.changed_at = self.told_at = self.clock()
+        elif self.clock() - self.changed_at >= self.patience_s:
+            raise RaylrError(
+                f"run={self.files.folder} has had no news for {self.patience_s:g} s; raylr runs lists how it is"
+            )
+        elif self.clock() - self.told_at >= SILENCE_S:
+            self.told_at = self.clock()
+            seconds = self.told_at - self.changed_at
+            self.display.out.print(f"no news for {seconds:.0f} s; the run may be waiting for nodes, or have died")
         return None
 
     def _read_plan(self) -> None:
         """Show the plan, and again when another has taken its place."""
-        path = self.run_dir / "plan.json"
-        text = path.read_bytes() if path.exists() else b""
+        text = self.files.plan()
         if text == self.plan_text:
             return
         try:
-            self.plan, self.plan_text = PlanOnFile.model_validate_json(_harmless(text)), text
+            self.plan, self.plan_text = PlanOnFile.model_validate_json(harmless(text)), text
         except ValidationError as error:
             what = error.errors()[0]["msg"]
-            raise ConfigError(f"run={self.run_dir}: its plan.json is damaged ({what})") from None
-        self._show(Planned(str(self.run_dir), self.plan.story, self.plan.warnings))
+            raise ConfigError(f"run={self.files.folder}: its plan.json is damaged ({what})") from None
+        self._show(Planned(str(self.files.folder), self.plan.story, self.plan.warnings))
         self.display.clock = Clock(self.plan.num_train, None if self.plan.ramp else self.plan.global_batch)
 
     def _progress(self) -> bool:
         """Show how far the ledger is; True when that is another position than before."""
-        row = _last_row(self.run_dir / "ledger.jsonl")
-        if row is None or self.plan is None:
+        row = self.files.last("ledger.jsonl")
+        if row is None or self.plan is None or "lr" not in row or not _has(row, UPDATE):
             return False
         position = row["position"] + row["global_batch"]
         if self.updates and self.updates[-1][1] == position:
@@ -131,11 +156,12 @@ class _Watcher:
             step=row["step"] + 1,
             epoch=position / self.plan.num_train,
             lr=row["lr"],
-            train_loss=self.train_loss,
+            train_loss=self.train_loss if self.train_loss is not None else _number(row, "loss"),
             train_accuracy=None,
             images_per_s=self._rate(),
             world_size=row["world_size"],
             global_batch=row["global_batch"],
+            grad_norm=_number(row, "grad_norm"),
         )
         self._show(progress)
         return True
@@ -145,8 +171,8 @@ class _Watcher:
         return (last - first) / (end - start) if end > start else None
 
     def _finish(self) -> str:
-        result = json.loads((self.run_dir / "result.json").read_bytes())
-        self._show(Finished(result, str(self.run_dir)))
+        result = self.files.folder.read_json(RUN_RESULT)
+        self._show(Finished(result, str(self.files.folder)))
         return str(result.get("status", "failed"))
 
     def _show(self, news: News) -> None:
@@ -157,56 +183,11 @@ class _Watcher:
             self.display.out.print(f"a damaged row cannot be shown ({type(error).__name__}: {error})", soft_wrap=True)
 
 
-class _Growing:
-    """A file of lines that another process appends to, and sometimes rewrites."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._stamp: tuple[int, ...] = ()
-        self._seen: list[bytes] = []
-
-    def news(self) -> list[dict[str, Any]]:
-        """The rows behind those that have been given and still stand."""
-        try:
-            found = self.path.stat()
-            stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
-            if stamp == self._stamp:
-                return []
-            lines = self.path.read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
-            return []
-        old = self._seen
-        same = next((n for n, pair in enumerate(zip(lines, old, strict=False)) if pair[0] != pair[1]), len(old))
-        self._stamp, self._seen = stamp, lines
-        return [row for line in lines[same:] if (row := _row(line)) is not None]
-
-
-def _last_row(path: Path) -> dict[str, Any] | None:
-    """The last whole row of a file of which only the end is read."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LAST_ROW_BYTES))
-            lines = file.read().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return None
-    row = _row(lines[-1]) if lines else None
-    return row if row is not None and "lr" in row and _has(row, UPDATE) else None
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    """The object in a line; None when it is damaged."""
-    try:
-        row = json.loads(_harmless(line))
-    except DAMAGE:
-        return None
-    return row if isinstance(row, dict) else None
-
-
 def _has(row: dict[str, Any], names: set[str]) -> bool:
     """True when the row has these numbers."""
     return all(isinstance(row.get(name), int | float) for name in names)
 
 
-def _harmless(text: bytes) -> bytes:
-    """JSON without the characters that a terminal would obey."""
-    return re.sub(rb"\\u00[0189][0-9a-fA-F]", rb"\\u0020", text)
+def _number(row: dict[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    return float(value) if isinstance(value, int | float) else None

@@ -14,6 +14,8 @@ from raylr.errors import ConfigError, RaylrError
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.resolve import resolve
 from raylr.reporting.watch import watch
+from raylr.storage import run_folder
+from raylr.training.rows import Rows
 from tests.reporting.run_folders import event, lines, make_run, report, result, update
 
 DATA = DatasetInfo("synthetic", 1_000, 500, ("a", "b"), (32, 32, 3), "", "")
@@ -148,7 +150,10 @@ def test_a_run_that_starts_over_shows_its_new_plan(run_dir: Path) -> None:
 def test_silence_is_told_once_a_minute(run_dir: Path) -> None:
     nothing = [lambda: None] * 4
     text, _ = shown(run_dir, *nothing, finish(run_dir), seconds=31.0)
-    assert text.count("no news for 60 s; the run may be waiting for nodes, or have died") == 2
+    told = [
+        line.partition(";")[0] for line in text.splitlines() if "the run may be waiting for nodes, or have died" in line
+    ]
+    assert told == ["no news for 62 s", "no news for 124 s"]
 
 
 def test_what_is_no_run_is_refused_and_a_run_that_goes_away_ends_the_watch(run_dir: Path, tmp_path: Path) -> None:
@@ -164,3 +169,67 @@ def test_a_plan_of_another_version_is_shown_and_a_damaged_one_is_refused(run_dir
     (run_dir / "plan.json").write_text('{"num_train": 1000}')
     with pytest.raises(ConfigError, match=r"run=.*one: its plan\.json is damaged \(Field required\)"):
         shown(run_dir)
+
+
+def test_watching_ends_when_nothing_has_come_for_long(run_dir: Path) -> None:
+    now = [0.0]
+
+    def pause() -> None:
+        now[0] += 100.0
+
+    with pytest.raises(RaylrError, match=r"run=.*one has had no news for 250 s; raylr runs lists how it is"):
+        watch(run_dir, Console(file=io.StringIO()), pause, lambda: now[0], patience_s=250.0)
+
+
+def test_a_storage_that_does_not_answer_is_asked_again_and_then_given_up(run_dir: Path) -> None:
+    rows = run_dir / "metrics.jsonl"
+
+    def away() -> None:
+        rows.unlink()
+        rows.mkdir()  # cannot be read
+
+    text, status = shown(run_dir, away, rows.rmdir, finish(run_dir))
+    assert "the storage does not answer ([Errno 21] Is a directory" in text
+    assert "); trying again, 1 of 5\n" in text
+    assert status == "complete"
+    rows.mkdir()
+    (run_dir / "result.json").unlink()
+    with pytest.raises(RaylrError, match=r"run=.*one cannot be read: \[Errno 21\] Is a directory"):
+        shown(run_dir, *[lambda: None] * 5)
+
+
+def test_the_gradient_norm_of_the_last_update_is_shown(run_dir: Path) -> None:
+    text, _ = shown(run_dir, write(run_dir, "ledger.jsonl", update(1, loss=2.25, grad_norm=1.5)), finish(run_dir))
+    assert "lr 0.2  loss 2.2500  grad norm 1.5  2 workers" in text
+
+
+def test_a_run_on_an_object_store_is_shown_by_asking(run_dir: Path, bucket: str) -> None:
+    """A real server of the S3 protocol; rows go up in parts as a run writes them."""
+    folder = run_folder(bucket, "watched")
+    folder.write_bytes("plan.json", (run_dir / "plan.json").read_bytes())
+    files = {name: Rows(folder, f"{name}.jsonl", "position") for name in ("events", "metrics", "ledger")}
+
+    def add(name: str, *added: dict[str, Any]) -> Step:
+        def act() -> None:
+            for row in added:
+                files[name].append(row)
+            files[name].flush()
+
+        return act
+
+    for one in files.values():
+        one.take_over(0)
+    file = io.StringIO()
+    steps = [
+        add("events", event("rejoin", 500, world_size=2)),
+        add("metrics", report(10)),
+        add("ledger", update(0), update(1, grad_norm=1.5)),
+        lambda: folder.write_json("result.json", result()),
+    ]
+    status = watch(folder, Console(file=file, width=160), lambda: steps.pop(0)())
+    lines_ = file.getvalue().splitlines()
+    assert lines_[0] == f"asking {bucket}/watched every 10 s; rows come with checkpoints"
+    assert status == "complete"
+    assert [line for line in lines_ if line.startswith("epoch   1.00  lr 0.2  train loss 2.0000")]
+    assert [line for line in lines_ if line.startswith("a new worker has joined, going on with 2 workers")]
+    assert [line for line in lines_ if "0.2/4 epochs  lr 0.2  loss 2.0000  grad norm 1.5" in line]
