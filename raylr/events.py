@@ -143,6 +143,16 @@ class StoppedEarly(Event):
 
 
 @dataclass(frozen=True)
+class Forked(Event):
+    """The run leaves its parent here: what it did before is what the parent did, but for the time it took."""
+
+    kind: ClassVar[str] = "fork"
+    parent: str
+    step: int
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Ended(Event):
     kind: EndKind  # type: ignore[misc]
 
@@ -156,13 +166,13 @@ class Unknown(Event):
 
 
 RunEvent = (
-    Joined | Resized | RolledBack | Miscomputed | Overridden | Copied | Checkpointed | StoppedEarly | Ended | Unknown
+    Joined | Resized | RolledBack | Miscomputed | Overridden | Copied | Checkpointed | StoppedEarly | Forked | Ended | Unknown
 )
 ROUTINE = frozenset({"start", "checkpoint", "finish"})  # kinds that every run has
 _CLASSES: dict[str, type[Any]] = {
     **dict.fromkeys(get_args(JoinKind), Joined),
     **dict.fromkeys(get_args(EndKind), Ended),
-    **{one.kind: one for one in (Resized, RolledBack, Miscomputed, Overridden, Copied, Checkpointed, StoppedEarly)},
+    **{one.kind: one for one in (Resized, RolledBack, Miscomputed, Overridden, Copied, Checkpointed, StoppedEarly, Forked)},
 }
 
 

@@ -91,9 +91,13 @@ class ConfigCommand(click.Command):
         if config is not None and config_file is not None:
             raise ConfigError(f"config={config} beside --config {config_file}; give one file")
         config = config or config_file
-        given = {option.setting.key: values.pop(str(option.name)) for option in self.fields}
-        overrides = {key: _text(value) for key, value in given.items() if value is not None}
+        overrides = self.given(values)
         return self.action(load_config(config, overrides, self.model), **values)
+
+    def given(self, values: dict[str, Any]) -> dict[str, str]:
+        """Take the fields that flags set out of `values`, as text by dotted key."""
+        given = {option.setting.key: values.pop(str(option.name)) for option in self.fields}
+        return {key: _text(value) for key, value in given.items() if value is not None}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Click's own, but a misspelled flag is refused like a misspelled field."""

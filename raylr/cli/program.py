@@ -18,6 +18,7 @@ from raylr.cli.cluster import cluster
 from raylr.cli.compare import compare_command
 from raylr.cli.control import ctl
 from raylr.cli.explore import distill, explore
+from raylr.cli.fork import PlanCommand, extend_command, fork_command, fork_options
 from raylr.cli.model import evaluate_command, export
 from raylr.cli.options import EXIT_CODES, ConfigCommand, Location
 from raylr.cli.start import init_command
@@ -67,10 +68,13 @@ def plan(
     each step. --step-unit says when your loop steps it: after each epoch, after each update, or after each update with
     the epoch as a fraction, scheduler.step(epoch + i / iters). With --save the optimizer may be any, for raylr.drive.
 
+    With --at or --cooldown it takes a run and the flags of `raylr fork`, and shows the LR on both sides of the joint.
+
     \b
     raylr plan --batch.global-size 2048
     raylr plan --lr.shape "sequence(constant for 5ep, cosine)" --epochs 15 --png lr.png
     raylr plan --import my_schedule.py:make_scheduler --epochs 30 --save policy.json
+    raylr plan RUN --at 3ep --lr.base 0.2
     """
     from raylr.api.plan import is_for_drive, plan, plan_imported, save_policy
     from raylr.lr.lint import lint
@@ -286,7 +290,9 @@ def program(arguments: Sequence[str]) -> click.Group:
     ]
     raylr.add_command(init_command(arguments))
     raylr.add_command(ConfigCommand("train", train, arguments, own=[json_option()]))
-    raylr.add_command(ConfigCommand("plan", plan, arguments, own=shown))
+    raylr.add_command(PlanCommand("plan", plan, arguments, own=[*shown, *fork_options()]))
+    raylr.add_command(fork_command(arguments))
+    raylr.add_command(extend_command(arguments))
     raylr.add_command(ConfigCommand("explore", explore, arguments, own=[json_option()], model=PopulationConfig))
     raylr.add_command(distill)
     raylr.add_command(explain)

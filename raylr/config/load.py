@@ -5,6 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from itertools import permutations
 from pathlib import Path
 from string import Template
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from raylr.errors import ConfigError
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 MAX_DEPTH = 5  # optimizers.NAME.lr.base has 4
 OFF = ("off", "all", "none", "no", "0", "0.0", "0ep")  # defaults that null may stand for
+EXCLUSIVE = tuple(permutations(("batch.global_size", "batch.per_worker_size", "batch.ramp"), 2))
 INSTEAD_OF_NULL = {
     **dict.fromkeys(("scaling", "trackers", "flip"), "none"),
     **dict.fromkeys(("warmup", "rewarm", "hold", "ramp"), "0ep"),
@@ -54,6 +56,22 @@ def load_config(
     return model(**_nested({**values, **given}))
 
 
+def config_of_record(record: Mapping[str, Any], overrides: Mapping[str, str] | None = None) -> Config:
+    """Return the config that a run has left in its config.json, without its orders, under dotted `overrides`.
+
+    Of fields that exclude each other the one that `overrides` gives holds.
+    """
+    paths = {setting.key for setting in settings(Config) if setting.unit == "path"}
+    given = _expanded(overrides or {}, paths)
+    others = {other for one, other in EXCLUSIVE if one in given}
+    values = {
+        key: value
+        for key, value in leaves(record)
+        if value is not None and key not in ORDERS and (key in given or key not in others)
+    }
+    return Config(**_nested({**values, **given}))
+
+
 def config_of(
     given: Config | Mapping[str, Any] | str | os.PathLike[str],
     model: type[AnyConfig] = Config,  # type: ignore[assignment]
@@ -86,7 +104,7 @@ def _of_tree(tree: Mapping[Any, Any], name: str, model: type[Config]) -> dict[st
     values: dict[str, Any] = {}
     known = {setting.key: setting for setting in settings(model)}
     tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
-    for key, value in _leaves(tree):
+    for key, value in leaves(tree):
         if key in values:
             raise ConfigError(f"config{name}: {key} is given twice, with dots and in its section; give it once")
         values[key] = value
@@ -153,7 +171,7 @@ def _record(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     So stretch is set, unless `given` changes the policy, the length or the data.
     """
     try:
-        values = dict(_leaves(json.loads(path.read_text(encoding="utf-8"))))
+        values = dict(leaves(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, AttributeError, RecursionError):
         raise ConfigError(f"config {path} is not what a run has written; give the path of a YAML file") from None
     if ordered := [f"{name}={values[name]}" for name in ("fresh", "address") if values.get(name)]:
@@ -193,10 +211,10 @@ def _read(path: Path) -> dict[Any, Any]:
     return content
 
 
-def _leaves(tree: Mapping[Any, Any], prefix: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[Any, Any], prefix: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict) and value and depth < MAX_DEPTH:
-            yield from _leaves(value, f"{prefix}{key}.", depth + 1)
+            yield from leaves(value, f"{prefix}{key}.", depth + 1)
         elif value != {}:
             yield f"{prefix}{key}", value
 

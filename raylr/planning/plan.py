@@ -91,6 +91,15 @@ class Chosen(Generic[T]):
     why: str
 
 
+class Parent(Frozen):
+    """Where a fork begins: in the run of that name, before the update `step` at `position`; and what changes there."""
+
+    run: str
+    position: int
+    step: int
+    changes: tuple[str, ...] = ()
+
+
 class Plan(Frozen):
     """The resolved numbers of one run."""
 
@@ -143,6 +152,7 @@ class Plan(Frozen):
     stall_s: float
     recheck: float = 0.0  # share of updates in which a micro-batch is computed twice
     max_corruptions: int = 3
+    parent: Parent | None = None  # of a fork
     story: tuple[Reason, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from raylr.errors import ConfigError
 from raylr.lr import Policy, Ramp
+from raylr.planning.legs import Leg
 from raylr.planning.plan import Plan
 
 if TYPE_CHECKING:
@@ -44,6 +45,23 @@ def curves(plan: Plan, policy: Policy, world_sizes: Iterable[int]) -> list[Curve
         for name in policy.optimizers
         for batches, workers in labels.items()
     ]
+
+
+def curves_of_legs(plan: Plan, policy: Policy, legs: Sequence[Leg]) -> list[Curve]:
+    """The LR of a fork: for each optimizer its parent's up to the joint, and its own from there."""
+    parts = [(leg.run, leg.plan, leg.policy, leg.until) for leg in legs]
+    parts.append(("the fork", plan, policy, plan.total_examples))
+    drawn, start = [], 0
+    for label, its_plan, its_policy, end in parts:
+        batches = its_plan.batches(its_plan.workers[1])
+        whole = range(start, max(start + 1, end - batches.batch_at(end) + 1), batches.sizes[0])
+        positions = whole[:: -(-len(whole) // NUM_POINTS)]
+        epochs = tuple(position / plan.num_train for position in positions)
+        for name in its_policy.optimizers:
+            lr = tuple(its_policy.lr(one, batches.batch_at(one), name) for one in positions)
+            drawn.append(Curve(name, label, epochs, lr))
+        start = end
+    return drawn
 
 
 def _batch_text(batches: Ramp) -> str:

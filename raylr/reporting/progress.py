@@ -15,6 +15,7 @@ from raylr.events import (
     Copied,
     Ended,
     Finished,
+    Forked,
     Joined,
     Logged,
     Metrics,
@@ -101,6 +102,7 @@ class Display:
                 | Copied()
                 | Checkpointed()
                 | StoppedEarly()
+                | Forked()
                 | Ended()
                 | Unknown()
             ):

@@ -6,7 +6,9 @@ from typing import Any
 from raylr.errors import ConfigError
 from raylr.lr import Override, Policy
 from raylr.lr.explain import explanation
-from raylr.reporting.lived import lived_policy, policy_at_start
+from raylr.planning.legs import leg_at, legs_of, plan_at, policy_at
+from raylr.planning.plan import Plan
+from raylr.reporting.lived import lived_policy
 from raylr.storage import Folder
 
 
@@ -18,10 +20,11 @@ def explain_step(folder: Folder, step: int) -> str:
     rows = folder.read_rows("ledger.jsonl")
     index = _index_of(rows, step, folder)
     row = rows[index]
-    first, (lived, exploits) = policy_at_start(folder), lived_policy(folder, row["position"])
+    first, (lived, exploits) = policy_at(folder, row["position"]), lived_policy(folder, row["position"])
     position, batch = row["position"], row["global_batch"]
     lines = [f"step {step} of {folder}: position {position:,}, epoch {row['epoch']:.3f}, global batch {batch}"]
     lines += _ramp_lines(folder, position)
+    lines += _side_of_the_joint(folder, position)
     lines += [f"weights and policy from {one.donor} at position {one.position:,}" for one in exploits]
     for name, lr in row["lr"].items():
         own = first.lr(position, batch, name)
@@ -41,7 +44,7 @@ def explain_step(folder: Folder, step: int) -> str:
 
 def _ramp_lines(folder: Folder, position: int) -> list[str]:
     """Where the update stands in the run's ramp; nothing of a run whose batch does not follow the position."""
-    plan = folder.read_json("plan.json") if folder.exists("plan.json") else {}
+    plan = plan_at(folder, position).model_dump() if folder.exists("plan.json") else {}
     phases = [(start, size) for start, size in plan.get("ramp") or ()]
     if not phases:
         return []
@@ -52,6 +55,20 @@ def _ramp_lines(folder: Folder, position: int) -> list[str]:
         start, size = phases[index + 1]
         line += f", {size} from epoch {start / plan['num_train']:.4g} on"
     return [f"{line} (step {index + 1} of {len(phases)} of its ramp)"]
+
+
+def _side_of_the_joint(folder: Folder, position: int) -> list[str]:
+    """What a fork's update was trained under: its parent's policy, or its own since the joint."""
+    legs = legs_of(folder)
+    if not legs:
+        return []
+    number = leg_at(legs, position)
+    if number < len(legs):
+        leg = legs[number]
+        return [f"before the joint at position {leg.until:,}: under the policy of {leg.run}"]
+    plan = Plan.model_validate(folder.read_json("plan.json"))
+    changes = "; ".join(plan.parent.changes) if plan.parent and plan.parent.changes else "nothing"
+    return [f"fork of {legs[-1].run} since position {legs[-1].until:,}, which changes {changes}"]
 
 
 def _norms(row: dict[str, Any], name: str) -> list[str]:

@@ -8,6 +8,7 @@ from raylr.events import (
     Checkpointed,
     Copied,
     Ended,
+    Forked,
     Joined,
     Miscomputed,
     Overridden,
@@ -79,6 +80,9 @@ def sentence(event: RunEvent, clock: Clock, name: str = "the run", is_first: boo
             return f"checkpoint at {clock.exactly(position)}" + (f", for {cause}" if cause else "")
         case StoppedEarly():
             return _stopped_early(event, clock)
+        case Forked(_, position, parent, step, changes):
+            what = f"and changes {'; '.join(changes)}" if changes else "and changes nothing"
+            return f"leaves {parent} at {clock.at(position)}, before its update {step}, {what}"
         case Ended(_, position):
             return _ended(event, clock.exactly(position))
         case Unknown(_, position):

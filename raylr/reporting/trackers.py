@@ -22,6 +22,7 @@ from raylr.events import (
     Copied,
     Ended,
     Finished,
+    Forked,
     Joined,
     Logged,
     Metrics,
@@ -133,6 +134,7 @@ class Tracker:
                 | Overridden()
                 | Copied()
                 | StoppedEarly()
+                | Forked()
                 | Ended()
                 | Unknown()
             ):

@@ -131,6 +131,10 @@ class Run:
         folder.write_json("plan.json", self.plan.model_dump(mode="json"))
         folder.write_bytes("policy.json", self.policy.to_json().encode())
 
+    def more_settings(self, folder: Folder) -> dict[str, Any]:
+        """What the workers need beside plan and policy."""
+        return {}
+
     def run(self, folder: Folder, info: DatasetInfo, tell: Listener, nodes_may_go: bool) -> dict[str, Any]:
         """Train on the Ray that is connected, and write result.json."""
         import ray
@@ -150,6 +154,7 @@ class Run:
             "storage": folder.storage,
             "name": folder.name,
             "hub": hub,
+            **self.more_settings(folder),
         }
         fit = TrainRun(train_rank, settings, plan, folder)
         with stop_on_signals(lambda: hub.order.remote(StopOrder())):
@@ -158,7 +163,8 @@ class Run:
         for leftover in ("hub.json", RAY_FOLDER):
             folder.remove(leftover)
         found = ended or fit.outcome.get("result") or fit.reason(hub.last_error)
-        result = {**identity(plan, self.policy, info), **without_traceback(found), **_counts(folder)}
+        parent = {} if plan.parent is None else {"parent": plan.parent.model_dump(mode="json")}
+        result = {**identity(plan, self.policy, info), **parent, **without_traceback(found), **_counts(folder)}
         try:
             folder.write_json(self.result_file, result)
             write_failure(folder, found)

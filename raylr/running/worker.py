@@ -17,6 +17,7 @@ from raylr.errors import RaylrError
 from raylr.events import News, Order, Starting, Warned
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo
+from raylr.planning.legs import Leg
 from raylr.planning.plan import Plan
 from raylr.running.failures import ending, warning
 from raylr.running.joiners import LEFT, Agreed, Answer, GivenUp, Left, Over
@@ -24,6 +25,7 @@ from raylr.running.priority import restore_priority
 from raylr.storage import run_folder
 from raylr.training.data import load, prepare
 from raylr.training.ddp import trainer_for
+from raylr.training.fork import ForkLoop
 from raylr.training.group import (
     RENDEZVOUS_TIMEOUT_S,
     Group,
@@ -232,8 +234,10 @@ def _train(config: dict[str, Any], plan: Plan, policy: Policy, membership: RayMe
     if membership.rank == 0:
         membership.publish(Starting(membership.world_size, "data"))
     refuse_other_data(plan, prepare(data))
-    trainer = trainer_for(plan)(plan, policy, load(data))
-    return Loop(trainer, membership, run_folder(config["storage"], config["name"])).run()
+    folder = run_folder(config["storage"], config["name"])
+    if "legs" in config:
+        return ForkLoop(plan, policy, tuple(map(Leg.of_data, config["legs"])), load(data), membership, folder).run()
+    return Loop(trainer_for(plan)(plan, policy, load(data)), membership, folder).run()
 
 
 def refuse_other_data(plan: Plan, info: DatasetInfo) -> None:

@@ -373,6 +373,16 @@ class Trainer:
             for name, optimizer in self.optimizers.items()
         }
 
+    def owners(self) -> dict[str, str]:
+        """The optimizer of each parameter, both by name."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return {
+            names[parameter]: name
+            for name, optimizer in self.optimizers.items()
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+
     def _buffer(self) -> Tensor:
         return self._free.pop() if self._free else self._new_buffer()
 
