@@ -166,13 +166,26 @@ class Unknown(Event):
 
 
 RunEvent = (
-    Joined | Resized | RolledBack | Miscomputed | Overridden | Copied | Checkpointed | StoppedEarly | Forked | Ended | Unknown
+    Joined
+    | Resized
+    | RolledBack
+    | Miscomputed
+    | Overridden
+    | Copied
+    | Checkpointed
+    | StoppedEarly
+    | Forked
+    | Ended
+    | Unknown
 )
 ROUTINE = frozenset({"start", "checkpoint", "finish"})  # kinds that every run has
 _CLASSES: dict[str, type[Any]] = {
     **dict.fromkeys(get_args(JoinKind), Joined),
     **dict.fromkeys(get_args(EndKind), Ended),
-    **{one.kind: one for one in (Resized, RolledBack, Miscomputed, Overridden, Copied, Checkpointed, StoppedEarly, Forked)},
+    **{
+        one.kind: one
+        for one in (Resized, RolledBack, Miscomputed, Overridden, Copied, Checkpointed, StoppedEarly, Forked)
+    },
 }
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
+from raylr.api.train import heard
 from raylr.errors import ConfigError
 from raylr.lr import Policy
 from raylr.planning.facts import local_hardware
 from raylr.planning.fork import END
 from raylr.planning.legs import Leg
 from raylr.planning.plan import Plan
-from raylr.reporting.trackers import Trackers
 from raylr.running import forking
 from raylr.running.driver import Listener, RunResult
 from raylr.running.forking import ForkOrder
@@ -23,18 +23,21 @@ def fork(
     changes: Mapping[str, str] | None = None,
     cooldown: str | None = None,
     on_event: Listener | None = None,
+    progress: bool | None = None,
 ) -> RunResult:
     """Train a fork of `run` that leaves it at the position `at`, such as 3ep, or at its `end`; or go on with it.
 
     `changes` are dotted fields as flags give them, such as {"lr.base": "0.1"}. With `cooldown` the LR at the joint holds, and
-    falls to the floor within that length at the end. Raises ConfigError as `raylr.train` does.
+    falls to the floor within that length at the end. The rest is as in `raylr.train`.
     """
-    return follow(ForkOrder(run, at, cooldown, changes), on_event)
+    return follow(ForkOrder(run, at, cooldown, changes), on_event, progress)
 
 
-def extend(run: str, changes: Mapping[str, str], on_event: Listener | None = None) -> RunResult:
+def extend(
+    run: str, changes: Mapping[str, str], on_event: Listener | None = None, progress: bool | None = None
+) -> RunResult:
     """Go on with a finished run up to more `epochs`, which `changes` give, as a fork at its end."""
-    return follow(extension(run, changes), on_event)
+    return follow(extension(run, changes), on_event, progress)
 
 
 def extension(run: str, changes: Mapping[str, str]) -> ForkOrder:
@@ -56,17 +59,10 @@ def extension(run: str, changes: Mapping[str, str]) -> ForkOrder:
     return ForkOrder(run, END, None, changes, f"{parent.name}-to-{config.epochs:g}ep")
 
 
-def follow(order: ForkOrder, on_event: Listener | None) -> RunResult:
-    """Train the fork; its news go to `on_event` and to the trackers."""
+def follow(order: ForkOrder, on_event: Listener | None = None, progress: bool | None = None) -> RunResult:
+    """Train the fork; its news go where those of any run go."""
     _, config = forking.origin(order)
-    trackers = Trackers(config.tracker_names, config.storage)
-
-    def tell(news: object) -> None:
-        if on_event is not None:
-            on_event(news)  # type: ignore[arg-type]
-        trackers(news)  # type: ignore[arg-type]
-
-    return forking.fork(order, tell)
+    return heard(config, on_event, progress, lambda tell: forking.fork(order, tell))
 
 
 def plan_fork(order: ForkOrder) -> tuple[Plan, Policy, tuple[Leg, ...]]:

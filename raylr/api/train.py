@@ -1,6 +1,6 @@
 """`raylr.train`: a run, whose news go to a listener, to whoever looks, and to its trackers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any
 
@@ -29,6 +29,13 @@ def train(
     Raises ConfigError for a request that is refused before anything starts, RaylrError for a run that failed.
     """
     config = config_of(config)
+    return heard(config, on_event, progress, lambda tell: driver.train(config, tell))
+
+
+def heard(
+    config: Config, on_event: Listener | None, progress: bool | None, start: Callable[[Listener], RunResult]
+) -> RunResult:
+    """What `start` returns for a listener that passes the news on: to `on_event`, a screen, trackers and alerts."""
     alerts = alerts_of(config)
 
     def say(text: str) -> None:
@@ -43,4 +50,4 @@ def train(
                     if listen is not None:
                         listen(one)
 
-        return driver.train(config, tell)
+        return start(tell)

@@ -92,7 +92,7 @@ def _follow(order: Any, as_json: bool) -> int:
 
     answer = Answer(as_json)
     with Display(answer.screen) as display:
-        result = follow(order, display)
+        result = follow(order, display, progress=False)
     answer.say(result.model_dump(mode="json", exclude_unset=True))
     return EXIT_CODES.get(result.status, 1)
 
@@ -102,18 +102,18 @@ def plan_fork(
 ) -> int:
     """Tell what a fork would do and its LR on both sides of the joint."""
     from raylr.api.fork import plan_fork as resolved
-    from raylr.reporting.plots import curves_of_legs, save_png, text_plot
-    from raylr.reporting.tables import story
+    from raylr.reporting.plots import TextPlot, curves_of_legs, save_png
+    from raylr.reporting.prose import Prose, Story
     from raylr.running.forking import ForkOrder
 
     if at is None:
         raise ConfigError("at says where the fork leaves RUN, and is not given; use --at 3ep, say, or --at end")
     made, policy, legs = resolved(ForkOrder(run, at, cooldown, changes))
     drawn = curves_of_legs(made, policy, legs)
-    shown: list[RenderableType] = [story(made.story), text_plot(drawn)]
-    shown += [f"warning: {warning}" for warning in made.warnings]
+    shown: list[RenderableType] = [Story(made.story), TextPlot(drawn)]
+    shown += [Prose(f"warning: {warning}") for warning in made.warnings]
     if png is not None:
-        shown.append(f"LR curve: {save_png(drawn, Path(png))}")
+        shown.append(Prose(f"LR curve: {save_png(drawn, Path(png))}"))
     told = made.model_dump(mode="json")
     found = {
         "story": told.pop("story"), "warnings": told.pop("warnings"), "plan": told,

@@ -4,6 +4,7 @@ Where a new length or a larger batch would make the LR jump, it goes from its ol
 change of the LR itself acts at once: that is what was asked for.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,6 +63,11 @@ class Origin:
         batch = self.rows[0]["global_batch"] if self.rows else self.plan.batch_at(self.plan.workers[1])
         return Clock(self.plan.num_train, self.plan.total_examples, batch)
 
+    def batch_at(self, position: int) -> int:
+        """The global batch of its update at `position`, or of its last one."""
+        row = next((row for row in self.rows if row["position"] >= position), self.rows[-1])
+        return int(row["global_batch"])
+
     def epochs(self, position: int) -> str:
         return f"{position / self.plan.num_train:.6g}ep"
 
@@ -84,10 +90,13 @@ def origin_of(folder: Folder) -> Origin:
 
 def joint_of(origin: Origin, at: str) -> tuple[int, int]:
     """The position of a joint, and the number of updates before it: the first update boundary at or after `at`."""
+    positions = [*(int(row["position"]) for row in origin.rows), origin.end]
     wanted = origin.end if at == END else examples(at, origin.clock, "at")
+    if update := re.fullmatch(r"(\d{1,12})st", at.strip()):  # exactly that update, also where the batch has changed
+        number = int(update[1])
+        wanted = positions[number] if number < len(positions) else max(wanted, origin.plan.total_examples + 1)
     if wanted < 1:
         raise ConfigError(f"at={at} is the start of {origin.name}, where nothing is to be kept; use `raylr train`")
-    positions = [*(int(row["position"]) for row in origin.rows), origin.end]
     step = next((number for number, position in enumerate(positions) if position >= wanted), None)
     if step is None and origin.is_over and wanted <= origin.plan.total_examples:
         step = len(positions) - 1
@@ -191,7 +200,7 @@ def _cooled(origin: Origin, position: int, cooldown: str, config: Config, change
             raise ConfigError(
                 f"cooldown={cooldown} is longer than what is left after the joint, {most}; use less, or more --epochs"
             )
-    batch = int(origin.rows[-1]["global_batch"])
+    batch = origin.batch_at(position)
     schedules = []
     for name, schedule in origin.policy.schedules:
         factors = origin.policy.factors(position, batch, name)
@@ -229,7 +238,7 @@ def _joined(
     origin: Origin, position: int, plan: Plan, policy: Policy, changes: Mapping[str, str]
 ) -> tuple[Policy, list[Reason], list[str]]:
     """The policy with what makes it meet the parent's LR, and what happens there in words."""
-    old_batch, batch = int(origin.rows[-1]["global_batch"]), plan.batch_at(plan.workers[1], position)
+    old_batch, batch = origin.batch_at(position), plan.batch_at(plan.workers[1], position)
     told, warnings, entries = [], [], list[Override]()
     has_other_length = plan.total_examples != origin.plan.total_examples and "cooldown" not in changes
     is_asked_for = any(_is_of_the_lr(key) for key in changes)

@@ -18,6 +18,7 @@ from raylr.events import (
     Copied,
     Ended,
     Finished,
+    Forked,
     Joined,
     Logged,
     Metrics,
@@ -99,6 +100,7 @@ class NotebookDisplay:
                 | Copied()
                 | Checkpointed()
                 | StoppedEarly()
+                | Forked()
                 | Ended()
                 | Unknown()
             ):
