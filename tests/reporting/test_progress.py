@@ -16,6 +16,7 @@ from raylr.events import (
     Copied,
     Ended,
     Finished,
+    Forked,
     Joined,
     Logged,
     Metrics,
@@ -173,7 +174,7 @@ def test_every_kind_of_news_shows_something_but_what_every_run_has() -> None:
         RolledBack(1.0, 5, 4, "nan", 2, 1), Overridden(1.0, 5, "user", 0.5, None, 7),
         Miscomputed(1.0, 5, 0, (1,), ("host",), (1,), True),
         Copied(1.0, 5, 11, 1, "t00", 0.8, "ab", "cd"), Ended(1.0, 5, "stop"), Unknown(1.0, 5, "new", {}),
-        StoppedEarly(1.0, 5, "test_loss", 0.5, 0.25, 2),
+        StoppedEarly(1.0, 5, "test_loss", 0.5, 0.25, 2), Forked(1.0, 5, "one", 3, ("lr.base 0.4 -> 0.2",)),
         Finished({"status": "complete"}, "runs/one"), Aborted("stopped", "Ctrl-C"),
     ]  # fmt: skip
     assert {type(one) for one in examples} == set(get_args(News)) - {Checkpointed, Logged}
