@@ -21,7 +21,7 @@ class RunCommand(ConfigCommand):
     ) -> None:
         super().__init__(name, action, arguments, own=own)
         run = click.Argument(["run"], required=True, metavar="RUN")
-        self.params = [run if param.name == "config" else param for param in self.params]
+        self.params = [run if param.name == "config" else param for param in self.params if param.name != "config_file"]
 
     def _call(self, run: str, **values: Any) -> int:  # type: ignore[override]
         return self.action(run, self.given(values), **values)
@@ -30,9 +30,16 @@ class RunCommand(ConfigCommand):
 class PlanCommand(ConfigCommand):
     """`raylr plan`, which takes a run where --at or --cooldown say that a fork of it is meant."""
 
-    def _call(self, config: str | None, at: str | None = None, cooldown: str | None = None, **values: Any) -> int:
+    def _call(
+        self,
+        config: str | None,
+        config_file: str | None,
+        at: str | None = None,
+        cooldown: str | None = None,
+        **values: Any,
+    ) -> int:
         if at is None and cooldown is None:
-            return super()._call(config, **values)
+            return super()._call(config, config_file, **values)
         if config is None:
             raise ConfigError("at and cooldown plan a fork; name the run first, as in raylr plan RUN --at 3ep")
         return plan_fork(config, self.given(values), at, cooldown, values["png"], values["as_json"])
