@@ -14,6 +14,7 @@ DISTURBANCES = {  # counts of result.json, in the user's words: one, several
     "rejoins": ("worker replaced", "workers replaced"),
     "resizes": ("change of the number of workers", "changes of the number of workers"),
     "rollbacks": ("rollback", "rollbacks"),
+    "corruptions": ("wrong result of a worker", "wrong results of workers"),
 }
 
 

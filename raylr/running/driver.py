@@ -197,5 +197,5 @@ class _Preemptions:
 def _counts(folder: Folder) -> dict[str, int]:
     """How often what happened; a start from the beginning is a restart too, but for the first one."""
     kinds = [row["kind"] for row in folder.read_rows("events.jsonl")]
-    counts = {f"{kind}s": kinds.count(kind) for kind in ("restart", "rejoin", "resize", "rollback")}
+    counts = {f"{kind}s": kinds.count(kind) for kind in ("restart", "rejoin", "resize", "rollback", "corruption")}
     return {**counts, "restarts": counts["restarts"] + max(0, kinds.count("start") - 1)}

@@ -51,6 +51,7 @@ class RayMembership:
     def __init__(self, hub: Any, plan: Plan, place: tuple[int, int] | None = None) -> None:
         self.hub, self.plan = hub, plan
         self.rank, self.world_size = place or _place_in_train()
+        self.fewest = plan.workers[0] if place else None  # of a number that is not fixed, to begin with
         self.can_continue = plan.failure_mode == "continue"
         self._since = 0
         self._wanted = threading.Event()
@@ -102,7 +103,7 @@ class RayMembership:
         context, since = ray.get_runtime_context(), time.monotonic()
         join = self.hub.join.remote(
             self.rank, self.world_size, mark, own, os.getpid(), context.current_actor, self.plan.stall_s, trouble,
-            self.plan.workers[0], context.get_node_id(),
+            self.fewest, context.get_node_id(),
         )  # fmt: skip
         while not ray.wait([join], timeout=SAY_EVERY_S)[0]:
             waited_s, missing = time.monotonic() - since, list[int]()

@@ -25,6 +25,7 @@ from raylr.running.job import without_traceback, write_failure  # noqa: E402
 from raylr.running.population.hub import Hubs  # noqa: E402
 from raylr.storage import LocalFolder  # noqa: E402
 from raylr.training.group import GroupBroken, GroupUnusable  # noqa: E402
+from raylr.training.recheck import Unreliable  # noqa: E402
 from tests.training.runs import images, plan, policy  # noqa: E402
 
 USERS = """
@@ -110,6 +111,7 @@ def test_what_may_pass_is_raised_for_ray_to_try_again_and_left_as_the_last_error
         (GroupBroken("a peer died"), True),
         (ray.exceptions.ActorDiedError(), True),
         (MemoryError(), True),
+        (Unreliable("computed wrong 4 times"), True),
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (ConnectionResetError(), True),
         (TimeoutError(), True),
@@ -257,4 +259,10 @@ def test_every_start_but_the_first_is_counted_as_a_restart(tmp_path):
     kinds = ["start", "start", "checkpoint", "restart", "rejoin"]
     rows = [{"time": 1.0, "position": 0, "kind": kind} for kind in kinds]
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert _counts(LocalFolder(tmp_path)) == {"restarts": 2, "rejoins": 1, "resizes": 0, "rollbacks": 0}
+    assert _counts(LocalFolder(tmp_path)) == {
+        "restarts": 2,
+        "rejoins": 1,
+        "resizes": 0,
+        "rollbacks": 0,
+        "corruptions": 0,
+    }
