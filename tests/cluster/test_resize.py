@@ -12,7 +12,21 @@ from raylr.planning.resolve import resolve
 from raylr.running.local_cluster import commands as cluster
 from raylr.training.data import load, prepare
 from raylr.training.membership import Plain
-from tests.cluster.commands import SMALL, Command, drain, kinds, needs, rows, undisturbed, wait_until
+from tests.cluster.commands import (
+    LONG,
+    SMALL,
+    Command,
+    assert_same,
+    drain,
+    kill,
+    kinds,
+    members,
+    needs,
+    rows,
+    start,
+    undisturbed,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.timeout(400), needs("local_nodes")]
 FLAGS = [*SMALL[: SMALL.index("--epochs")], "--epochs", "300", *SMALL[SMALL.index("--batch.global-size") :]]
@@ -92,3 +106,23 @@ def test_nodes_come_and_go_and_the_others_train_on_to_the_same_bits(where, nodes
         assert result[key] == plain[key], key
     for file in ("ledger.jsonl", "metrics.jsonl"):
         assert undisturbed(rows(run_dir, file)) == undisturbed(rows(alone, file))
+
+
+def test_all_workers_lost_at_once_begin_again_and_too_many_losses_end_the_run_which_goes_on_by_the_same_command(
+    where, expected_long
+):
+    flags = [*LONG, "--failure.max-failures", "1"]
+    run = start(where, "lost", "1:2", *flags)
+    run_dir = where / "lost"
+    wait_until(lambda: "checkpoint" in kinds(run_dir), "a checkpoint")
+    wait_until(lambda: len(members(run_dir)) == 2, "two workers")
+    for member in members(run_dir):
+        kill(member)
+    wait_until(lambda: "restart" in kinds(run_dir), "a start from the checkpoint")
+    kill(members(run_dir)[0])
+    code, out, err = run.end()
+    assert code == 1, err
+    assert "failure.max_failures=1, and workers were lost once more" in out + err
+    code, out, err = start(where, "lost", "1:2", *flags).end()
+    assert code == 0, err
+    assert_same(where, "lost", json.loads(out.splitlines()[-1]), expected_long)
