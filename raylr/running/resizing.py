@@ -24,7 +24,8 @@ from raylr.running.capacity import Demand, living_nodes, resources
 from raylr.running.joiners import LEFT
 from raylr.running.ray_internals.state import draining_nodes
 
-LOOK_S = 0.25
+LOOK_S = 0.5
+AT_ONCE_S = 2.0  # within which losses have one cause, such as a node
 END_S = 10.0  # for the other workers, once the first has ended
 
 
@@ -69,13 +70,10 @@ class ResizableGroup:
     def __init__(self, rank: Callable[[dict[str, Any]], Any], settings: dict[str, Any], plan: Plan) -> None:
         self.rank, self.settings, self.hub, self.plan = rank, settings, settings["hub"], plan
         need = resources(plan)
-        others = {name: amount for name, amount in need.items() if name not in ("CPU", "GPU")}
-        self.actor = ray.remote(
-            num_cpus=need["CPU"], num_gpus=need.get("GPU", 0), resources=others, max_concurrency=2, max_restarts=0
-        )(Worker)
+        self.actor = ray.remote(num_cpus=need["CPU"], num_gpus=need.get("GPU", 0), max_concurrency=2)(Worker)
         self.seats: dict[int, Seat] = {}
         self.leaving: set[str] = set()  # nodes that were announced to go, and those that have gone since
-        self.failures = 0
+        self.failures, self._failed_at = 0, -AT_ONCE_S
         self._aborted = threading.Event()
 
     def fit(self) -> Any:
@@ -145,7 +143,8 @@ class ResizableGroup:
     def _replace(self, lost: dict[int, Exception]) -> None:
         """Count the workers that were lost at once as one failure, but for those whose node was about to go."""
         unforeseen = {rank: error for rank, error in lost.items() if self.seats[rank].node not in self.leaving}
-        self.failures += bool(unforeseen)
+        if unforeseen and time.monotonic() - self._failed_at > AT_ONCE_S:
+            self.failures, self._failed_at = self.failures + 1, time.monotonic()
         if self.failures > self.plan.max_failures:
             raise WorkersLost(self.plan.max_failures, unforeseen)
         for rank in lost:
@@ -158,6 +157,5 @@ class ResizableGroup:
 
     def _await_the_others(self) -> None:
         """Let those that train end by themselves; the run is over for those that wait for a place."""
-        deadline = time.monotonic() + END_S
-        ends = [seat.end for seat in self.seats.values() if seat.node is not None]
-        ray.wait(ends, num_returns=len(ends), timeout=max(0.0, deadline - time.monotonic()))
+        if ends := [seat.end for seat in self.seats.values() if seat.node is not None]:
+            ray.wait(ends, num_returns=len(ends), timeout=END_S)
