@@ -110,6 +110,7 @@ def our_runs(fields: Row, deterministic: bool, of: Source) -> Callable[[Any], Ro
     from raylr.training.ddp import trainer_for
     from raylr.training.evaluate import test
     from raylr.training.group import Group
+    from raylr.training.stream import permutation
     from raylr.training.whitening import NUM_IMAGES, whiten
 
     config = of.config(fields)
@@ -145,6 +146,7 @@ def our_runs(fields: Row, deterministic: bool, of: Source) -> Callable[[Any], Ro
                 trainer.update(group)
         tested(trainer, plan.eval_views)
         trainer.load(start)
+        permutation.cache_clear()
         clock = Clock()
         whiten(trainer.model, lambda: trainer.feed.split.at(slice(0, NUM_IMAGES))[0], data.mean, data.std)
         while trainer.fits(1):

@@ -16,7 +16,8 @@ from raylr.planning.plan import Plan
 from raylr.training.augment import augment
 from raylr.training.captured import Captured
 from raylr.training.data import Dataset
-from raylr.training.stream import examples_at, permutation
+from raylr.training.splitmix import splitmix64, start_state
+from raylr.training.stream import ORDER, examples_at
 
 AHEAD_PIXELS = 2**23  # augmented together: 8,192 images of 32 x 32, whose indices take 64 MiB
 SHARE_OF_FREE_MEMORY = 0.25  # that a split may take of a GPU
@@ -108,7 +109,7 @@ class Feed:
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
             self._orders = {known: order for known, order in self._orders.items() if known >= epoch - 1}
-            self._orders[epoch] = moved(permutation(self.plan.seed, epoch, self.plan.num_train).copy(), self.device)
+            self._orders[epoch] = permutation_on(self.device, self.plan.seed, epoch, self.plan.num_train)
         return self._orders[epoch]
 
     def _augment_resident(self, ids: Tensor, epochs: Tensor) -> tuple[Tensor, ...]:
@@ -118,6 +119,12 @@ class Feed:
     def _augment(self, images: Tensor, ids: Tensor, epochs: Tensor) -> Tensor:
         plan = self.plan
         return augment(images, ids, epochs, plan.seed, plan.flip, plan.crop_padding, plan.cutout, self.mean)
+
+
+def permutation_on(device: torch.device, seed: int, epoch: int, num_examples: int) -> Tensor:
+    """What `permutation` gives, made on the device; words that never tie have one order. The CPU goes on meanwhile."""
+    words = splitmix64(start_state(seed, ORDER, epoch), torch.arange(num_examples, device=device))
+    return words.argsort()
 
 
 def moved(array: Array, device: torch.device) -> Tensor:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from raylr.training.feed import Feed, Split
-from raylr.training.stream import examples_at
+from raylr.training.feed import Feed, Split, permutation_on
+from raylr.training.stream import examples_at, permutation
 from tests.training.runs import images, plan
 
 CPU = torch.device("cpu")
@@ -24,6 +24,11 @@ def feed(at_once: int = 1, resident: bool = False) -> Feed:
     if resident:  # as on a GPU, whose tensors these stand for
         found.split.resident = torch.from_numpy(DATA.train_images), torch.from_numpy(DATA.train_labels)
     return found
+
+
+def test_an_order_made_on_the_device_is_that_of_the_host():
+    for seed, epoch, count in [(0, 0, 50_000), (0, 1, 50_000), (7, 3, 90), (2**63 + 5, 200, 1)]:
+        assert np.array_equal(permutation_on(CPU, seed, epoch, count).numpy(), permutation(seed, epoch, count))
 
 
 @pytest.mark.parametrize("resident", [False, True])
