@@ -3,6 +3,7 @@
 import json
 import math
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,37 @@ def test_what_is_packed_for_a_gpu_has_ray_and_the_tests_and_nothing_of_torchs():
 def test_the_scripts_for_a_gpu_are_whole(script):
     path = Path(wheels.__file__).with_name(script)
     subprocess.run(["bash", "-n", str(path)], check=True, timeout=20)
+
+
+def test_the_table_of_a_speedrun_has_seconds_accuracies_and_times_of_the_original():
+    """By hand: 1.2 / 1.0 and 1.3 / 1.3 are 1.10 on average; 0.94 and 0.95 have a standard deviation of 0.0071."""
+    from types import SimpleNamespace
+
+    from benchmarks.gpu.speedrun import summary
+
+    def side(name: str, *rows: tuple[float, float, float]) -> SimpleNamespace:
+        kept = [dict(zip(("seconds", "views", "plain"), row, strict=True)) for row in rows]
+        return SimpleNamespace(name=name, rows=kept, where="a card")
+
+    sides = [
+        side("raylr", (1.2, 0.94, 0.93), (1.3, 0.95, 0.93)),
+        side("other"),
+        side("airbench94_muon", (1.0, 0.94, 0.93), (1.3, 0.94, 0.93)),
+    ]
+    where, _, *lines = summary(sides).splitlines()
+    assert where == "a card"
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert cells[0] == ["raylr", "2", "1.250 (1.200 to 1.300)", "1.10", "94.50 ± 0.71", "93.00 ± 0.00"]
+    assert cells[1] == ["other", "0", "-", "-", "-", "-"]
+    assert cells[2][3] == "1.00"
+
+
+def test_a_speedrun_refuses_what_it_does_not_know():
+    for arguments, told in (
+        (["--sides", "x"], "--sides x is none of raylr, 4 x 500; "),
+        (["--original", "x"], "x is no file"),
+    ):
+        command = [sys.executable, "-m", "benchmarks.gpu.speedrun", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[1])
+        assert done.returncode == 2
+        assert told in done.stderr

@@ -196,11 +196,12 @@ class EvalConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _was_mirror(cls, values: Any) -> Any:
-        """Read `mirror`, which records of earlier versions have."""
-        if not isinstance(values, dict) or not isinstance(values.get("mirror"), bool):
+        """Read `mirror=yes|no`, which files and records of earlier versions have."""
+        asked = str(values.get("mirror")).lower() if isinstance(values, dict) else ""
+        if asked not in ("yes", "no", "true", "false"):
             return values
         others = {key: value for key, value in values.items() if key != "mirror"}
-        return {"views": "mirror", **others} if values["mirror"] else others
+        return {"views": "mirror", **others} if asked in ("yes", "true") else others
 
 
 class CheckpointConfig(Section):

@@ -124,11 +124,13 @@ def test_views_of_a_test_image_are_it_its_mirror_image_and_both_moved_by_a_pixel
     np.testing.assert_allclose(mean_output(model, x, "mirror_translate"), expected, rtol=1e-6)
 
 
-def test_what_earlier_versions_called_mirror_is_a_view():
+def test_what_earlier_versions_called_mirror_is_a_view(tmp_path):
     from raylr.config import Config
 
     assert Config(eval={"mirror": True}).eval.views == "mirror"
     assert Config(eval={"mirror": False}).eval.views == "none"
+    (tmp_path / "old.yaml").write_text("eval: {mirror: true}")
+    assert load_config(tmp_path / "old.yaml").eval.views == "mirror"
     old = {**tiny()[0].model_dump(mode="json"), "eval_mirror": True}
     del old["eval_views"]
     assert Plan.model_validate(old).eval_views == "mirror"
