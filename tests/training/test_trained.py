@@ -76,7 +76,7 @@ def test_with_mirror_the_mean_output_for_an_image_and_its_mirror_image_counts(ru
     config, plan = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "plan"))
     copy = tmp_path / "one"
     shutil.copytree(run, copy)
-    (copy / "plan.json").write_text(json.dumps({**plan, "precision": "fp32", "eval_mirror": True}))
+    (copy / "plan.json").write_text(json.dumps({**plan, "precision": "fp32", "eval_views": "mirror"}))
     images = data.load(
         load_config(None, {f"data.{name}": config["data"][name] for name in ("source", "cache_dir")}).data
     )
