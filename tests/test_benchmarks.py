@@ -197,3 +197,54 @@ def test_a_speedrun_refuses_what_it_does_not_know():
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[1])
         assert done.returncode == 2
         assert told in done.stderr
+
+
+def test_a_side_of_a_speedrun_trains_and_is_tested_by_both_ways(tmp_path):
+    """By hand: 8 epochs of 20 images in batches of 20 are 8 updates."""
+    from benchmarks.gpu.speedrun import Source, our_runs
+    from tests.training.runs import pictures
+
+    of = Source(str(pictures(tmp_path / "pictures", "abc")), str(tmp_path / "cache"), 20, 9, 20)
+    row = our_runs({"batch.micro_size": 2000}, True, of)(3)
+    assert row["updates"] == 8
+    assert 0 < row["seconds"] < 60
+    assert all(row[key] * 9 == pytest.approx(round(row[key] * 9)) for key in ("views", "plain"))
+
+
+ORIGINAL = """
+import sys
+import torch
+with open(sys.argv[0]) as f:
+    code = f.read()
+class CifarNet(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(1, 1)
+def print_training_details(variables, is_final_entry):
+    raise AssertionError("taken by the benchmark")
+def main(run, model):
+    batch_size = 2000
+    data = torch.load("cifar10/train.pt", map_location=torch.device("cuda"))
+    time_seconds, val_acc, tta_val_acc = batch_size / 1000, len(data["images"]) / 100, 0.5
+    print_training_details(locals(), is_final_entry=True)
+"""
+
+
+def test_the_original_of_a_speedrun_runs_on_the_same_images_and_tells_its_own_time(tmp_path, monkeypatch):
+    import torch
+
+    from benchmarks.gpu.speedrun import Source, original_runs
+    from tests.training.runs import pictures
+
+    script = tmp_path / "airbench94_muon.py"
+    script.write_text(ORIGINAL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    for name in ("Event", "synchronize"):  # they are replaced where there is no card
+        monkeypatch.setattr(torch.cuda, name, getattr(torch.cuda, name))
+    of = Source(str(pictures(tmp_path / "pictures", "abc")), str(tmp_path / "cache"), 60, 27, 20)
+    runs, how = original_runs(script, "max-autotune", of)
+    row = runs(0)
+    assert row["plain"] == 0.6
+    assert row["views"] == 0.5
+    if not torch.cuda.is_available():
+        assert (row["seconds"], how) == (0.02, "torch.compile: eager")

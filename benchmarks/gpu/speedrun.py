@@ -121,7 +121,7 @@ def our_runs(fields: Row, deterministic: bool, of: Source) -> Callable[[Any], Ro
         trainer.statistics.restore()
         trainer.model.eval()
         plan = trainer.plan.model_copy(update={"eval_views": views})
-        return test(trainer.model, trainer.tests, trainer.normalise, plan, group)[1]
+        return test(trainer.model, trainer.tests, trainer.normalise, plan, group).accuracy
 
     def fresh(seed: int) -> Any:
         there = Hardware(bf16=True, num_gpus=int(not tiny()))
