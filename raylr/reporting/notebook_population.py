@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from html import escape
+from typing import Any
 
 from rich.table import Table
 
@@ -44,3 +45,14 @@ def trials_html(trials: Mapping[str, Trial]) -> str:
     rows = zip(*([str(cell) for cell in column.cells] for column in table.columns), strict=True)
     body = "".join(f"<tr>{''.join(f'<td {CELL}>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><tr>{heads}</tr>{body}</table>"
+
+
+def population_html(result: Mapping[str, Any]) -> str:
+    """A population's result: its folder, its best trial, and all of them, the best first."""
+    trials = {
+        row["trial"]: Trial(**{name: row[name] for name in ("position", "score", "lr", "settings")})
+        for row in result.get("trials", [])
+    }
+    best = f", best {result['best']} with a score of {result['best_score']:.4f}" if result.get("best") else ""
+    head = f"{result['run_dir']}: {result['status']}{best}"
+    return f"<div><div>{escape(head)}</div>{trials_html(trials)}</div>"

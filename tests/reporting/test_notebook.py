@@ -20,7 +20,7 @@ from raylr.events import (
     Warned,
 )
 from raylr.reporting.notebook import NotebookDisplay, result_html
-from raylr.reporting.notebook_population import NotebookPopulation
+from raylr.reporting.notebook_population import NotebookPopulation, population_html
 
 
 def metrics(epoch: float, accuracy: float) -> Metrics:
@@ -129,3 +129,18 @@ def test_a_population_is_a_table_of_its_trials_with_what_happens_below() -> None
     assert rows == ["t01", "t00"]  # the best first
     assert "25% of 2 trials, best score 0.5000" in found[-1]
     assert "warning: full" in found[-1]
+
+
+def test_the_result_of_a_population_has_its_best_trial_on_top() -> None:
+    row = {"position": 400, "lr": {"main": 0.1}, "settings": {"lr": 1.0}, "test_loss": 1.0}
+    trials = [
+        {**row, "trial": "t00", "score": 0.25},
+        {**row, "trial": "t01", "score": 0.5},
+        {**row, "trial": "t02", "score": None},
+    ]
+    page = population_html(
+        {"run_dir": "runs/<s>", "status": "complete", "best": "t01", "best_score": 0.5, "trials": trials}
+    )
+    assert "runs/&lt;s&gt;: complete, best t01 with a score of 0.5000" in page
+    assert re.findall(r"<tr><td[^>]*>(t\d+)</td>", page) == ["t01", "t00", "t02"]
+    assert "stopped" in population_html({"run_dir": "runs/s", "status": "stopped", "best": None, "best_score": None})

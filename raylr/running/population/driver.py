@@ -43,6 +43,12 @@ class PopulationResult(BaseModel):
     best: str | None = None
     best_score: float | None = None
 
+    def _repr_html_(self) -> str:
+        """Return the result with its trials, the best first, as a notebook shows it."""
+        from raylr.reporting.notebook_population import population_html
+
+        return population_html(self.model_dump())
+
 
 def explore(config: Config, on_event: Listener | None = None) -> PopulationResult:
     """Search LR schedules with a population of trials to its end, or go on with it, and return what was found.
