@@ -69,6 +69,10 @@ WORDS: Mapping[str, str] = {
     **dict.fromkeys(("save_total_limit", "save_top_k", "checkpoint_hist"), "checkpoint.keep"),
     **dict.fromkeys(("eval_steps", "check_val_every_n_epoch", "val_check_interval", "eval_interval"), "eval.every"),
     **dict.fromkeys(("logging_steps", "log_every_n_steps", "log_interval", "print_freq"), "log_every"),
+    **dict.fromkeys(("early_stopping", "early_stopping_metric", "monitor", "metric_for_best_model"), "stop.metric"),
+    **dict.fromkeys(("patience", "early_stopping_patience"), "stop.patience"),
+    **dict.fromkeys(("compute_metrics", "eval_metrics", "metric"), "metrics"),
+    **dict.fromkeys(("callbacks", "callback", "hook"), "hooks.update"),
 }  # fmt: skip
 NOTES: Mapping[str, str] = {
     "gradient_accumulation_steps": "batch.global_size is that of an update, and passes through the model in such parts",
@@ -90,6 +94,10 @@ NOTES: Mapping[str, str] = {
     "warmup_steps": "such as 500st",
     "num_warmup_steps": "such as 500st",
     "warmup_ratio": "such as 0.1dur",
+    "monitor": "such as test_loss",
+    "patience": "such as 3ep",
+    "early_stopping_patience": "such as 3ep",
+    "callbacks": "and hooks.test, hooks.end; they see, and do not steer",
 }
 
 

@@ -96,6 +96,11 @@ def test_tensorboard_reads_progress_and_metrics_by_step(tmp_path: Path, board: A
     assert "| optimizers.sgd.momentum | 0.9 |" in texts(found, "plan")[0]
 
 
+def test_a_metric_of_ones_own_stands_beside_the_accuracy(tmp_path: Path, board: Any) -> None:
+    tell(only("tensorboard", tmp_path), STARTED, replace(metrics(10), own={"test_top5": 0.75}), finished())
+    assert scalars(board(), "test/top5") == [(10, 0.75)]
+
+
 def point(step: int, **more: Any) -> Point:
     return replace(Point(step, step * 100, step / 10, {"sgd": 0.125}, 2.25, 1.5, 2, 100), **more)
 

@@ -62,3 +62,11 @@ def test_what_is_no_hook_is_refused_before_anything_starts(name: str, said: str)
 
 def test_a_hook_may_be_a_builtin() -> None:
     check_hooks(HooksPlan(update=("builtins:print",)))
+
+
+def test_the_hook_that_ships_adds_a_line_for_each_test(ranks: Ranks, tmp_path: Path) -> None:
+    of = plan(hooks=HooksPlan(test=("jobs.examples.own_metrics:append_to_csv",)))
+    found = ranks.run(train, 1, of, policy(of), DATA, str(tmp_path / "run"))[0]
+    lines = [line.split(",") for line in (tmp_path / "run" / "tests.csv").read_text().splitlines()]
+    assert [line[0] for line in lines] == ["1.067", "1.778"]  # 96 and 160 of 90 examples
+    assert lines[-1][2] == f"{found['test_accuracy']:.4f}"

@@ -13,6 +13,7 @@ from tests.training.runs import images, plan, policy, train
 from tests.training.test_same_bits import DATA, TIMES, rows
 
 OWN = "tests.training.watched"
+EXAMPLE = "jobs.examples.own_metrics"
 ALL = ("top2", f"{OWN}:destroys", f"{OWN}:margin", f"{OWN}:Recalls")
 
 
@@ -65,6 +66,15 @@ def test_recalls_are_those_of_a_table_counted_by_hand() -> None:
     logits = torch.eye(3)[[0, 0, 1, 2, 2, 2]]
     labels = torch.tensor([0, 1, 1, 2, 2, 0])  # right: one of two, one of two, two of two
     assert metric.value(metric.of(logits, labels), 6) == pytest.approx((0.5 + 0.5 + 1.0) / 3)
+
+
+def test_the_examples_that_ship_are_metrics_and_the_f1_is_that_of_counts_by_hand(tmp_path) -> None:
+    names = (f"{EXAMPLE}:confidence", f"{EXAMPLE}:MacroF1")
+    tried(plan(metrics=names))
+    _, f1 = metrics_of(names, 3)
+    logits = torch.eye(3)[[0, 0, 1, 2]]
+    # class 0: 1 right of 2 answers and 2 labels; class 1: 0 of 1 and 1; class 2: 1 of 1 and 1
+    assert f1.value(f1.of(logits, torch.tensor([0, 1, 0, 2])), 4) == pytest.approx((2 / 4 + 0 / 2 + 2 / 2) / 3)
 
 
 @pytest.mark.parametrize(
