@@ -1,5 +1,6 @@
 #!/bin/bash
-# `raylr train` on the nodes of a SLURM allocation: starts Ray on them, trains, ends Ray. Its arguments are those of the verb.
+# `raylr train` on the nodes of a SLURM allocation: starts Ray on them, trains, ends Ray. Its arguments are those of the verb;
+# with `explore` first, those of `raylr explore`.
 #
 #     sbatch --nodes=2 --gpus-per-node=4 --time=04:00:00 jobs/slurm.sh --workers 8 --epochs 200 --storage /shared/runs
 #
@@ -23,6 +24,8 @@ start_s=300                 # for all nodes to join
 checkpoint_s=90             # for the last checkpoint after SIGUSR1; then the one before it counts
 max_restarts=100            # of the job by this script
 
+verb=train
+if [[ ${1:-} == train || ${1:-} == explore ]]; then verb=$1; shift; fi
 nodes=${SLURM_JOB_NUM_NODES:-1}
 restarts=${SLURM_RESTART_COUNT:-0}
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
@@ -87,7 +90,11 @@ is_stopping=no is_time_up=no driver=
 on_usr1() {
     is_time_up=yes
     stop "the time limit is near"
-    (sleep "$checkpoint_s"; kill -KILL "$driver") >/dev/null 2>&1 &
+    (
+        sleep "$checkpoint_s" &
+        trap "kill $!" TERM
+        wait $! && kill -KILL "$driver"
+    ) >/dev/null 2>&1 &
     watchdog=$!
 }
 trap on_usr1 USR1
@@ -105,7 +112,7 @@ code=1
 driver=$!
 await
 if [[ $code == 0 && $is_stopping == no ]]; then
-    "$python" -m raylr train --name "slurm-$SLURM_JOB_ID" --address "$address" "$@" &
+    "$python" -m raylr "$verb" --name "slurm-$SLURM_JOB_ID" --address "$address" "$@" &
     driver=$!
     [[ $is_stopping == yes ]] && kill -TERM "$driver"
     await

@@ -1,4 +1,4 @@
-"""Answers Ctrl-C and SIGTERM at any moment of a command or a run.
+"""Answers Ctrl-C and SIGTERM, and in a job of SLURM SIGUSR1, at any moment of a command or a run.
 
 The first is answered by one line at once. Then a run that trains stops in order, with a checkpoint; all else ends by a
 KeyboardInterrupt, which is raised only where that is safe: not while modules are imported, not inside Ray, whose C++ does not
@@ -37,6 +37,11 @@ class _State:
 _state = _State()
 
 
+def stopping() -> tuple[signal.Signals, ...]:
+    """Return the signals that stop a command; in a job of SLURM also SIGUSR1, as --signal=B:USR1@120 sends it."""
+    return (*STOPPING, signal.SIGUSR1) if "SLURM_JOB_ID" in os.environ else STOPPING
+
+
 @contextlib.contextmanager
 def answer_signals(to_the_end: bool) -> Iterator[None]:
     """Answer SIGINT and SIGTERM as a command does, those too that were blocked since its start.
@@ -46,9 +51,9 @@ def answer_signals(to_the_end: bool) -> Iterator[None]:
     global _state
     before, _state = _state, _State(is_command=True)
     try:
-        with handling(_on_signal, *STOPPING):
+        with handling(_on_signal, *stopping()):
             if _is_main():
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping())
             yield
             if _state.pending:
                 _interrupt()
@@ -57,7 +62,7 @@ def answer_signals(to_the_end: bool) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, 0)
         _state = before
         if to_the_end and _is_main():
-            for number in STOPPING:
+            for number in stopping():
                 signal.signal(number, signal.SIG_IGN)
 
 
@@ -127,7 +132,7 @@ def stop_on_signals(stop: Callable[[], Any]) -> Iterator[None]:
 
     is_first = not _state.is_told
     try:
-        with handling(on_signal, *STOPPING):
+        with handling(on_signal, *stopping()):
             if _state.pending:  # it came before there was a run to stop
                 _interrupt()
             yield
@@ -187,7 +192,7 @@ def _tell() -> None:
 
 def _end_now() -> None:
     """End the process after what it has started; each in a thread, since the main one may hold a lock that it needs."""
-    for number in STOPPING:
+    for number in stopping():
         signal.signal(number, signal.SIG_IGN)
     for cleanup in (*reversed(_state.cleanups), sys.stdout.flush):
         thread = threading.Thread(target=_quietly, args=(cleanup,), daemon=True)

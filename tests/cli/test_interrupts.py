@@ -54,6 +54,29 @@ def interrupted(block: Callable[[], Any]) -> None:
         block()
 
 
+def test_sigusr1_stops_in_a_job_of_slurm_and_is_left_alone_elsewhere(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def heard() -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    asked: list[str] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: asked.append("the user's own"))
+    try:
+        monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+        with answer_signals(to_the_end=False), stop_on_signals(lambda: asked.append("stop")):
+            heard()
+        assert (asked, told(capfd)) == (["the user's own"], "")
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+        interrupted(heard)
+        assert told(capfd) == LINE.decode()
+        with answer_signals(to_the_end=False), stop_on_signals(lambda: asked.append("stop")):
+            heard()  # a run that trains is asked to stop with a checkpoint
+        assert (asked, told(capfd)) == (["the user's own", "stop"], LINE.decode())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_an_interrupt_is_raised_at_once_where_that_is_safe(capfd: pytest.CaptureFixture[str]) -> None:
     interrupted(raise_ctrl_c)
     assert told(capfd) == LINE.decode()

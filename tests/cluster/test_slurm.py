@@ -33,7 +33,7 @@ class Starts:
     statuses: list[str] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     requeued: list[list[str]] = field(default_factory=list)
-    left: list[int] = field(default_factory=list)
+    left: dict[int, bytes] = field(default_factory=dict)
 
 
 def job_with_a_free_port() -> int:
@@ -45,16 +45,16 @@ def job_with_a_free_port() -> int:
     raise AssertionError("no free port")
 
 
-def of_job(job: int) -> list[int]:
+def of_job(job: int) -> dict[int, bytes]:
     """Processes that carry the job's id in their environment or their folder in their command."""
-    found = []
+    found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             said = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
             continue
         if f"raylr-{job}-".encode() in said or f"SLURM_JOB_ID={job}\0".encode() in said:
-            found.append(int(pid))
+            found[int(pid)] = said[:100]
     return found
 
 
@@ -89,7 +89,7 @@ def starts(job: Allocation, where: Path, expected_long: Any) -> Starts:
         told.statuses.append(json.loads((run / "result.json").read_text())["status"] if run.exists() else out)
         told.steps.append(len(rows(run, "ledger.jsonl")))
         told.requeued.append(job.requeued)
-        told.left += of_job(job.job)
+        told.left |= of_job(job.job)
     return told
 
 
@@ -123,7 +123,7 @@ def test_the_next_start_goes_on_to_the_same_weights_and_is_not_requeued(
 
 
 def test_nothing_is_left_on_the_nodes(starts: Starts, job: Allocation) -> None:
-    assert starts.left == []
+    assert starts.left == {}
     assert list(Path("/tmp").glob(f"raylr-{job.job}-*")) == []
 
 
