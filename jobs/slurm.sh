@@ -5,8 +5,9 @@
 #     sbatch --nodes=2 --gpus-per-node=4 --time=04:00:00 jobs/slurm.sh --workers 8 --epochs 200 --storage /shared/runs
 #
 # Two minutes before the time limit SLURM sends SIGUSR1: the run stops with a checkpoint, the job goes back to the queue
-# under its own id, and its next start continues to the same weights. So does one that is preempted or loses its first node
-# (--requeue). scancel stops the run with a checkpoint, and the job ends. The run is called slurm-JOBID unless --name is given.
+# under its own id, and its next start continues to the same weights. One that is preempted or loses its first node (--requeue)
+# continues from the newest checkpoint, since SLURM then ends Ray too. `scancel --batch --signal=TERM JOBID` stops the run with
+# a checkpoint, and the job ends. The run is called slurm-JOBID unless --name is given.
 #SBATCH --job-name=raylr
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
