@@ -120,6 +120,19 @@ def test_the_commit_and_what_differs_from_it_are_kept(repository: Path, run: Loc
     assert not (run.path / "code" / "git.diff").exists()  # of the start before
 
 
+def test_the_url_of_a_webhook_is_kept_neither_with_the_command_nor_with_the_diff(
+    repository: Path, run: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "https://example.org/it's a secret"
+    for words in (["--alerts.url", url], [f"--alerts.url={url}"]):
+        monkeypatch.setattr(sys, "argv", ["raylr", "train", *words])
+        (repository / "blocks.py").write_text(f"def width():\n    return 3072\n# {url}\n")
+        keep_code(run, plan(), url)
+        assert "https://example.org/***" in run.read_json("code.json")["command"]
+        assert b"+# https://example.org/***\n" in (run.path / "code" / "git.diff").read_bytes()
+        assert [path for path in run.path.rglob("*") if path.is_file() and b"secret" in path.read_bytes()] == []
+
+
 def test_a_large_diff_is_cut(repository: Path, run: LocalFolder) -> None:
     (repository / "blocks.py").write_text("def width():\n    return 3072\n" + "# more\n" * 100_000)
     keep_code(run, plan())

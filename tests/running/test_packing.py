@@ -26,7 +26,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "mine/net.py": "from . import parts\nfrom .deep.more import x\nimport helper\nimport torch\n",
         "mine/parts.py": "def f():\n    import mine.late\n",
         "mine/late.py": "from raylr.lr import Policy\n",
-        "mine/deep/more.py": "from ..parts import f\nx = 1\n",
+        "mine/deep/more.py": "from ..above import f\nx = 1\n",
+        "mine/above.py": "f = 1\n",
         "mine/unused.py": "",
         "helper.py": "import other.leaf\n",
         "other/leaf.py": "",  # of a folder without __init__.py
@@ -57,7 +58,7 @@ def packed(into: Path, *words: str, is_here: bool = False, includes: list[Path] 
 def test_own_modules_and_what_they_import_travel_and_nothing_else(project: Path, tmp_path: Path) -> None:
     arguments, files = packed(tmp_path / "job", "conf/c.yaml", "--workers", "4", "--storage", "/shared/runs")
     assert files == {
-        "conf/c.yaml", "mine/__init__.py", "mine/net.py", "mine/parts.py", "mine/late.py", "mine/deep/more.py",
+        "conf/c.yaml", "mine/__init__.py", "mine/net.py", "mine/parts.py", "mine/late.py", "mine/deep/more.py", "mine/above.py",
         "helper.py", "other/leaf.py",
     }  # fmt: skip
     assert arguments == "train conf/c.yaml --storage /shared/runs --workers 4"
