@@ -320,7 +320,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "mine/parts.py").write_text("WIDTH = 8\n")
     (folder / "own.yaml").write_text(
-        "name: own\nepochs: 2\nmodel: {name: 'mine.net:make'}\nbatch: {global_size: 64, micro_size: 32}\n"
+        "name: own\nepochs: 2\nlr: {base: 0.001}\nmodel: {name: 'mine.net:make'}\nbatch: {global_size: 64, micro_size: 32}\n"
         "data: {source: synthetic, train_examples: 256, test_examples: 100, cache_dir: cache}\n"
     )
     return folder
