@@ -25,16 +25,24 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+import yaml
 
 CUDA = torch.cuda.is_available()
 PRECISION = "bf16" if CUDA else "fp32"
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 CACHE = os.environ.get("CHECK_CACHE") or str(Path(tempfile.gettempdir(), "raylr-gpu-cache"))
+ROOT = Path(__file__).parents[2]
 CONSTANT = {"warmup": "0ep", "shape": "constant"}
 MUON = {
     "filters": {"match": "*conv*.weight", "optimizer": {"name": "muon"}, "lr": {"base": 0.05, **CONSTANT}},
     "rest": {"match": "stem.*,*norm*,head.*", "lr": {"base": 0.01, **CONSTANT}},
 }
+
+
+def recipe() -> dict[str, Any]:
+    """The optimizers of airbench94_muon, of which one holds its parameters after five updates."""
+    optimizers = yaml.safe_load((ROOT / "jobs" / "speedrun_cifar10.yaml").read_text())["optimizers"]
+    return {**optimizers, "whitening": {**optimizers["whitening"], "until": "5st" if CUDA else "1st"}}
 
 
 def say(text: str) -> None:
@@ -100,6 +108,7 @@ CASES: dict[str, dict[str, Any]] = {
     "cnn-small, fp32": {"precision": "fp32"},
     "cnn-small, muon": {"optimizers": MUON},
     "cnn-small, compiled": {"compiled": True},
+    "airbench, its recipe": {"model": "airbench", "optimizers": recipe()},
     "resnet18": {"model": "resnet18"},
     "vit-small": {"model": "vit-small"},
 }

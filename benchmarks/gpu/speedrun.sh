@@ -10,7 +10,8 @@
 # it does everything tiny, on the CPU.
 set -u
 packed=$PWD/.gpu begun=$SECONDS
-export OUT=${OUT:-$packed/out} work=${WORK:-$(mktemp -d)} PYTHONUNBUFFERED=1
+OUT=$(realpath -m "${OUT:-$packed/out}") work=$(realpath -m "${WORK:-$(mktemp -d)}")
+export OUT work PYTHONUNBUFFERED=1
 export PYTHONPATH=$work/site:$PWD
 mkdir -p "$OUT" "$work/site"
 if [ -f "$packed/site.tar.xz" ] && [ -z "$(ls -A "$work/site")" ]; then

@@ -9,13 +9,18 @@ from raylr.errors import ConfigError
 from raylr.storage import LocalFolder
 from raylr.training.captured import Captured, Readback
 from raylr.training.evaluate import evaluate
+from raylr.training.feed import permutation_on
 from raylr.training.group import Group
 from raylr.training.loop import Loop
 from raylr.training.membership import Plain
 from raylr.training.memory import peak_gpu_mib
 from raylr.training.offload import offloaded
+from raylr.training.stream import permutation
 from raylr.training.trainer import Trainer
+from raylr.training.whitening import whitening_filters
 from tests.training.runs import images, plan, policy
+from tests.training.test_speedrun import DATA as SPEEDRUN
+from tests.training.test_speedrun import tiny
 
 pytestmark = pytest.mark.gpu
 DATA = images(90, 50)
@@ -64,6 +69,26 @@ def test_a_compiled_model_has_the_same_bits_each_time_with_and_without_graphs():
         warnings.filterwarnings("error", message=".*without a CUDA graph")
         found = [trained(kind, updates=3, compile=True) for kind in (Trainer, Trainer, Eager)]
     assert found[0] == found[1] == found[2]
+
+
+def test_the_recipe_of_a_speedrun_has_the_bits_of_plain_calls_with_what_it_holds_in_a_graph_of_its_own():
+    of, lr = tiny(epochs=2, workers="1", precision="bf16")
+    found = []
+    for kind in (Trainer, Eager, Waits):
+        trainer = kind(of.model_copy(update={"device": "cuda"}), lr, SPEEDRUN)
+        for _ in range(6):
+            trainer.update(Group())
+        assert trainer.held.now == ("whitening",)
+        found.append((trainer.weights_sha256(), trainer.optimizer_sha256(), evaluate(trainer, Group())))
+    assert found[0] == found[1] == found[2]
+
+
+def test_whitening_and_the_order_of_an_epoch_are_those_of_the_cpu():
+    pictures, card = torch.randint(0, 256, (300, 32, 32, 3), dtype=torch.uint8), torch.device("cuda")
+    here, there = (whitening_filters(some, (0.5,) * 3, (0.2,) * 3, 2) for some in (pictures, pictures.cuda()))
+    assert torch.equal(here, there)
+    order = permutation_on(card, 3, 1, 50_000)
+    assert order.tolist() == permutation(3, 1, 50_000).tolist()
 
 
 def test_augmented_images_are_those_of_the_cpu():
