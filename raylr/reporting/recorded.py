@@ -275,11 +275,16 @@ def _take_update(run: RecordedRun, row: dict[str, Any]) -> None:
         run.positions.setdefault(name, array("d")).append(position)
 
 
+def own_metrics(row: Mapping[str, Any]) -> list[str]:
+    """The columns of a test that are the config's own `metrics`."""
+    return [name for name in row if name.startswith("test_") and name not in METRICS]
+
+
 def _take_report(run: RecordedRun, row: dict[str, Any]) -> None:
     epoch = _finite(row["epoch"])
     if "test_accuracy" not in row:
         return  # a point of log_every, whose numbers are in the ledger too
-    values = {name: float(row[name]) for name in METRICS if row.get(name) is not None}
+    values = {name: float(row[name]) for name in (*METRICS, *own_metrics(row)) if row.get(name) is not None}
     for name, value in values.items():
         run.add(name, "", epoch, value)
     run.last_metrics = row

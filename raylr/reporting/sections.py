@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from raylr.reporting.charts import Line, Marks, Panel, thin
 from raylr.reporting.compare import lr_agreement
-from raylr.reporting.recorded import FACTORS, RecordedRun
+from raylr.reporting.recorded import FACTORS, RecordedRun, own_metrics
 
 POINTS = 3200  # of a curve where there is one run; at most MAX_POINTS of them
 MAX_POINTS, FEWEST = 1200, 120
@@ -30,7 +30,7 @@ def sections(runs: Sequence[RecordedRun]) -> list[Section]:
     marks = tuple(marks for index, run in enumerate(runs) for marks in _marks(index, run))
     length = max([1e-9, *(run.epoch for run in runs), *(epoch for one in marks for epoch in one.epochs)])
     found = [*_learning_rate(runs), *_loss(runs), *_gradient_norm(runs), *_accuracy(runs)]
-    found += [*_throughput(runs), *_world_size(runs)]
+    found += [*_own_metrics(runs), *_throughput(runs), *_world_size(runs)]
     return [
         replace(one, panels=tuple(replace(panel, marks=marks, length=length) for panel in one.panels)) for one in found
     ]
@@ -92,6 +92,13 @@ def _accuracy(runs: Sequence[RecordedRun]) -> list[Section]:
     lines = _lines(runs, "train_accuracy", faint=True, name="train") + _lines(runs, "test_accuracy", name="test")
     remark = "Solid: test. Dashed: training, on augmented images."
     return [Section("Accuracy", (Panel("", lines, scale="percent"),), (remark,))] if lines else []
+
+
+def _own_metrics(runs: Sequence[RecordedRun]) -> list[Section]:
+    """A picture for each of the metrics that the runs measure beside loss and accuracy."""
+    names = dict.fromkeys(name for run in runs for name in own_metrics(run.last_metrics))
+    panels = tuple(Panel(name.removeprefix("test_"), _lines(runs, name), height=1.9) for name in names)
+    return [Section("Metrics", panels, ("On the test images.",))] if panels else []
 
 
 def _throughput(runs: Sequence[RecordedRun]) -> list[Section]:

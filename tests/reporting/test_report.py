@@ -130,6 +130,16 @@ def test_a_global_batch_that_moves_has_a_picture(tmp_path: Path) -> None:
     assert [section.title for section in sections([run])] == ["Learning rate", "World size", "Global batch"]
 
 
+def test_metrics_of_ones_own_have_pictures(tmp_path: Path) -> None:
+    tests = [report(10, test_top5=0.75, test_f1=0.5), report(20, test_top5=0.875, test_f1=0.625)]
+    one = read_run(make_run(tmp_path / "one", LEDGER, tests))
+    two = read_run(make_run(tmp_path / "two", LEDGER, METRICS))
+    (found,) = [section for section in sections([one, two]) if section.title == "Metrics"]
+    assert [panel.title for panel in found.panels] == ["top5", "f1"]
+    assert [list(line.values) for line in found.panels[0].lines] == [[0.75, 0.875]]
+    assert not [section for section in sections([two]) if section.title == "Metrics"]
+
+
 def test_events_are_listed_with_their_epoch_their_time_and_what_they_say(page: Reader) -> None:
     assert re.search(r"rejoin\s*2\s*7.5 s\s*world_size 4", page.text)
 
