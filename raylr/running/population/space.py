@@ -260,5 +260,6 @@ def _section(key: str) -> str:
 
 def plain(space: Space) -> dict[str, Any]:
     """What makes a population the same one: its space and its search, without what may change between two starts."""
-    free = {"name", "storage", *ORDERS, "failure", "alerts", "checkpoint", "workers", "cpus_per_worker", "hooks", "stop"}
+    free = {"name", "storage", *ORDERS, "failure", "alerts", "checkpoint", "workers", "cpus_per_worker"}
+    free |= {"hooks", "stop"}
     return space.config.model_dump(mode="json", exclude=free)
