@@ -30,6 +30,8 @@ from raylr.events import (
 from raylr.lr import duration_text
 from raylr.lr.distill import Distilled
 from raylr.reporting.ending import failure
+from raylr.reporting.prose import Prose
+from raylr.reporting.startup import Startup, phase_of
 from raylr.reporting.tables import console, plain_table, rates
 from raylr.storage import folder_at
 
@@ -57,11 +59,14 @@ class PopulationDisplay:
         self._trials: dict[str, Trial] = {}
         self._count, self._total, self._started, self._logged_at = 1, 1, time.monotonic(), -log_interval_s
         self._live: Live | None = None
+        self._startup = Startup(self.out, self._print)
 
     def __enter__(self) -> Self:
+        self._startup.look()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._startup.end(started=False)
         self._end_live()
 
     def __call__(self, news: PopulationNews) -> None:
@@ -73,8 +78,9 @@ class PopulationDisplay:
                 self._show_plan(news)
             case Waiting(text):
                 self._print(text)
-            case Starting(workers):
-                self._print(f"starting {workers} workers")
+            case Starting():
+                if not self._trials:
+                    self._startup.begin(phase_of(news))
             case OfTrial(trial, told):
                 self._show_trial(trial, told)
             case RoundDecided(_, standings):
@@ -86,6 +92,7 @@ class PopulationDisplay:
             case Explored():
                 self._show_result(news)
             case Aborted(status, reason):
+                self._startup.end(started=False)
                 self._end_live()
                 self._print(f"{status} before its end: {reason}")
             case _:
@@ -97,6 +104,7 @@ class PopulationDisplay:
             self._print(f"{done / total:4.0%}  decoding images")
 
     def _show_plan(self, plan: PopulationPlanned) -> None:
+        self._startup.end(started=False)
         self._count, self._total = plan.trials, plan.total_examples
         self._print(
             f"{plan.trials} trials of {plan.workers} workers, {plan.at_once} at once, compared every "
@@ -111,6 +119,7 @@ class PopulationDisplay:
         """Show a trial's own progress and warnings; its other reports appear in the table after its round."""
         match news:
             case Progress(position=position, lr=lr):
+                self._startup.end()
                 self._note(trial, position=position, lr=lr)
                 self._show()
             case Warned(text):
@@ -124,6 +133,7 @@ class PopulationDisplay:
         self._print(f"round {exploit.round}: {exploit.receiver} copies {exploit.donor}, {change}{took}")
 
     def _show_result(self, explored: Explored) -> None:
+        self._startup.end(started=False)
         self._end_live()
         result = explored.result
         for row in result["trials"]:
@@ -165,7 +175,7 @@ class PopulationDisplay:
         return f"{done:.0%} of {self._count} trials{best}, {elapsed:.0f} s, {left}"
 
     def _print(self, what: object) -> None:
-        self.out.print(what, soft_wrap=isinstance(what, str))
+        self.out.print(Prose(what) if isinstance(what, str) else what, soft_wrap=isinstance(what, str))
 
     def _end_live(self) -> None:
         if self._live is not None:

@@ -40,12 +40,11 @@ from raylr.reporting.ending import failure, next_commands, summary
 from raylr.reporting.prose import Prose, Story
 from raylr.reporting.recorded import tests_of
 from raylr.reporting.sentences import Clock, sentence
-from raylr.reporting.startup import Startup
+from raylr.reporting.startup import Startup, phase_of
 from raylr.reporting.tables import console, rates
 from raylr.storage import folder_at
 
 LOG_INTERVAL_S = 10.0
-PHASES = {"Ray": "Ray", "workers": "{} workers", "data": "data"}  # of a start
 
 
 class Display:
@@ -81,9 +80,9 @@ class Display:
                 self._show_plan(news)
             case Waiting(text):
                 self._line(text)
-            case Starting(workers, part):
+            case Starting():
                 if not self._has_started:
-                    self._startup.begin(PHASES[part].format(workers).replace("1 workers", "1 worker"))
+                    self._startup.begin(phase_of(news))
             case Warned(text):
                 self._line(f"warning: {text}")
             case Position():
@@ -132,12 +131,12 @@ class Display:
         details = [f"lr {rates(progress.lr)}"]
         if progress.train_loss is not None:
             details.append(f"loss {progress.train_loss:.4f}")
-        if progress.grad_norm is not None:
-            details.append(f"grad norm {progress.grad_norm:.3g}")
         if self._tests:
             details.append(f"test accuracy {self._tests[-1].test_accuracy:.2%}")
         if progress.images_per_s is not None:
             details.append(f"{progress.images_per_s:,.0f} images/s")
+        if progress.grad_norm is not None:
+            details.append(f"grad norm {progress.grad_norm:.3g}")
         details.append(f"{progress.world_size} worker" + ("" if progress.world_size == 1 else "s"))
         unit = f"{progress.epoch:.1f} epochs"
         if progress.position:

@@ -7,7 +7,17 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from raylr.events import Starting
+
 BETWEEN = " · "
+
+
+PHASES = {"Ray": "Ray", "workers": "{} workers", "data": "data"}
+
+
+def phase_of(starting: Starting) -> str:
+    """What is started, as the line has it."""
+    return "1 worker" if starting == Starting(1) else PHASES[starting.part].format(starting.workers)
 
 
 class Startup:

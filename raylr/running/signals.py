@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 LINE = b"stopping; Ctrl-C again ends now\n"
+CLEAR_LINE = b"\r\x1b[2K"  # of a terminal, which has ^C and maybe a bar on it
 EXIT_CODE = 143
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 RETRY_S = 0.02  # until the next look whether an interrupt may be raised
@@ -187,7 +188,7 @@ def _is_safe(frame: FrameType | None) -> bool:
 def _tell() -> None:
     _state.is_told = True
     with contextlib.suppress(OSError):
-        os.write(2, LINE)
+        os.write(2, (CLEAR_LINE if os.isatty(2) else b"") + LINE)
 
 
 def _end_now() -> None:
