@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from raylr.cli.answers import Answer, json_option
+from raylr.cli.answers import Answer, json_flag, json_option
 from raylr.cli.options import ConfigCommand, Location
 from raylr.config import Config
 
@@ -43,14 +43,16 @@ def _evaluate(config: Config, run: str, storage: str, best: bool, as_json: bool)
 @click.option("--out", type=Location(path_type=Path), metavar="FILE", help="the weights [NAME.safetensors]")
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
 @click.option("--best", is_flag=True, help="the weights of best test accuracy among the checkpoints")
-def export(run: str, out: Path | None, storage: str, best: bool) -> int:
+@json_flag
+def export(run: str, out: Path | None, storage: str, best: bool, as_json: bool) -> int:
     """Write the newest weights of RUN as safetensors, with all that belongs to them as JSON in a file beside.
 
     A population stands for its best trial; POP/TRIAL is one of its trials.
     """
     from raylr.training.trained import export
 
-    click.echo(export(run, out, storage, best))
+    path = export(run, out, storage, best)
+    Answer(as_json).lay_out({"weights": str(path), "beside": str(path.with_suffix(".json"))}, str(path))
     return 0
 
 

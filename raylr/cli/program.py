@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,12 +122,13 @@ def _world_sizes(text: str) -> list[int]:
     return sorted({int(size) for size in sizes})
 
 
-def describe_data(config: Config) -> int:
+def describe_data(config: Config, as_json: bool) -> int:
     """Tell what a data source holds, without decoding or downloading it."""
-    from raylr.reporting.tables import console, dataset
+    from raylr.reporting.tables import dataset
     from raylr.training.data import describe
 
-    console().print(dataset(describe(config.data)), soft_wrap=True)
+    info = describe(config.data)
+    Answer(as_json).lay_out(asdict(info), dataset(info))
     return 0
 
 
@@ -152,12 +154,15 @@ def verify_data(config: Config) -> int:
 
 
 @click.command()
-def fields() -> int:
+@json_flag
+def fields(as_json: bool) -> int:
     """List every field of the config: its type, default, unit and meaning."""
     from raylr.config.fields import settings
-    from raylr.reporting.tables import console, setting_table
+    from raylr.reporting.tables import setting_table
 
-    console().print(setting_table(settings(Config)))
+    found = list(settings(Config))
+    rows = [{**vars(one), "choices": list(one.choices)} for one in found]
+    Answer(as_json).lay_out({"fields": rows}, setting_table(found))
     return 0
 
 
@@ -298,7 +303,8 @@ def program(arguments: Sequence[str]) -> click.Group:
     raylr.add_command(explain)
     raylr.add_command(compare_command(arguments))
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
-    for name, action in (("describe", describe_data), ("prepare", prepare_data), ("verify", verify_data)):
+    data.add_command(ConfigCommand("describe", describe_data, arguments, sections=["data"], own=[json_option()]))
+    for name, action in (("prepare", prepare_data), ("verify", verify_data)):
         data.add_command(ConfigCommand(name, action, arguments, sections=["data"]))
     for command in (evaluate_command(arguments), export, data, fields, runs, report, watch, ctl, submit, jobs, cluster):
         raylr.add_command(command)

@@ -5,14 +5,22 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raylr.cli import main
+from raylr.cli.cluster import _show
+from raylr.events import Progress, Status
 from raylr.lr import Policy, Schedule, Warmup
 from raylr.lr.shapes import Linear
+from raylr.reporting.listing import Listed
+from raylr.running.jobs import JobRow
+from raylr.running.local_cluster.processes import Process
+from raylr.running.local_cluster.state import LocalCluster, Node
+from tests.json_page import documented, lacking
 from tests.reporting.run_folders import event, make_run, report, result, update
 
 SYNTHETIC = ["--data.source", "synthetic"]
@@ -61,6 +69,7 @@ def in_a_terminal(*arguments: str, columns: int = 80) -> str:
 
 def test_plan_answers_with_its_numbers_at_each_size(capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(capsys, "plan", *SYNTHETIC, "--lr.base", "0.2", "--world-sizes", "1,2,16")
+    assert lacking("plan", {**found, "sizes": found["sizes"][:2]}) == []
     assert found["plan"]["global_batch"] == 512
     assert [row["workers"] for row in found["sizes"]] == [1, 2, 16]
     assert found["sizes"][1]["optimizers"]["sgd"]["peak_lr"] == 0.2
@@ -73,10 +82,43 @@ def test_explain_runs_and_report_answer(capsys: pytest.CaptureFixture[str], tmp_
     explained = answer(capsys, "explain", "one", "--step", "1")
     row = json.loads((tmp_path / "runs/one/ledger.jsonl").read_text().splitlines()[1])
     assert {name: explained[name] for name in row} == row
+    assert lacking("explain", explained) == []
     assert explained["explanation"].startswith("step 1 of ")
     listed = answer(capsys, "runs")
+    assert lacking("runs", listed) == []
     assert [one["name"] for one in listed["runs"]] == ["one"]
-    assert answer(capsys, "report", "one", "--out", "page.html")["page"] == "page.html"
+    reported = answer(capsys, "report", "one", "--out", "page.html")
+    assert (lacking("report", reported), reported["page"]) == ([], "page.html")
+
+
+def test_distill_and_init_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *SYNTHETIC, "--save", "policy.json"]) == 0
+    capsys.readouterr()
+    assert lacking("distill", answer(capsys, "distill", "policy.json")) == []
+    assert lacking("init", answer(capsys, "init", "--seed", "3")) == []
+
+
+def test_fields_and_data_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "fields")
+    assert lacking("fields", found) == []
+    assert {"key": "seed", "kind": "integer", "default": "0"}.items() <= found["fields"][2].items()
+    assert lacking("data describe", answer(capsys, "data", "describe", *SYNTHETIC)) == []
+
+
+def test_a_cluster_answers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    node = Node(0, 2, Process(1, 1), "alive")
+    _show(LocalCluster("local", "id", tmp_path, tmp_path, "http://127.0.0.1:1", "127.0.0.1:2", (node,)), as_json=True)
+    assert lacking("cluster status", json.loads(capsys.readouterr().out)) == []
+
+
+def test_the_classes_behind_other_answers_have_the_documented_fields() -> None:
+    progress = Progress(100, 1000, 10, 0.1, {"sgd": 0.1}, 1.0, 0.5, 900.0, 2, 10)
+    assert lacking("ctl", Status(progress, (0, 1), 1).row()) == []
+    row = JobRow("one", "RUNNING", 1.0, None, "runs/one", "epoch 1").row()
+    assert lacking("jobs", {"jobs": [row]}) == []
+    assert {one.name for one in fields(Listed)} == {name.removeprefix("runs[].") for name in documented("runs")} - {
+        "storage"
+    }
 
 
 def test_lists_keep_their_text_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.json_page import lacking
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "agent.md").read_text()
 
@@ -79,6 +81,15 @@ def test_each_command_answers_with_the_fields_that_are_shown(story: Any) -> None
         assert [one.returncode for one in done] == [0] * len(done), done[-1].stderr
         assert len(done[0].stdout.splitlines()) == 1, done[0].args
         assert refute(answer, json.loads(done[0].stdout)) == [], done[0].args
+
+
+def test_each_answer_has_the_fields_of_the_page_about_json(story: Any) -> None:
+    looked_at = set()
+    for command in (one for _, _, done in story for one in done if "--json" in one.args and not one.returncode):
+        verb, answer = command.args[3], json.loads(command.stdout)
+        assert lacking(verb, answer) == [], verb
+        looked_at.add(verb)
+    assert {"train", "plan", "explain", "explore", "runs", "evaluate"} <= looked_at
 
 
 def test_the_table_of_verbs_names_verbs_that_there_are() -> None:
