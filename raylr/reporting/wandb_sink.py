@@ -10,8 +10,6 @@ from typing import Any, ClassVar
 from raylr.reporting.recorded import leaves
 from raylr.reporting.sinks import Family, known_as, remember
 
-BEST = {"test/accuracy": "max", "test/loss": "min"}  # which value of a curve the summary shows
-
 
 class WandB:
     """A run in Weights & Biases, in the project of its own settings, by default `raylr`."""
@@ -32,8 +30,6 @@ class WandB:
             project=project, name=name, id=known, resume="allow", dir=str(run_dir), config=dict(settings), **more
         )
         self._run.define_metric("*", step_metric="step")  # a run that goes back to a checkpoint repeats steps
-        for key, summary in BEST.items():
-            self._run.define_metric(key, step_metric="step", summary=summary)
         remember(run_dir, "wandb", known)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

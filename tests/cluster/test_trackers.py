@@ -23,6 +23,7 @@ ALL = ["--trackers", "tensorboard,mlflow,wandb"]
 
 def environment(where: Path) -> dict[str, str]:
     offline = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+    offline |= {"WANDB_DATA_DIR": str(where / "staged")}
     return offline | {"MLFLOW_TRACKING_URI": f"sqlite:///{where / 'mlflow.db'}", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
@@ -78,11 +79,31 @@ def mlflow_run(where: Path, name: str) -> tuple[list[tuple[int, float]], str, di
     return sorted((one.step, one.value) for one in history), run.info.status, tags
 
 
-def board_scalars(run_dir: Path) -> list[tuple[int, float]]:
+def wandb_artifacts(run_dir: Path) -> dict[str, list[str]]:
+    """The files of each artifact, by its type."""
+    found = [one.artifact for one in wandb_records(run_dir) if one.WhichOneof("record_type") == "artifact"]
+    return {one.type: sorted(entry.path for entry in one.manifest.contents) for one in found}
+
+
+def wandb_summary(run_dir: Path) -> dict[str, Any]:
+    """The last value of each key of the summary."""
+    records = [one.summary for one in wandb_records(run_dir) if one.WhichOneof("record_type") == "summary"]
+    updates = [item for one in records for item in one.update]
+    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in updates}
+
+
+def mlflow_artifacts(where: Path, run_id: str, kind: str) -> list[str]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{where / 'mlflow.db'}")
+    return sorted(one.path.partition("/")[2] for one in client.list_artifacts(run_id, kind))
+
+
+def board_scalars(run_dir: Path, tag: str = "test/accuracy") -> list[tuple[int, float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = EventAccumulator(str(run_dir / "tensorboard"), {"scalars": 0}).Reload()
-    return [(one.step, one.value) for one in found.Scalars("test/accuracy")]
+    return [(one.step, one.value) for one in found.Scalars(tag)]
 
 
 def accuracies(run_dir: Path) -> list[tuple[int, float]]:
@@ -90,7 +111,7 @@ def accuracies(run_dir: Path) -> list[tuple[int, float]]:
 
 
 def test_every_tracker_has_all_tests_of_a_run_and_its_end(where: Path) -> None:
-    code, _, err = tracked(where, "tracked").end()
+    code, _, err = tracked(where, "tracked", "--log-every", "7st").end()
     assert code == 0, err
     assert "Connection lost" not in err
     expected = accuracies(where / "tracked")
@@ -98,6 +119,23 @@ def test_every_tracker_has_all_tests_of_a_run_and_its_end(where: Path) -> None:
     assert board_scalars(where / "tracked") == [(step, pytest.approx(value)) for step, value in expected]
     assert mlflow_run(where, "tracked")[:2] == (expected, "FINISHED")
     assert wandb_run(where / "tracked") == (expected, 0, "")
+    best = max(accuracy for _, accuracy in expected)
+    summary, tags = wandb_summary(where / "tracked"), mlflow_run(where, "tracked")[2]
+    assert (summary["best_test_accuracy"], summary["test/accuracy"]) == (best, expected[-1][1])
+    assert tags["result.best_test_accuracy"] == str(best)
+    points = [row for row in rows(where / "tracked", "metrics.jsonl") if "test_accuracy" not in row]
+    assert [row["step"] for row in points] == list(range(7, points[-1]["step"] + 1, 7))
+    for key in ("train_loss", "grad_norm"):
+        found = board_scalars(where / "tracked", f"train/{key.removeprefix('train_')}")
+        assert found == [(row["step"], pytest.approx(row[key])) for row in points]
+    config = ["config.json", "plan.json", "policy.json", "result.json"]
+    model = ["tracked.json", "tracked.safetensors"]
+    kept = wandb_artifacts(where / "tracked")
+    assert (kept["config"], kept["model"]) == (config, model)
+    assert "code.json" in kept["code"]
+    assert mlflow_artifacts(where, tags["run_id"], "config") == config
+    assert mlflow_artifacts(where, tags["run_id"], "model") == model
+    assert "code.json" in mlflow_artifacts(where, tags["run_id"], "code")
 
 
 def test_every_tracker_is_told_that_a_run_was_stopped(where: Path) -> None:
@@ -131,3 +169,8 @@ def test_a_population_is_a_parent_with_its_trials(where: Path) -> None:
         assert (found, status, tags["mlflow.parentRunId"]) == (expected, "FINISHED", parent["run_id"])
         assert wandb_run(folder) == (expected, 0, "search")
         assert board_scalars(folder) == [(step, pytest.approx(value)) for step, value in expected]
+    best = parent["result.best"]
+    assert mlflow_artifacts(where, parent["run_id"], "model") == ["search.json", "search.safetensors"]
+    told = mlflow_artifacts(where, parent["run_id"], "config")
+    assert told == ["best_policy.json", "config.json", "explore.json", "space.json"]
+    assert json.loads((where / "search" / "explore.json").read_text())["best"] == best

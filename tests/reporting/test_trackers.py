@@ -31,7 +31,7 @@ from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.resolve import resolve
 from raylr.reporting.tensorboard import EventFile
 from raylr.reporting.trackers import SINKS, Tracker, Trackers
-from tests.reporting.run_folders import event, report, result
+from tests.reporting.run_folders import event, lines, make_run, report, result
 
 DATA = DatasetInfo("synthetic", 1_000, 500, ("a", "b"), (32, 32, 3), "", "")
 CONFIG = load_config(None, {"epochs": "4", "batch.global_size": "100", "batch.micro_size": "50"})
@@ -261,7 +261,8 @@ def test_wandb_records_a_run_and_continues_it(tmp_path: Path, monkeypatch: pytes
     wandb = pytest.importorskip("wandb", reason="wandb is not installed")
     for hook in ("exit", "excepthook"):  # it puts its own there, and leaves them
         monkeypatch.setattr(sys, hook, getattr(sys, hook))
-    for name, value in {"MODE": "offline", "SILENT": "true", "ERROR_REPORTING": "false"}.items():
+    offline = {"MODE": "offline", "SILENT": "true", "ERROR_REPORTING": "false", "DATA_DIR": str(tmp_path / "staged")}
+    for name, value in offline.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     for last in (10, 20):
         rejoin = event_of_row(event("rejoin", 500, world_size=2))
@@ -275,3 +276,50 @@ def test_wandb_records_a_run_and_continues_it(tmp_path: Path, monkeypatch: pytes
         found = record.read_bytes()
         for text in (b"global_batch", b"train/loss", b"800", b"rejoin: ", b"test/loss", b"complete"):
             assert text in found, (record, text)
+
+
+def with_files(run_dir: Path) -> Path:
+    """A run's folder with the files that trackers keep, but for a checkpoint that could be exported."""
+    make_run(run_dir)
+    (run_dir / "code").mkdir()
+    (run_dir / "code" / "own.py").write_text("NET = 1\n")
+    (run_dir / "code.json").write_text("{}")
+    return run_dir
+
+
+def test_mlflow_keeps_files_and_the_best_accuracy_and_a_model_that_is_not_exported_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    from mlflow.tracking import MlflowClient
+
+    run_dir = with_files(tmp_path / "one")
+    rows = [report(10, test_accuracy=0.75), report(20)]
+    (run_dir / "metrics.jsonl").write_text(lines(rows))
+    trackers = Trackers(["mlflow"], str(tmp_path))
+    tell(trackers, replace(STARTED, run_dir=str(run_dir)), progress(5), finished(status="stopped"))
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("raylr")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.tags["result.best_test_accuracy"] == "0.75"
+    assert run.data.tags["result.best_epoch"] == "1.0"
+    kept = {
+        kind: sorted(one.path for one in client.list_artifacts(run.info.run_id, kind)) for kind in ("config", "code")
+    }
+    assert kept == {"config": ["config/config.json", "config/policy.json"], "code": ["code/code", "code/code.json"]}
+    assert [one.path for one in client.list_artifacts(run.info.run_id, "code/code")] == ["code/code/own.py"]
+    # and of a complete run the model; where it cannot be exported, all else is kept
+    run_dir = with_files(tmp_path / "two")
+    (run_dir / "plan.json").write_text("{}")
+    said: list[str] = []
+    trackers = Trackers(["mlflow"], str(tmp_path), said.append)
+    tell(trackers, replace(STARTED, run_dir=str(run_dir)), progress(5))
+    with pytest.warns(UserWarning, match="the tracker mlflow has not taken all files: the model was not exported: "):
+        trackers(finished())
+    assert said == ["exporting the model for the trackers"]
+    statuses = {one.info.run_name: one.info.status for one in client.search_runs([experiment.experiment_id])}
+    assert statuses == {"one": "KILLED", "two": "FINISHED"}
