@@ -65,6 +65,7 @@ class Panel:
     scale: str = "number"  # number, percent or whole
     from_zero: bool = False
     steps: bool = False  # values hold until the next
+    noisy: bool = False  # lines go up and down all the time, and are drawn so that those below show through
 
     @property
     def is_small(self) -> bool:
@@ -138,10 +139,11 @@ def _curve(axes: "Axes", line: Line, panel: Panel, hidden: bool, name: str) -> N
         band: dict[str, Any] = {"linewidth": 5.0, "alpha": 0.2 if line.faint else 0.4, "solid_capstyle": "butt"}
         band["gid"] = f"{name}-band"
         axes.plot(line.epochs, line.values, color=color, drawstyle=steps, zorder=1.9, **band)
-    style: dict[str, Any] = {"linewidth": 1.5, "linestyle": dashes}
+    style: dict[str, Any] = {"linewidth": 0.8 if panel.noisy else 1.5, "alpha": 0.6 if panel.noisy else 1.0}
+    style["linestyle"] = dashes
     if line.faint:
         style = {"linewidth": 1.0, "linestyle": (0, (3, 2)), "alpha": 0.8}
-    elif len(line.epochs) <= FEW_POINTS and not panel.steps:
+    elif not panel.noisy and len(line.epochs) <= FEW_POINTS and not panel.steps:
         style |= {"marker": "o", "markersize": 3.0, "markeredgewidth": 0}
     axes.plot(line.epochs, line.values, color=color, drawstyle=steps, gid=name, **style)
 

@@ -15,7 +15,7 @@
 
   function told(value, scale) {
     if (value === null) return "–";
-    if (scale === "percent") return (100 * value).toFixed(2) + " %";
+    if (scale === "percent") return (100 * value).toFixed(2) + "%";
     if (scale === "whole") return String(value);
     return String(Number(value.toPrecision(4)));
   }
@@ -58,7 +58,7 @@
     cursor.style.height = `${height * box.height}px`;
     const tip = make(picture, "div", "tip");
     make(tip, "b", "", `epoch ${told(x, "number")}`);
-    for (const line of panel.lines) {
+    for (const line of [...panel.lines].sort((one, other) => one.faint - other.faint)) {
       if (hidden.has(line.run) || !line.x.length) continue;
       const at = nearest(line, x, panel.steps), value = line.y[at];
       const row = make(tip, "div", "row");

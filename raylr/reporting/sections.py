@@ -65,7 +65,7 @@ def _loss(runs: Sequence[RecordedRun]) -> list[Section]:
     if lines:
         remarks.append("Solid: test. Dashed: training, the mean since the evaluation before.")
     if updates:
-        panels.append(Panel("Training loss of each update", updates, height=1.9))
+        panels.append(Panel("Training loss of each update", updates, height=1.9, noisy=True))
         remarks += _thinned(runs, "update_loss", updates)
     return [Section("Loss", tuple(panels), tuple(remarks))] if panels else []
 
@@ -78,7 +78,7 @@ def _gradient_norm(runs: Sequence[RecordedRun]) -> list[Section]:
     clips = dict.fromkeys(str(run.plan["clip_norm"]) for run in runs if run.plan.get("clip_norm"))
     clipped = f" (clip_norm {', '.join(clips)})" if clips else ""
     remarks = [f"Of each update, before clipping{clipped}.", *_thinned(runs, "grad_norm", lines)]
-    return [Section("Gradient norm", (Panel("", lines, height=1.9),), tuple(remarks))]
+    return [Section("Gradient norm", (Panel("", lines, height=1.9, noisy=True),), tuple(remarks))]
 
 
 def _thinned(runs: Sequence[RecordedRun], quantity: str, lines: Sequence[Line]) -> list[str]:

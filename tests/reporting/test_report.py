@@ -448,7 +448,7 @@ def test_a_browser_shows_values_below_the_pointer_and_hides_a_run(tmp_path: Path
         texts = [tip["text"] for tip in used["tips"]]
         assert any("one test1.5" in text and "one train2" in text for text in texts)
         assert any("one3.25" in text for text in texts)
-        assert any("one test62.50 %" in text for text in texts)
+        assert any("one test62.50%" in text for text in texts)
         width = 1280 if wide else 390
         assert all(tip["left"] >= 0 and tip["right"] <= width for tip in used["tips"])
         assert used["reached"] == 12  # all runs, in the legend
