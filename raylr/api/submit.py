@@ -26,6 +26,10 @@ class Where:
     address: str | None = None
     cluster: str | None = None
 
+    def __str__(self) -> str:
+        """The cluster, as it was named."""
+        return self.address or (f"cluster {self.cluster}" if self.cluster else "the cluster")
+
     def server(self, say: Say, what: str = SUBMITTED) -> JobServer:
         """Return its job server. Raises ConfigError, with `what` was not done, where it does not answer or let us in."""
         return job_server(self.address, self.cluster, say, what)
@@ -58,6 +62,7 @@ def send(
     """
     is_population = isinstance(config, PopulationConfig)
     name = checked((population_driver if is_population else driver).request_of(config))
+    say(f"{f'run {name}' if name else 'the run'} is checked; it is sent to {where}\n")  # importing Ray takes seconds
     server = where.server(say)
     if server.own is None:
         refuse_throw_away_storage(config, is_job=True)

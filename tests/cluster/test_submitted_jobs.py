@@ -19,7 +19,7 @@ import pytest
 
 from raylr.training.loop import PROGRESS_INTERVAL_S
 from tests.cluster.commands import LONG, SMALL, assert_same, kinds, members, node_of, rows, wait_until
-from tests.reporting.webhooks import SECRET, webhook
+from tests.reporting.webhooks import SECRET, Webhook, webhook
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -125,17 +125,23 @@ class Story:
     metrics: str
     steps_when_stopped: int
     status_when_stopped: str
+    told: list[dict[str, Any]]  # to the webhook of the second job
 
 
 @pytest.fixture(scope="module")
-def story(cluster: Cluster, where: Path, expected_long: Any) -> Story:
+def story(cluster: Cluster, where: Path, expected_long: Any) -> Iterator[Story]:
     """Two jobs fill the three nodes. A node of the second is lost and no other can take its place; the first, which waits
-    for that so long, is stopped and submitted again."""
+    for that so long, is stopped and submitted again. The second has a webhook, the first one that never answers."""
+    with webhook() as hook, webhook((None,)) as silent:
+        yield told_story(cluster, where, hook, silent)
+
+
+def told_story(cluster: Cluster, where: Path, hook: Webhook, silent: Webhook) -> Story:
     stopped = cluster.raylr_submit("--submission-id", "stopped", "--", *flags(where, "stopped", 1))
     hold(where, "stopped")
     metrics = gauges(cluster, "stopped")
     line = cluster.printed["submit"].partition(" -- ")[0]
-    job = shlex.join(["python", "jobs/train_cifar10.py", *flags(where, "killed", 2)])
+    job = shlex.join(["python", "jobs/train_cifar10.py", *flags(where, "killed", 2), "--alerts.url", hook.url])
     killed = cluster.start("sh", "-c", f"{line} -- {job}")
     hold(where, "killed")
     metrics += gauges(cluster, "killed")
@@ -151,7 +157,7 @@ def story(cluster: Cluster, where: Path, expected_long: Any) -> Story:
     steps = updates(where / "stopped")
     status = json.loads((where / "stopped/result.json").read_text())["status"]
     killed_out = killed.communicate(timeout=TIMEOUT_S)[0]
-    again = cluster.raylr_submit("--", *flags(where, "stopped", 2))
+    again = cluster.raylr_submit("--", *flags(where, "stopped", 2), "--alerts.url", silent.url)
     again_out = again.communicate(timeout=TIMEOUT_S)[0]
     return Story(
         (killed.returncode, killed_out),
@@ -160,6 +166,7 @@ def story(cluster: Cluster, where: Path, expected_long: Any) -> Story:
         metrics,
         steps,
         status,
+        hook.bodies,
     )
 
 
@@ -309,6 +316,32 @@ def test_what_travels_is_small(cluster: Cluster, tmp_path: Path) -> None:
     assert 200_000 < sum(sizes.values()) < 1_000_000
 
 
+def test_a_webhook_is_told_of_the_lost_worker_with_position_lr_and_cause_and_then_of_the_end(
+    story: Story, where: Path
+) -> None:
+    lost, done = story.told
+    assert [(body["event"], body["run"]) for body in story.told] == [("worker lost", "killed"), ("done", "killed")]
+    joined = next(row for row in rows(where / "killed", "events.jsonl") if row.get("lost"))
+    assert lost["position"] == joined["position"]
+    ledger = rows(where / "killed", "ledger.jsonl")
+    assert lost["lr"]["sgd"] in {row["lr"]["sgd"] for row in ledger if row["position"] <= joined["position"]}
+    assert re.fullmatch(r"rank [01] was lost; the others go on, 1 workers now train", lost["cause"])
+    assert done["position"] == ledger[-1]["position"] + ledger[-1]["global_batch"]
+    code = (where / "killed/code.json").read_text() + (where / "killed/config.json").read_text()
+    assert (SECRET in code, code.count("/***")) == (False, 2)
+    own = [line for line in story.killed[1].splitlines() if "Running entrypoint" not in line]  # which is Ray's line
+    assert SECRET not in "\n".join(own)
+
+
+def test_a_webhook_that_never_answers_is_one_line_and_changes_no_bit(story: Story) -> None:
+    code, out = story.continued  # whose hash is compared above
+    assert code == 0
+    assert (
+        len(re.findall(r"^warning: alerts: http://127.0.0.1:\d+/\*\*\* has not answered within 3 s", out, re.MULTILINE))
+        == 1
+    )
+
+
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that is no checkout, with a network of one's own and a config that names it."""
@@ -362,7 +395,8 @@ def test_the_log_has_no_word_of_the_connection_and_each_line_once(short: Short) 
     assert "sdk.py" not in short.out
     assert short.out.count("run folder:") == 2  # at the start and at the end
     lines = short.out.splitlines()
-    assert lines[0] == "job own is submitted; `raylr jobs --cluster local --stop own` stops it with a checkpoint"
+    assert lines[0] == "run own is checked; it is sent to cluster local"
+    assert lines[1] == "job own is submitted; `raylr jobs --cluster local --stop own` stops it with a checkpoint"
 
 
 def test_the_webhook_is_told_once_and_its_url_is_nowhere(short: Short, cluster: Cluster) -> None:

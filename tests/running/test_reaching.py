@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from raylr.errors import first_line
+from raylr.running import wait_for_nodes
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,3 +155,15 @@ def test_the_address_of_a_job_server_is_none_for_a_driver(tmp_path: Path) -> Non
 def test_an_error_in_one_line_is_its_message(text: str, line: str | None) -> None:
     whole = "It is an HTTP address. To fix this, either: 1. unset it, or 2. set it."
     assert first_line(RuntimeError(text)) == (line or whole)
+
+
+def test_nodes_that_do_not_come_are_waited_for_so_long_and_told_of(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(wait_for_nodes, "TELL_EVERY_S", 0.4)
+    begun = time.monotonic()
+    assert not wait_for_nodes.wait_for_nodes(f"127.0.0.1:{closed_port}", 2, 1.0, said.append)
+    assert 1 < time.monotonic() - begun < 5
+    assert said[0] == "0 of 2 nodes have joined"
+    assert said[-1] == f"0 of 2 nodes have joined 127.0.0.1:{closed_port} after 1 s; the log above says why"
