@@ -10,7 +10,7 @@ from raylr.config import Config
 from raylr.config.population import PopulationConfig
 from raylr.errors import ConfigError
 from raylr.running import driver
-from raylr.running.job import checked, refuse_throw_away_storage
+from raylr.running.job import checked, refuse_throw_away_storage, sees_data
 from raylr.running.job_server import SUBMITTED, JobServer, job_server
 from raylr.running.packing import SECRET, Asked, pack
 from raylr.running.population import driver as population_driver
@@ -62,7 +62,8 @@ def send(
     """
     is_population = isinstance(config, PopulationConfig)
     name = checked((population_driver if is_population else driver).request_of(config))
-    say(f"{f'run {name}' if name else 'the run'} is checked; it is sent to {where}\n")  # importing Ray takes seconds
+    told = "is checked" if sees_data(config) else "is checked, but not against its data, which are not here"
+    say(f"{f'run {name}' if name else 'the run'} {told}; it is sent to {where}\n")  # importing Ray takes seconds
     server = where.server(say)
     if server.own is None:
         refuse_throw_away_storage(config, is_job=True)

@@ -200,14 +200,21 @@ def write_failure(folder: Folder, result: Mapping[str, Any]) -> None:
 def checked(request: Request) -> str | None:
     """Return the name of a job that is asked for, once its numbers are resolved and its own parts were tried here.
 
-    None where its data is not on this machine, so that only the cluster can tell. Raises ConfigError as `carry_out`.
+    Where this machine does not see its data only the cluster can tell; then the name as given. Raises ConfigError as
+    `carry_out`.
     """
-    source = request.config.data.source
-    if Path(source).is_absolute() and not Path(source).exists():
+    webhook(request.config.alerts)
+    if not sees_data(request.config):
         return request.config.name
     job = request.resolve(describe(request.config.data), request.enough)
     look_at_own_parts(job.plan)
     return job.name
+
+
+def sees_data(config: Config) -> bool:
+    """Return False for an absolute path of data that is not on this machine, and may be on the cluster's."""
+    source = Path(config.data.source)
+    return not source.is_absolute() or source.exists()
 
 
 def refuse_throw_away_storage(config: Config, is_job: bool | None = None) -> None:
