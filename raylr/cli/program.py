@@ -24,6 +24,7 @@ from raylr.cli.model import evaluate_command, export
 from raylr.cli.options import EXIT_CODES, ConfigCommand, Location
 from raylr.cli.start import init_command
 from raylr.cli.submit import jobs, submit
+from raylr.cli.verify import verify
 from raylr.config import Config
 from raylr.config.fields import shown
 from raylr.config.population import PopulationConfig
@@ -146,9 +147,9 @@ def prepare_data(config: Config) -> int:
 
 def verify_data(config: Config) -> int:
     """Read the whole cache again and compare its checksums."""
-    from raylr.training.data import verify
+    from raylr.training.data import verify as verified
 
-    verify(config.data)
+    verified(config.data)
     click.echo("the cache is as it was written")
     return 0
 
@@ -298,6 +299,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     raylr.add_command(PlanCommand("plan", plan, arguments, own=[*shown, *fork_options()]))
     raylr.add_command(fork_command(arguments))
     raylr.add_command(extend_command(arguments))
+    raylr.add_command(verify)
     raylr.add_command(ConfigCommand("explore", explore, arguments, own=[json_option()], model=PopulationConfig))
     raylr.add_command(distill)
     raylr.add_command(explain)

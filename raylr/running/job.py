@@ -1,5 +1,6 @@
 """What a run and a population have in common on the driver."""
 
+import contextlib
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
@@ -226,6 +227,15 @@ def refuse_throw_away_storage(config: Config, is_job: bool | None = None) -> Non
         )
 
 
+def processor() -> str:
+    """The processor's name, as the system has it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def identity(plan: Plan, policy: Policy, info: DatasetInfo) -> dict[str, Any]:
     return {
         "policy_sha256": policy.sha256,
@@ -236,4 +246,5 @@ def identity(plan: Plan, policy: Policy, info: DatasetInfo) -> dict[str, Any]:
         "num_threads": plan.num_threads,
         "versions": {name: version(name) for name in ("raylr", "ray", "torch", "torchvision", "numpy")},
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {plan.device}",
+        "processor": processor(),
     }

@@ -21,7 +21,7 @@ from raylr.training.membership import Membership, Quorum
 # What a plan says of the machines that train, and not of what they compute.
 OF_THE_MACHINES = (
     *("device", "workers", "cpus_per_worker", "gpus_per_worker", "backend", "max_failures", "failure_mode", "stall_s"),
-    "checkpoint_keep",
+    *("checkpoint_keep", "hooks", "recheck", "max_corruptions"),
 )
 
 
@@ -48,16 +48,25 @@ class ForkLoop(Loop):
 
     def _advance(self, quorum: Quorum) -> str | None:
         """As every loop, but at the end of a leg go on under the next one first."""
-        position = self.trainer.position
-        while self.number < leg_at(self.legs, position):
-            self._join_next_leg()
-        for event in self.by_hand:
-            if event.position == position and not set(event.entries()) <= set(self.trainer.policy.overrides):
-                self.trainer.policy = self.trainer.policy.with_overrides(*event.entries())
-                self._note(replace(event, time=self._now()[0]))
+        self.go_on_in_leg()
         return super()._advance(quorum)
 
-    def _join_next_leg(self) -> None:
+    def go_on_in_leg(self) -> None:
+        """Do what the legs ask for at this position: go on in the next one, and set on the LR what a user set there."""
+        position = self.trainer.position
+        while self.number < leg_at(self.legs, position):
+            self.join_next_leg()
+        for event in self.by_hand:
+            if event.position == position:
+                self.set_by_hand(event)
+
+    def set_by_hand(self, event: Overridden) -> None:
+        """Set on the LR what a user set there, unless it is set."""
+        if not set(event.entries()) <= set(self.trainer.policy.overrides):
+            self.trainer.policy = self.trainer.policy.with_overrides(*event.entries())
+            self._note(replace(event, time=self._now()[0]))
+
+    def join_next_leg(self) -> None:
         """Go on under the next plan and policy with this state; what was set on the LR still holds."""
         self._write_row()
         position, state, old = self.trainer.position, self.state(), self.parts[self.number][0]
