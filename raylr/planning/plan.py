@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -174,6 +175,14 @@ class Plan(Frozen):
     def batches(self, world_size: int) -> Ramp:
         """The global batches of `world_size` workers over the run."""
         return Ramp(self.ramp) if self.ramp else Ramp.of(self.batch_at(world_size))
+
+    def _repr_html_(self) -> str:
+        """Return the story, with its reasons, and the warnings as a notebook shows them."""
+        cell = 'style="text-align:left;padding:1px 8px"'
+        lines = [(reason.what, reason.value, reason.why) for reason in self.story]
+        rows = "".join(f"<tr>{''.join(f'<td {cell}>{escape(text)}</td>' for text in line)}</tr>" for line in lines)
+        doubts = "".join(f"<div>warning: {escape(warning)}</div>" for warning in self.warnings)
+        return f"<div><table>{rows}</table>{doubts}</div>"
 
     def num_micro_batches(self, world_size: int) -> int:
         """The micro-batches of an update, of the largest one where they grow."""

@@ -37,9 +37,8 @@ def test_it_is_kept_without_outputs() -> None:
 
 
 def test_the_plan_tells_its_reasons_and_the_policy_draws_itself(cells: list[Any]) -> None:
-    told = output(cells, "policy")
-    assert "global batch   64 = 2 micro-batches of 32" in told
-    assert "<polyline" in told
+    assert "64 = 2 micro-batches of 32" in output(cells, "plan")
+    assert "<polyline" in output(cells, "policy")
 
 
 def test_training_draws_one_output_up_to_its_end_and_nobody_asks_for_widgets(cells: list[Any]) -> None:

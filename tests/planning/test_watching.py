@@ -95,3 +95,11 @@ def test_hooks_and_metrics_come_back_from_the_record() -> None:
     config = config_of({"metrics": ["top2"], "hooks.update": ["a:b", "c:d"], "stop.metric": "test_loss"})
     assert Config(**config.record()) == config
     assert plan(**{"hooks.update": ["a:b", "c:d"]}).hooks.update == ("a:b", "c:d")
+
+
+def test_a_plan_shows_its_story_and_its_doubts_as_text() -> None:
+    page = plan(**{"stop.metric": "test_loss", "stop.patience": "9ep", "hooks.end": "own:see"})._repr_html_()
+    assert ">early stop</td>" in page
+    assert ">end own:see</td>" in page
+    assert "<div>warning: stop.patience=9ep is not shorter" in page
+    assert page.count("<tr>") == page.count("</tr>") >= 10
