@@ -14,7 +14,6 @@ import yaml
 
 from raylr.config.fields import Setting, settings, shown
 from raylr.config.run import ORDERS, Config
-from raylr.config.secrets import is_masked
 from raylr.config.yaml_text import NULL, load_text
 from raylr.errors import ConfigError
 
@@ -179,10 +178,6 @@ def _record(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
             f"config {path}: {' and '.join(ordered)} was for the start that wrote it and is left out; give it as a flag",
             stacklevel=4,
         )
-    if is_masked(str(values.get("alerts.url", ""))):
-        del values["alerts.url"]
-        if not given.keys() & {"alerts.url", "alerts.url_file"}:
-            warnings.warn(f"config {path}: alerts.url is masked and left out; give it as a flag", stacklevel=4)
     is_changed = any(key in ("policy", "epochs", "stretch") or key.startswith("data.") for key in given)
     stretch = {"stretch": True} if values.get("policy") and not is_changed else {}
     return {key: value for key, value in values.items() if value is not None and key not in ORDERS} | stretch
