@@ -25,7 +25,7 @@ def lines(table: Table) -> list[str]:
 
 def text_at(table: Table, width: int) -> str:
     file = io.StringIO()
-    Console(file=file, width=width).print(table)
+    Console(file=file, width=width, markup=False).print(table)
     return file.getvalue()
 
 
@@ -73,7 +73,7 @@ def test_a_narrow_table_drops_columns_in_their_order_and_splits_no_word() -> Non
     plan, policy = resolve(Config(), DATA, Hardware(False, 0))
     table = tables.numbers(at_sizes(plan, policy, [1, 2]), policy.optimizers)
     words = {"workers", "micro-batches", "each", "global", "batch", "updates", "k", "peak", "LR", "first", "warmup"}
-    for width in range(24, 130):
+    for width in range(26, 130):
         text = text_at(table, width).partition("no room for")[0]
         assert max(map(len, text.splitlines())) <= width
         assert set(text.partition("─")[0].split()) <= words
@@ -97,6 +97,17 @@ def test_the_story_is_numbered_from_one() -> None:
     assert [line[:3] for line in story[:2]] == [" 1.", " 2."]
     assert story[1] == " 2. model         cnn-small  (model.name=cnn-small)"
     assert len(story) == len(plan.story)
+
+
+def test_the_fields_are_told_in_a_terminal_of_any_width_without_a_split_word() -> None:
+    found = list(settings(Config))
+    words = {word for one in found for text in vars(one).values() for word in str(text).split()}
+    words |= {"field", "type", "default", "unit", "description", "type:", "default:", "unit:", "description:"}
+    for width in (48, 60, 80, 120, 200):
+        text = text_at(tables.setting_table(found), width).partition("no room for")[0]
+        told = {word for line in text.splitlines() if "─" not in line for word in line.split()}
+        assert told - words - {"(must", "be", "given)"} == set()
+        assert all(one.key in told for one in found)
 
 
 def test_in_a_terminal_the_story_keeps_its_words_whole() -> None:
