@@ -27,6 +27,9 @@ SIGNS = {  # kind of event: its sign in matplotlib and on the page
     "rollback": ("<", "◀"),
     "override": ("o", "●"),
     "exploit": ("*", "★"),
+    "fork": ("p", "⬟"),
+    "corruption": ("h", "⬢"),
+    "early_stop": (">", "▶"),
     "stop": ("X", "✖"),
     "failure": ("P", "✚"),
 }

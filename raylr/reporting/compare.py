@@ -131,6 +131,58 @@ def _by_name(policy: Mapping[str, Any]) -> dict[str, Any]:
     return {**policy, "schedules": {str(one.get("name")): one for one in schedules}}
 
 
+@dataclass(frozen=True)
+class Branch:
+    """A line of the tree of forks: how deep it stands, the run's place among the runs (None: not one of them)."""
+
+    depth: int
+    label: str
+    index: int | None
+    text: str = ""
+
+
+def forks(runs: Sequence[RecordedRun]) -> list[Branch]:
+    """Parents and their forks as a tree, each line below its parent's; nothing where no run is a fork.
+
+    A fork names its parent by the name of its folder.
+    """
+    by_name = {run.run_dir.name: index for index, run in enumerate(runs)}
+    children: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        if run.parent is not None:
+            children.setdefault(run.parent.run, []).append(index)
+    roots = [name for name in children if name not in by_name or runs[by_name[name]].parent is None]
+    lines: list[Branch] = []
+
+    def grow(name: str, depth: int) -> None:
+        index = by_name.get(name)
+        run = None if index is None else runs[index]
+        lines.append(Branch(depth, name if run is None else run.label, index, _leaving(run)))
+        for child in sorted(children.pop(name, []), key=lambda one: _position(runs[one])):
+            grow(runs[child].run_dir.name, depth + 1)
+
+    for root in roots:
+        grow(root, 0)
+    return lines
+
+
+def _position(run: RecordedRun) -> float:
+    return run.parent.epoch if run.parent else 0.0
+
+
+def _leaving(run: RecordedRun | None) -> str:
+    """Where a fork leaves its parent, what it changes, and how good it was."""
+    if run is None:
+        return "not on this page"
+    told = []
+    if run.parent is not None:
+        told.append(f"from epoch {run.parent.epoch:.4g}, step {run.parent.step}")
+        told.append("; ".join(run.parent.changes) or "nothing changed")
+    if run.best is not None:
+        told.append(f"best {run.best[0]:.2%}")
+    return " · ".join(told)
+
+
 def same_weights(runs: Sequence[RecordedRun]) -> list[list[str]]:
     """Labels of runs that ended with the same weights, to the last bit: groups of two and more."""
     groups: dict[str, list[str]] = {}

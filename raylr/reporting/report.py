@@ -106,7 +106,13 @@ def _write(runs: list[RecordedRun], out: Path, png_dir: Path | None) -> Path:
 
 
 def label(runs: Sequence[RecordedRun]) -> None:
-    """Name the runs by their folders, with as many of the folders above as make the names differ."""
+    """Name the runs by their folders, with as many of the folders above as make the names differ.
+
+    Beside other runs the name of a trial follows that of its population.
+    """
+    if len({run.trial.population if run.trial else None for run in runs}) > 1:
+        for run in runs:
+            run.label = f"{run.trial.population}/{run.label}" if run.trial else run.label
     for depth in range(1, max(len(run.run_dir.parts) for run in runs) + 1):
         labels = [run.label for run in runs]
         for run in runs:

@@ -16,7 +16,7 @@ from raylr.errors import ConfigError
 from raylr.reporting import compare
 from raylr.reporting.charts import thin
 from raylr.reporting.recorded import read_run
-from raylr.reporting.report import folders_named, label, report_on, write_report
+from raylr.reporting.report import folders_named, label, read_all, report_on, write_report
 from raylr.reporting.sections import sections
 from tests.reporting.run_folders import event, lines, make_run, report, result, update
 from tests.reporting.test_listing import make_population
@@ -330,6 +330,9 @@ def test_a_population_is_shown_by_its_trials_the_best_first_with_their_scores(tm
     assert "best trial of search · score 0.5000" in text
     assert "trial of search · score 0.2500" in text
     assert text.index("t1") < text.index("t0")
+    make_run(tmp_path / "one", LEDGER)
+    runs = read_all(folders_named(["one", "search"], str(tmp_path)))
+    assert [run.label for run in runs] == ["one", "search/t1", "search/t0"]
     alone = Reader(report_on(["search/t0"], str(tmp_path), tmp_path / "page.html").read_text()).text
     assert "trial of search · score 0.2500" in alone
 
@@ -347,6 +350,31 @@ def test_a_fork_names_its_parent_and_what_it_changed(tmp_path: Path) -> None:
     assert "fork of one at epoch 1.5, step 15: epochs was 4 and is 8" in text
     damaged = read_run(make_run(tmp_path / "damaged", plan={"parent": {"run": "one"}}))
     assert damaged.notes == ["plan.json does not tell the parent of this fork (KeyError: 'position')"]
+
+
+def test_forks_are_a_tree_below_their_parents(tmp_path: Path) -> None:
+    def fork(name: str, of: str, position: int) -> Path:
+        parent = {"run": of, "position": position, "step": position // 100, "changes": ["seed was 0 and is 1"]}
+        return make_run(tmp_path / name, LEDGER, METRICS, plan={"parent": parent})
+
+    one = make_run(tmp_path / "one", LEDGER, METRICS)
+    late, early, deep = fork("late", "one", 3000), fork("early", "one", 1000), fork("deep", "late", 3500)
+    orphan = fork("orphan", "elsewhere", 2000)
+    runs = [read_run(path) for path in (one, late, early, deep, orphan)]
+    found = compare.forks(runs)
+    assert [(branch.depth, branch.label, branch.index) for branch in found] == [
+        (0, "one", 0), (1, "early", 2), (1, "late", 1), (2, "deep", 3), (0, "elsewhere", None), (1, "orphan", 4)
+    ]  # fmt: skip
+    assert found[1].text == "from epoch 1, step 10 · seed was 0 and is 1 · best 62.50%"
+    assert compare.forks(runs[:1]) == []
+    assert re.search(r"Forks\s*one best 62.50%\s*└ early from epoch 1, step 10", read(one, early).text)
+
+
+def test_runs_that_name_each_other_as_parents_end_no_page(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        parent = {"run": other, "position": 100, "step": 1, "changes": []}
+        make_run(tmp_path / name, LEDGER, plan={"parent": parent})
+    assert compare.forks([read_run(tmp_path / name) for name in ("a", "b")]) == []
 
 
 def test_a_page_of_eight_long_runs_stays_below_a_megabyte_and_a_half(tmp_path: Path) -> None:
