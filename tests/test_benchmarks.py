@@ -199,16 +199,20 @@ def test_a_speedrun_refuses_what_it_does_not_know():
         assert told in done.stderr
 
 
-def test_a_side_of_a_speedrun_trains_and_is_tested_by_both_ways(tmp_path):
+def test_a_side_of_a_speedrun_trains_is_tested_by_both_ways_and_lists_its_kernels(tmp_path, monkeypatch):
     """By hand: 8 epochs of 20 images in batches of 20 are 8 updates."""
     from benchmarks.gpu.speedrun import Source, our_runs
     from tests.training.runs import pictures
 
     of = Source(str(pictures(tmp_path / "pictures", "abc")), str(tmp_path / "cache"), 20, 9, 20)
-    row = our_runs({"batch.micro_size": 2000}, True, of)(3)
+    monkeypatch.chdir(tmp_path)
+    runs = our_runs({"batch.micro_size": 2000}, True, of)
+    row = runs(3)
     assert row["updates"] == 8
     assert 0 < row["seconds"] < 60
     assert all(row[key] * 9 == pytest.approx(round(row[key] * 9)) for key in ("views", "plain"))
+    assert runs("profile")["updates"] == 8
+    assert "aten::convolution_backward" in (tmp_path / "profile.txt").read_text()
 
 
 ORIGINAL = """

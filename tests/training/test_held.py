@@ -35,6 +35,16 @@ def test_holding_what_has_no_lr_any_more_changes_no_weight():
     assert held.weights_sha256() == free.weights_sha256()
 
 
+def test_an_update_that_is_begun_early_holds_what_its_own_place_says():
+    waits, early = trainer(workers="1"), trainer(workers="1")
+    early.reads_late = True  # as on a GPU
+    for _ in range(6):
+        waits.update(Group())
+        early.update(Group())
+    assert waits.weights_sha256() == early.weights_sha256()
+    assert waits.optimizer_sha256() == early.optimizer_sha256()
+
+
 def test_what_comes_before_the_first_layer_that_trains_is_not_passed_backwards():
     one, counts = trainer(**{"batch.micro_size": 32, "workers": "1"}), []
     for _ in range(6):
