@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raylr.planning.plan import Plan
 from raylr.training.group import Group
+from raylr.training.seeding import seed_generators
 from raylr.training.stream import examples_at, micro_batch_seed
 from raylr.training.trainer import EXTRAS, Trainer, Update
 
@@ -27,7 +28,7 @@ class DDPTrainer(Trainer):
         start, stop = group.group_rank * batch // group.size, (group.group_rank + 1) * batch // group.size
         ids, epochs = examples_at(self.plan.seed, self.position + start, stop - start, self.plan.num_train)
         inputs, labels = self.batch(ids, epochs)
-        torch.manual_seed(micro_batch_seed(self.plan.seed, self.position, group.group_rank))
+        seed_generators(self.device, micro_batch_seed(self.plan.seed, self.position, group.group_rank))
         model = self._wrap(group)
         model.train()
         with self.precision():

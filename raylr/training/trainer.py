@@ -37,6 +37,7 @@ from raylr.training.norms import NormReader, Norms
 from raylr.training.optimizers import build_optimizers
 from raylr.training.recheck import Check, due
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
+from raylr.training.seeding import seed_generators
 from raylr.training.stream import examples_at, micro_batch_seed
 from raylr.training.whitening import NUM_IMAGES, whiten
 
@@ -255,7 +256,7 @@ class Trainer:
             return None
         try:
             images, labels = self.feed.micro_batch(position, index, own)
-            torch.manual_seed(micro_batch_seed(self.plan.seed, position, index))
+            seed_generators(self.device, micro_batch_seed(self.plan.seed, position, index))
             self.held.hold(position)
             recorded = self._recorded()
             (buffer,) = recorded(images, labels)
