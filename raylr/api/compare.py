@@ -5,7 +5,7 @@ A run is named by its content and its seed, so a comparison that was interrupted
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from raylr.running.session import connected_ray, named_cluster, own_cluster
 from raylr.storage import Folder, runs_under
 
 Train = Callable[[Config], RunResult]
+Hold = Callable[[tuple[Side, Side]], AbstractContextManager[None]]
 TEST = "repeated t test, 5 % of error spent over all looks (Lan and DeMets 1983; Jennison and Turnbull 1989, 1991)"
 
 
@@ -84,12 +85,14 @@ def compare(
     mode: str = "auto",
     train: Train | None = None,
     tell: Callable[[Comparison], None] | None = None,
+    hold: Hold | None = None,
 ) -> Comparison:
     """Compare two runs, configs (YAML) or policies (JSON) by their paths or names, and return what was found.
 
     Both are trained with the same seeds, `common.seed` and those after it. Without `until_decided` one pair is added to those
     that are there; with it pairs follow until the test decides, or there are `max_seeds`. `reuse` also takes finished runs
-    of other names. `margin` is the least difference that B must have to be worth keeping. `tell` hears after every pair.
+    of other names. `margin` is the least difference that B must have to be worth keeping. `tell` hears after every pair;
+    `train` trains a run, inside `hold`, which is entered once before the first.
 
     Raises ConfigError for sides that do not pair, KeyboardInterrupt where a run was stopped: the same call goes on.
     """
@@ -100,7 +103,7 @@ def compare(
     lower = _lower_is_better(metric, mode, sides)
     found = Comparison(metric, (), None, "RETEST", "", max_seeds, 0)
     with ExitStack() as stack:
-        runs = _Runs(sides, stack, reuse, train or (lambda config: train_one(config, progress=False)))
+        runs = _Runs(sides, lambda: stack.enter_context((hold or one_ray)(sides)), reuse, train or _quietly)
         for seed in range(sides[0].config.seed, sides[0].config.seed + max_seeds):
             before = runs.num_trained
             pair = _pair(seed, [runs.result(side, seed) for side in sides], metric, lower)
@@ -110,6 +113,10 @@ def compare(
             if found.verdict != "RETEST" or (runs.num_trained > before and not until_decided):
                 break
     return found
+
+
+def _quietly(config: Config) -> RunResult:
+    return train_one(config, progress=False)
 
 
 def _lower_is_better(metric: str, mode: str, sides: tuple[Side, Side]) -> bool:
@@ -165,9 +172,9 @@ def _with(before: Comparison, pair: Pair, num_trained: int, margin: float, grain
 class _Runs:
     """The runs of a comparison: finished ones where there are, else trained, all on one Ray."""
 
-    def __init__(self, sides: tuple[Side, Side], stack: ExitStack, reuse: bool, train: Train) -> None:
-        self.sides, self.stack, self.train = sides, stack, train
-        self.num_trained, self._has_ray = 0, False
+    def __init__(self, sides: tuple[Side, Side], start: Callable[[], None], reuse: bool, train: Train) -> None:
+        self.start, self.train = start, train
+        self.num_trained, self._has_started = 0, False
         named = [side.folder for side in sides if side.folder is not None]
         others = runs_under(sides[0].config.storage, "result.json") if reuse else []
         self._known: dict[tuple[str, int], Folder] = {}
@@ -179,9 +186,9 @@ class _Runs:
         """The result of a side's run with this seed. Raises KeyboardInterrupt where it was stopped."""
         if not side.config.fresh and (earlier := self._finished(side, seed)) is not None:
             return earlier
-        if not self._has_ray:
-            self._has_ray = True
-            self.stack.enter_context(one_ray(self.sides))
+        if not self._has_started:
+            self._has_started = True
+            self.start()
         result = self.train(side.at(seed).model_copy(update={"address": None}))
         self.num_trained += 1
         if result.status == "stopped":

@@ -14,7 +14,8 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from functools import lru_cache
+from statistics import fmean
 from typing import Literal
 
 ERROR = 0.05  # to decide for one side although there is no difference, both sides together, over all looks
@@ -65,7 +66,8 @@ def judged(differences: Sequence[float], margin: float = 0.0, grain: float = 0.0
     num_pairs, mean = len(differences), fmean(differences)
     low, high, smallest = -math.inf, math.inf, math.inf
     for count in range(FIRST_LOOK, num_pairs + 1):
-        center, error = fmean(differences[:count]), _error(differences[:count], grain)
+        center = fmean(differences[:count])
+        error = _error(differences[:count], center, grain)
         level = LEVEL * weight(count)
         reach = t_beyond(level, count - 1) * error
         low, high = max(low, center - reach), min(high, center + reach)
@@ -76,9 +78,10 @@ def judged(differences: Sequence[float], margin: float = 0.0, grain: float = 0.0
     return Standing(num_pairs, mean, low, high, _p(smallest), verdict)
 
 
-def _error(differences: Sequence[float], grain: float) -> float:
+def _error(differences: Sequence[float], mean: float, grain: float) -> float:
     """The standard error of the mean; the spread is taken to be half a grain at least."""
-    return max(stdev(differences), grain / 2) / math.sqrt(len(differences))
+    spread = math.sqrt(math.fsum((one - mean) ** 2 for one in differences) / (len(differences) - 1))
+    return max(spread, grain / 2) / math.sqrt(len(differences))
 
 
 def _p(smallest: float) -> float:
@@ -113,6 +116,7 @@ def t_share_beyond(t: float, freedom: int) -> float:
     return max(0.0, 1.0 - inside)
 
 
+@lru_cache(maxsize=1024)
 def t_beyond(share: float, freedom: int) -> float:
     """The t beyond which, on either side, lies this share of Student's distribution.
 
