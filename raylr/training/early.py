@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from raylr.events import StoppedEarly
-from raylr.planning.plan import StopPlan
+from raylr.planning.plan import Plan, StopPlan
 from raylr.training.totals import Totals
 
 
@@ -34,9 +34,16 @@ def gain(stop: StopPlan, value: float, best: float) -> float:
     return best - value if stop.mode == "min" else value - best
 
 
-def is_over(stop: StopPlan | None, totals: Totals) -> bool:
-    """True where the last test was `patience` examples or more after the best one, or after the start without any."""
-    return stop is not None and totals.evaluated_at - totals.best_at >= stop.patience
+def is_over(plan: Plan, totals: Totals) -> bool:
+    """True where the last test was `patience` examples or more after the best one, or after the start without any.
+
+    A test comes at the first update at or after a multiple of `eval.every`, and counts as at that multiple: updates that do not
+    divide it must not make `patience` longer by a whole test.
+    """
+    if plan.stop is None:
+        return False
+    last, best = (position // plan.eval_every * plan.eval_every for position in (totals.evaluated_at, totals.best_at))
+    return max(last - best, totals.evaluated_at - totals.best_at) >= plan.stop.patience
 
 
 def event(stop: StopPlan, totals: Totals, now: tuple[float, int]) -> StoppedEarly:
@@ -45,9 +52,9 @@ def event(stop: StopPlan, totals: Totals, now: tuple[float, int]) -> StoppedEarl
     return StoppedEarly(*now, stop.metric, value if math.isfinite(value) else str(value), totals.best, totals.best_at)
 
 
-def told(stop: StopPlan | None, totals: Totals) -> dict[str, Any]:
+def told(plan: Plan, totals: Totals) -> dict[str, Any]:
     """What the result says of it; nothing where the run went its whole length."""
-    if stop is None or not is_over(stop, totals):
+    if plan.stop is None or not is_over(plan, totals):
         return {}
-    found = event(stop, totals, (0.0, totals.evaluated_at))
+    found = event(plan.stop, totals, (0.0, totals.evaluated_at))
     return {"early_stop": {name: value for name, value in vars(found).items() if name != "time"}}

@@ -114,7 +114,7 @@ class Loop:
         """Do the next thing that is due; a status ends the run, `rejoin` the group."""
         self._note_checkpoints()
         position, totals, group = self.trainer.position, self.totals, quorum.group
-        ended = not self.trainer.fits(group.size) or early.is_over(self.plan.stop, totals)
+        ended = not self.trainer.fits(group.size) or early.is_over(self.plan, totals)
         if is_due(position, totals.evaluated_at, self.plan.eval_every, ended):
             self._evaluate(group)
         elif is_due(position, totals.checkpointed_at, self.plan.checkpoint_every, ended):
@@ -240,7 +240,7 @@ class Loop:
         self._publish(metrics)
         if self._is_writer:
             self.on_test(metrics)
-        if self.plan.stop is not None and early.is_over(self.plan.stop, self.totals):
+        if self.plan.stop is not None and early.is_over(self.plan, self.totals):
             self._note(early.event(self.plan.stop, self.totals, self._now()))
 
     def _checkpoint(self, number: int | None = None, cause: str | None = None) -> None:
@@ -355,7 +355,7 @@ class Loop:
             "test_accuracy": totals.test_accuracy,
             "test_loss": totals.test_loss,
             **totals.test_own,
-            **early.told(self.plan.stop, totals),
+            **early.told(self.plan, totals),
             "epochs": self.trainer.position / self.plan.num_train,
             "steps": self.trainer.step,
             "position": self.trainer.position,

@@ -24,16 +24,31 @@ STOP = StopPlan(metric="test_worse", mode="max", patience=96)
 
 def after(stop: StopPlan, values: list[float]) -> list[tuple[float | None, int, bool]]:
     """Best value, where it was, and whether the run is over, after tests at 10, 20, ... examples."""
-    totals, found = Totals(), []
+    totals, found, of = Totals(), [], plan(stop=stop, eval_every=10)
     for number, value in enumerate(values, start=1):
         totals = judged(stop, totals.evaluated(10 * number, Scores(value, 0.0), 0.0))
-        found.append((totals.best, totals.best_at, is_over(stop, totals)))
+        found.append((totals.best, totals.best_at, is_over(of, totals)))
     return found
 
 
 def test_it_ends_after_so_many_examples_without_a_better_value() -> None:
     stop = StopPlan(metric="test_loss", mode="min", patience=20)
     assert after(stop, [3.0, 2.0, 2.5, 2.0]) == [(3.0, 10, False), (2.0, 20, False), (2.0, 20, False), (2.0, 20, True)]
+
+
+@pytest.mark.parametrize(
+    ("tests", "ends_at"),
+    [([2048, 4032, 6016], 4032), ([2048, 3968, 4032], 4032), ([2048, 3968], None)],  # updates of 64, tests every 2000
+)
+def test_updates_that_do_not_divide_the_interval_cost_no_test(tests: list[int], ends_at: int | None) -> None:
+    of = plan(stop=StopPlan(metric="test_loss", mode="min", patience=2000), eval_every=2000)
+    assert of.stop is not None
+    totals, ended = Totals(), []
+    for position in tests:
+        totals = judged(of.stop, totals.evaluated(position, Scores(1.0, 0.0), 0.0))
+        if is_over(of, totals):
+            ended.append(position)
+    assert ended[:1] == ([ends_at] if ends_at else [])
 
 
 def test_more_is_better_where_the_mode_says_so() -> None:
