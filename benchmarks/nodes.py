@@ -17,7 +17,8 @@ address, name = sys.argv[1:]
 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
 node = next(node["NodeID"] for node in ray.nodes() if node["NodeName"] == name and node["Alive"])
 since = time.time()
-GcsClient(address=address).drain_node(node, 2, "spot", int((since + {GRACE_S}) * 1000))  # 2 is a preemption
+taken, why = GcsClient(address=address).drain_node(node, 2, "spot", int((since + {GRACE_S}) * 1000))  # 2: a preemption
+assert taken, why
 print(json.dumps({{"since": since}}))
 """
 

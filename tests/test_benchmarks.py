@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import population, population_table, same_bits, turns
+from benchmarks import population, population_table, resize, same_bits, turns
 from benchmarks.common import Store, alternating, interval, parser, place, ratio, report, table
 from benchmarks.gpu import wheels
 
@@ -252,3 +252,9 @@ def test_the_original_of_a_speedrun_runs_on_the_same_images_and_tells_its_own_ti
     assert row["views"] == 0.5
     if not torch.cuda.is_available():
         assert (row["seconds"], how) == (0.02, "torch.compile: eager")
+
+
+def test_a_pause_is_the_longest_time_between_two_updates_until_one_of_the_new_size():
+    """By hand: a change at 1.5 s, updates of one worker at 1 and 2 s, of two at 5 s."""
+    found = resize.figures([(1.0, 1, 1), (2.0, 2, 1), (5.0, 3, 2), (9.0, 4, 2)], 1.5, 2)
+    assert found == {"next_update_s": 0.5, "new_size_s": 3.5, "pause_s": 3.0}
