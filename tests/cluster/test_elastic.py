@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from raylr.running.local_cluster import commands as cluster
-from tests.cluster.commands import SMALL, Command, assert_same, drain, needs, rows, start, wait_until
+from tests.cluster.commands import LONG, SMALL, Command, assert_same, drain, needs, rows, start, wait_until
 
 pytestmark = [pytest.mark.timeout(400), needs("elastic")]
 RESTART = ["--failure.mode", "restart"]
@@ -20,10 +20,12 @@ def nodes(tmp_path_factory):
     cluster.down("elastic", clusters=clusters)
 
 
-def test_a_run_shrinks_with_its_cluster_from_a_checkpoint_that_the_announcement_brought(where, expected, nodes):
+def test_a_run_shrinks_with_its_cluster_from_a_checkpoint_that_the_announcement_brought(where, expected_long, nodes):
     one, clusters = nodes
     run_dir = where / "elastic"
-    run = start(where, "elastic", "1:2", "--address", one.address, *RESTART, "--checkpoint.every", "1dur", **one.env)
+    run = start(
+        where, "elastic", "1:2", "--address", one.address, *LONG, *RESTART, "--checkpoint.every", "1dur", **one.env
+    )
     wait_until(lambda: len(rows(run_dir, "ledger.jsonl")) > 5, "5 updates")
     drain(one, 1)
     announced = wait_until(
@@ -35,7 +37,7 @@ def test_a_run_shrinks_with_its_cluster_from_a_checkpoint_that_the_announcement_
     code, out, err = run.end()
     assert code == 0, err
     result = json.loads(out.splitlines()[-1])
-    assert_same(where, "elastic", result, expected)
+    assert_same(where, "elastic", result, expected_long)
     events = rows(run_dir, "events.jsonl")
     again = next(row for row in events if row["kind"] == "restart")
     assert (again["position"], again["world_size"]) == (announced, 1)
