@@ -53,7 +53,7 @@ def story(
         yield _line("Ray", choices.ray.value, choices.ray.why)
     if plan.recheck:
         whose = "another worker" if plan.workers[1] > 1 else "the same worker"
-        does = f"{whose} computes a micro-batch too in {plan.recheck:.3g} of the updates, and they compare"
+        does = f"{whose} computes a micro-batch too in {100 * plan.recheck:.3g} % of the updates, and they compare"
         yield _line("recheck", does, f"guard.recheck={plan.recheck:g}")
     does = "all start again from the newest checkpoint"
     if plan.failure_mode == "continue":

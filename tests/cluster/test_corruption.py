@@ -45,5 +45,5 @@ def test_a_worker_that_is_always_wrong_is_replaced_while_the_others_go_on(where)
     assert (first["counts"], second["counts"], first["certain"], "replaced" in first) == ([1], [2], True, False)
     assert first["hosts"][0].count(".") == 3
     assert kinds(where / "wrong").index("continue") > kinds(where / "wrong").index("corruption")
-    assert f"worker {first['ranks'][0]} on {first['hosts'][0]} computed micro-batch" in err
+    assert f"worker {first['ranks'][0]} on {first['hosts'][0]} computed micro-batch" in out + err
     assert "2 wrong results of workers" in out + err

@@ -362,3 +362,15 @@ def test_the_story_gives_the_reason_of_the_decision_itself(fields: dict[str, str
     plan, _ = resolved(**fields)
     told = next(line for line in plan.story if line.what == "lost worker")
     assert (plan.failure_mode, told.value.partition(":")[0], told.why) == (mode, mode, why)
+
+
+def test_a_share_of_updates_that_are_computed_twice_is_told_and_refused_where_bits_depend_on_the_worker() -> None:
+    plan, _ = resolved(guard__recheck=0.01, workers="3")
+    told = next(line for line in plan.story if line.what == "recheck")
+    assert told.value == "another worker computes a micro-batch too in 1 % of the updates, and they compare"
+    assert (plan.recheck, plan.max_corruptions, told.why) == (0.01, 3, "guard.recheck=0.01")
+    assert "recheck" not in [line.what for line in resolved()[0].story]
+    with pytest.raises(
+        ConfigError, match=r"^guard\.recheck=0\.01 compares bits, .* batch\.reduce=ddp; use batch\.reduce=tree$"
+    ):
+        resolved(guard__recheck=0.01, batch__reduce="ddp")
