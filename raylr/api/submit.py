@@ -54,16 +54,16 @@ def send(
     working_dir: Path | None = None,
     includes: Sequence[Path] = (),
     wait: bool = True,
+    live: Say = lambda text: None,
 ) -> Sent:
-    """Submit the job, and with `wait` follow its log to its end.
+    """Submit the job, and with `wait` follow its log to its end. `live` hears what is for a terminal alone.
 
     What travels is raylr, the user's own modules and files that the config names, and `includes`; with `working_dir` that
     whole folder instead, as Ray packs it. Raises ConfigError for a request that is refused before anything is sent.
     """
     is_population = isinstance(config, PopulationConfig)
     name = checked((population_driver if is_population else driver).request_of(config))
-    told = "is checked" if sees_data(config) else "is checked, but not against its data, which are not here"
-    say(f"{f'run {name}' if name else 'the run'} {told}; it is sent to {where}\n")  # importing Ray takes seconds
+    live(f"{f'run {name}' if name else 'the run'} is checked; it is sent to {where}\n")  # importing Ray takes seconds
     server = where.server(say)
     if server.own is None:
         refuse_throw_away_storage(config, is_job=True)
@@ -72,6 +72,8 @@ def send(
         labels = {"raylr_run": name or "", "raylr_storage": storage}
         job = submit(server, Job(found.arguments(type(config)), folder, submission_id, labels))
     sent, look = Sent(job, f"{storage.rstrip('/')}/{name}" if name else ""), verb(server)
+    if not sees_data(config):
+        say(f"data.source={config.data.source} is not on this machine, so the job alone can check it\n")
     say(f"job {job} is submitted; `{look} --stop {job}` stops it with a checkpoint\n")
     if not wait:
         say(f"`{look}` lists the jobs, `{look} --logs {job}` shows its log\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,7 @@ def submit(
         working_dir=working_dir.resolve() if working_dir else None,
         includes=include,
         wait=wait,
+        live=partial(_say, error=True) if sys.stderr.isatty() else lambda text: None,
     )
     if as_json:
         click.echo(json.dumps({"job": sent.job, "run": sent.run, "exit_code": sent.exit_code}))

@@ -395,8 +395,7 @@ def test_the_log_has_no_word_of_the_connection_and_each_line_once(short: Short) 
     assert "sdk.py" not in short.out
     assert short.out.count("run folder:") == 2  # at the start and at the end
     lines = short.out.splitlines()
-    assert lines[0] == "run own is checked; it is sent to cluster local"
-    assert lines[1] == "job own is submitted; `raylr jobs --cluster local --stop own` stops it with a checkpoint"
+    assert lines[0] == "job own is submitted; `raylr jobs --cluster local --stop own` stops it with a checkpoint"
 
 
 def test_the_webhook_is_told_once_and_its_url_is_nowhere(short: Short, cluster: Cluster) -> None:

@@ -157,17 +157,6 @@ def test_an_error_in_one_line_is_its_message(text: str, line: str | None) -> Non
     assert first_line(RuntimeError(text)) == (line or whole)
 
 
-def test_a_job_whose_data_only_the_cluster_has_is_sent_with_a_word_on_it(closed_port: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "raylr", "submit", "--address", f"http://127.0.0.1:{closed_port}", "--", "--data.source",
-         "/no/such/images", "--name", "one", "--storage", "/shared"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    where = f"http://127.0.0.1:{closed_port}"
-    told = f"run one is checked, but not against its data, which are not here; it is sent to {where}\n"
-    assert (done.returncode, done.stdout) == (2, told)
-
-
 def test_nodes_that_do_not_come_are_waited_for_so_long_and_told_of(
     closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
