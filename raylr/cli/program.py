@@ -242,17 +242,23 @@ def report(
 @click.option("--patience", type=click.FloatRange(min=1), default=3600, help="seconds without news to wait for [3600]")
 @json_flag
 def watch(run: str, storage: str, patience: float, as_json: bool) -> int:
-    """Show a run that goes on elsewhere, from its files alone, until it ends.
+    """Show a run or a population that goes on elsewhere, from its files alone, until it ends.
 
     RUN may be on an object store, which is asked every ten seconds: there rows come with checkpoints.
     """
+    from raylr.reporting.following import Pace
     from raylr.reporting.watch import watch as follow
-    from raylr.storage import open_run
+    from raylr.reporting.watch_population import watch_population
+    from raylr.storage import POPULATION, POPULATION_RESULT, RUN, RUN_RESULT, open_run
 
-    folder = open_run(run, storage)
-    answer = Answer(as_json)
-    status = follow(folder, answer.screen, patience_s=patience)
-    answer.say({"run_dir": str(folder), **folder.read_json("result.json")})
+    folder = open_run(run, storage, RUN, POPULATION)
+    answer, is_population = Answer(as_json), folder.exists(POPULATION)
+    if is_population:
+        status = watch_population(folder, answer.screen, Pace(patience_s=patience))
+    else:
+        status = follow(folder, answer.screen, patience_s=patience)
+    result = folder.read_json(POPULATION_RESULT if is_population else RUN_RESULT)
+    answer.say({"run_dir": str(folder), **result})
     return EXIT_CODES.get(status, 1)
 
 

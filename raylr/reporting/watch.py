@@ -13,19 +13,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from raylr.errors import ConfigError, RaylrError, first_line
+from raylr.errors import ConfigError
 from raylr.events import Finished, Metrics, News, Planned, Progress, RunEvent, event_of_row
 from raylr.planning.plan import Reason
+from raylr.reporting.following import PATIENCE_S, Look, Pace, follow
 from raylr.reporting.progress import Display
 from raylr.reporting.recorded import DAMAGE, METRICS
 from raylr.reporting.sentences import Clock
-from raylr.reporting.watched import OnStore, Watched, harmless, watched
+from raylr.reporting.watched import Watched, harmless, watched
 from raylr.storage import RUN_RESULT, Folder, open_run
 
 RATE_WINDOW_S = 10.0  # over which images a second are counted
-SILENCE_S = 60.0  # without a new row, after which a line reports it
-PATIENCE_S = 3600.0  # without a new row, after which watching ends
-RETRIES = 5  # looks in a row at a storage that does not answer
 # The numbers that a row must have to be shown, apart from `lr`.
 UPDATE = {"step", "position", "global_batch", "world_size"}
 REPORT = {*METRICS, "step", "position", "epoch", "world_size", "wall_s"}
@@ -57,53 +55,26 @@ def watch(
     folder = open_run(run) if isinstance(run, Path) else run  # refuses what is none
     files = watched(folder)
     with Display(out) as display:
-        if isinstance(files, OnStore):
-            display.out.print(
-                f"asking {folder} every {files.pause_s:.0f} s; rows come with checkpoints", soft_wrap=True
-            )
-        watcher = _Watcher(files, display, clock, patience_s)
-        while True:
-            status = watcher.look_again()
-            if status is not None:
-                return status
-            (pause or (lambda: time.sleep(files.pause_s)))()
+        return follow(_Watcher(files, display, clock).look, files, display.out, Pace(pause, clock, patience_s))
 
 
 class _Watcher:
     """The part of a run that was read so far."""
 
-    def __init__(self, files: Watched, display: Display, clock: Callable[[], float], patience_s: float) -> None:
-        self.files, self.display, self.clock, self.patience_s = files, display, clock, patience_s
+    def __init__(self, files: Watched, display: Display, clock: Callable[[], float]) -> None:
+        self.files, self.display, self.clock = files, display, clock
         self.plan: PlanOnFile | None = None
         self.plan_text = b""
         self.events, self.metrics = files.growing("events.jsonl"), files.growing("metrics.jsonl")
-        self.failures = 0  # looks in a row that the storage did not answer
         self.updates: deque[tuple[float, int]] = deque()  # when a position was seen first
         self.train_loss: float | None = None  # of the last report; the ledger has none
-        self.changed_at = self.told_at = clock()
 
-    def look_again(self) -> str | None:
-        """Look, and try again later where the storage does not answer. Raises RaylrError where it does not time and again."""
-        try:
-            status = self.look()
-        except (OSError, ConfigError) as error:
-            if isinstance(error, ConfigError) and not isinstance(error.__cause__, OSError):
-                raise
-            self.failures += 1
-            if self.failures > RETRIES:
-                raise RaylrError(f"run={self.files.folder} cannot be read: {first_line(error)}") from error
-            line = f"the storage does not answer ({first_line(error)}); trying again, {self.failures} of {RETRIES}"
-            self.display.out.print(line, soft_wrap=True)
-            return None
-        self.failures = 0
-        return status
-
-    def look(self) -> str | None:
-        """Show new rows; returns the status when the run has ended."""
+    def look(self) -> Look:
+        """Show new rows."""
         self.files.check()
         self._read_plan()
         if self.files.has_ended():
-            return self._finish()
+            return Look(True, self._finish())
         news: list[RunEvent | Metrics] = [
             event_of_row(row) for row in self.events.news() if "kind" in row and _has(row, {"position"})
         ]
@@ -112,17 +83,7 @@ class _Watcher:
             self._show(one)
             if isinstance(one, Metrics):
                 self.train_loss = one.train_loss
-        if self._progress() or news:
-            self.changed_at = self.told_at = self.clock()
-        elif self.clock() - self.changed_at >= self.patience_s:
-            raise RaylrError(
-                f"run={self.files.folder} has had no news for {self.patience_s:g} s; raylr runs lists how it is"
-            )
-        elif self.clock() - self.told_at >= SILENCE_S:
-            self.told_at = self.clock()
-            seconds = self.told_at - self.changed_at
-            self.display.out.print(f"no news for {seconds:.0f} s; the run may be waiting for nodes, or have died")
-        return None
+        return Look(self._progress() or bool(news))
 
     def _read_plan(self) -> None:
         """Show the plan, and again when another has taken its place."""
