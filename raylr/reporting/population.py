@@ -1,6 +1,7 @@
 """A population as it goes, from its events: a live table in a terminal, or lines in a log, then the result."""
 
 import math
+import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,8 @@ from raylr.events import (
 )
 from raylr.lr import duration_text
 from raylr.lr.distill import Distilled
-from raylr.reporting.ending import failure
+from raylr.reporting.bar import duration
+from raylr.reporting.ending import failure, named
 from raylr.reporting.prose import Prose
 from raylr.reporting.startup import Startup, phase_of
 from raylr.reporting.tables import console, plain_table, rates
@@ -139,13 +141,19 @@ class PopulationDisplay:
         for row in result["trials"]:
             self._note(row["trial"], **{name: row[name] for name in ("position", "score", "lr", "settings")})
         self._print(population_table(self._trials))
+        self._print(f"{result['status']}: {_took(result)}")
         if explored.again:
-            self._print("complete: use --fresh to start over, or another --name")
+            self._print("this population is complete; --fresh starts it over")
         for line in failure(folder_at(explored.run_dir), result):
             self._print(line)
         if result["best"] is not None:
             self._print(f"best: {result['best']}, {result['score']} {abs(result['best_score'] or 0):.4f}")
             self._print(f"its LR: {explored.run_dir}/best_policy.json")
+        folder = folder_at(explored.run_dir)
+        self._print(f"population folder: {folder}")
+        if self.out.is_terminal and result["best"] is not None:
+            self._print(f"next: raylr train --policy {shlex.quote(str(folder))}/best_policy.json")
+            self._print(f"      raylr distill {named(folder)}")
 
     def _note(self, trial: str, **fields: Any) -> None:
         self._trials[trial] = replace(self._trials.get(trial, Trial()), **fields)
@@ -181,6 +189,17 @@ class PopulationDisplay:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _took(result: Mapping[str, Any]) -> str:
+    """How much was done for a result."""
+    facts = [
+        f"{result[name]} {words}"
+        for name, words in (("rounds", "rounds"), ("num_exploits", "copies"))
+        if name in result
+    ]
+    took = [duration(result["wall_s"])] if "wall_s" in result else []
+    return ", ".join([f"{len(result['trials'])} trials", *facts, *took])
 
 
 def population_table(trials: Mapping[str, Trial]) -> Table:
