@@ -34,7 +34,7 @@ from raylr.reporting.bar import duration
 from raylr.reporting.ending import failure, named
 from raylr.reporting.prose import Prose
 from raylr.reporting.startup import Startup, phase_of
-from raylr.reporting.tables import console, plain_table, rates
+from raylr.reporting.tables import console, is_live, plain_table, rates
 from raylr.storage import folder_at
 
 LOG_INTERVAL_S = 10.0
@@ -159,26 +159,27 @@ class PopulationDisplay:
         self._trials[trial] = replace(self._trials.get(trial, Trial()), **fields)
 
     def _show(self, now: bool = False) -> None:
-        if self.out.is_terminal:
+        if is_live(self.out):
             if self._live is None:
-                self._live = Live(console=self.out, auto_refresh=False)
+                self._live = Live(console=self.out, get_renderable=self._view, transient=True, refresh_per_second=2)
                 self._live.start()
-            self._live.update(self._view(), refresh=True)
+            self._live.refresh()
         elif now or time.monotonic() - self._logged_at >= self.log_interval_s:
             self._logged_at = time.monotonic()
             self._print(self._line())
 
     def _view(self) -> Table:
-        table = population_table(self._trials)
+        table = population_table(dict(self._trials))  # the screen is drawn by another thread
         table.caption = self._line()
         return table
 
     def _line(self) -> str:
-        positions = [one.position for one in self._trials.values()]
+        trials = list(self._trials.values())
+        positions = [one.position for one in trials]
         done = sum(positions) / (self._count * self._total)
         elapsed = time.monotonic() - self._started
         left = f"{elapsed * (1 - done) / done:.0f} s left" if done else "starting"
-        scores = [one.score for one in self._trials.values() if _is_known(one.score)]
+        scores = [one.score for one in trials if _is_known(one.score)]
         best = f", best score {max(scores):.4f}" if scores else ""
         return f"{done:.0%} of {self._count} trials{best}, {elapsed:.0f} s, {left}"
 

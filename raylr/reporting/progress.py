@@ -41,7 +41,7 @@ from raylr.reporting.prose import Prose, Story
 from raylr.reporting.recorded import tests_of
 from raylr.reporting.sentences import Clock, sentence
 from raylr.reporting.startup import Startup, phase_of
-from raylr.reporting.tables import console, rates
+from raylr.reporting.tables import console, is_live, rates
 from raylr.storage import folder_at
 
 LOG_INTERVAL_S = 10.0
@@ -194,7 +194,7 @@ class Display:
             self._startup.end()
 
     def _move(self, unit: str, done: int, total: int, details: list[str]) -> None:
-        if self.out.is_terminal:
+        if is_live(self.out):
             if self._bar is None:
                 self._bar = Bar(self.out)
             self._bar.move(unit, done, total, details)

@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.text import Text
 
 from raylr.events import Starting
+from raylr.reporting.tables import is_live
 
 BETWEEN = " · "
 
@@ -37,7 +38,7 @@ class Startup:
         if any(one == phase for one, _ in self._phases):
             return
         self._phases.append((phase, self._clock()))
-        if self.out.is_terminal:
+        if is_live(self.out):
             self._show()
             return
         done = self._told()[:-1]
@@ -78,6 +79,6 @@ class Startup:
         return [f"{phase} {end - begun:.1f} s" for (phase, begun), end in zip(self._phases, ends, strict=True)]
 
     def _show(self) -> None:
-        if self.out.is_terminal and self._live is None:
+        if is_live(self.out) and self._live is None:
             self._live = Live(self, console=self.out, transient=True, refresh_per_second=5)
             self._live.start()

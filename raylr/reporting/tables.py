@@ -39,6 +39,11 @@ def console(stderr: bool = False) -> Console:
     return out
 
 
+def is_live(out: Console) -> bool:
+    """True where a line can be drawn again: in a terminal that moves its cursor."""
+    return out.is_terminal and not out.is_dumb_terminal
+
+
 def numbers(rows: Sequence[Mapping[str, Any]], optimizers: Sequence[str]) -> Table:
     """The numbers at several world sizes (`sizes.at_sizes`): a row each, with a ramp one per batch."""
     drops = ("first LR", "micro-batches each", "warmup updates", "k", "updates")

@@ -142,6 +142,13 @@ def test_a_terminal_gets_a_live_line_that_leaves_nothing_behind(tmp_path: Path) 
     assert text.splitlines()[-1] == f"      raylr export {tmp_path}"
 
 
+def test_a_terminal_that_cannot_draw_a_line_again_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    text = shown(Starting(2, "Ray"), Starting(2), PROGRESS, terminal=True)
+    assert "starting 2 workers (Ray 0.0 s)\nstarted in 0.0 s: Ray 0.0 s · 2 workers 0.0 s\n" in text
+    assert " 26%  0.5/2 epochs  lr 0.125" in text
+
+
 def test_a_failing_run_gives_the_terminal_back() -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=160)
