@@ -55,7 +55,9 @@ class Origin:
 
     @property
     def is_over(self) -> bool:
-        """Whether no further update fits into its length."""
+        """Whether it has ended: no further update fits into its length, or it has stopped early."""
+        if self.folder.exists("result.json") and self.folder.read_json("result.json").get("status") == "complete":
+            return True
         return bool(self.rows) and self.end + self.rows[-1]["global_batch"] > self.plan.total_examples
 
     @property
