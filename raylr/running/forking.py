@@ -16,6 +16,7 @@ from raylr.planning.legs import LEGS, Leg, leg_at
 from raylr.reporting.lived import events_that_count
 from raylr.running.driver import Listener, Run, RunResult
 from raylr.running.job import Request, carry_out
+from raylr.running.machines import differences_here
 from raylr.running.ray_internals.features import features
 from raylr.storage import POPULATION, Folder, folder_at, open_run
 from raylr.training.checkpoint_index import FORMAT_VERSION, names, note
@@ -94,6 +95,8 @@ def resolved_fork(
     warnings = plan.warnings
     if any(event.cause == "user" and event.position > joint for event in by_hand):
         warnings = (*warnings, f"{parent.name} was changed by hand after the joint; the fork is not")
+    if other := differences_here(parent.folder, parent.plan):
+        warnings = (*warnings, f"the fork may have other bits than {parent.name}: {'; '.join(other)}")
     told = {"story": (*plan.story[:2], reason, *plan.story[2:]), "warnings": warnings}
     return Fork(config, plan.model_copy(update=told), policy, legs, parent.folder)
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,8 @@ from raylr.planning.fork import Origin, origin_of
 from raylr.planning.legs import leg_at
 from raylr.reporting.lived import events_that_count
 from raylr.running.forking import is_whole
-from raylr.running.job import data_for_workers, processor
+from raylr.running.job import data_for_workers
+from raylr.running.machines import differences_here
 from raylr.storage import POPULATION, Folder, folder_at, open_run
 from raylr.training.checkpoint_index import names
 from raylr.training.data import prepare
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from raylr.training.replay import Difference, Interval, Record
 
 SILENCE_S = 900.0  # of the processes that replay; they may have to decode their images first
-LIBRARIES = ("torch", "torchvision", "numpy")  # whose versions decide on the bits
 
 
 @dataclass(frozen=True)
@@ -113,31 +112,15 @@ def _readable(folder: Folder) -> Origin:
 
 def _doubts(origin: Origin, anyway: bool) -> list[str]:
     """Why this machine may give other bits than the run's; ConfigError for them unless `anyway`."""
-    folder, found = origin.folder, list[str]()
+    folder = origin.folder
+    found = differences_here(folder, origin.plan)
     if not folder.exists("result.json"):
         found.append("no result.json says on what it was trained")
-    else:
-        result = folder.read_json("result.json")
-        for name in LIBRARIES:
-            there, here = result.get("versions", {}).get(name), _version(name)
-            if there != here:
-                found.append(f"{name} was {there} and is {here}")
-        if (there := result.get("processor", processor())) != processor():
-            found.append(f"the processor was {there} and is {processor()}")
-    if origin.plan.device == "cuda" and not local_hardware().num_gpus:
-        found.append("it was trained on a GPU and there is none")
     if found and not anyway:
         raise ConfigError(
             f"run={folder}: {'; '.join(found)}: a difference would prove nothing; verify where it was trained, or --anyway"
         )
     return found
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _share(part: str | None) -> float | None:
