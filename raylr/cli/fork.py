@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,17 @@ class RunCommand(ConfigCommand):
         self.params = [run if param.name == "config" else param for param in self.params if param.name != "config_file"]
 
     def _call(self, run: str, **values: Any) -> int:  # type: ignore[override]
-        return self.action(run, self.given(values), **values)
+        return self.action(run, changes=self.given(values), **values)
 
 
 class PlanCommand(ConfigCommand):
     """`raylr plan`, which takes a run where --at or --cooldown say that a fork of it is meant."""
+
+    def __init__(
+        self, name: str, action: Callable[..., int], arguments: Sequence[str], own: Sequence[click.Parameter] = ()
+    ) -> None:
+        super().__init__(name, action, arguments, own=own)
+        self.action = partial(_plan_either, action)
 
     def _call(
         self,
@@ -42,7 +49,14 @@ class PlanCommand(ConfigCommand):
             return super()._call(config, config_file, **values)
         if config is None:
             raise ConfigError("at and cooldown plan a fork; name the run first, as in raylr plan RUN --at 3ep")
-        return plan_fork(config, self.given(values), at, cooldown, values["png"], values["as_json"])
+        return self.action(config, changes=self.given(values), at=at, cooldown=cooldown, **values)
+
+
+def _plan_either(plan: Callable[..., int], what: Any, changes: dict[str, str] | None = None, **values: Any) -> int:
+    """Plan a config, or a fork of a run where there are changes to it."""
+    if changes is None:
+        return plan(what, **values)
+    return plan_fork(what, changes, values["at"], values["cooldown"], values["png"], values["as_json"])
 
 
 AT = "where the fork leaves RUN, such as 3ep, 400st, or end"
