@@ -10,6 +10,9 @@ from torch import nn
 
 from raylr.errors import ConfigError
 
+# Else what a kernel keeps in fp32 is compared with what was rounded to bf16 when it was stored: the maximum of `amax` is then
+# found nowhere in its own input, and its gradient is 0 / 0.
+OPTIONS = {"emulate_precision_casts": True}
 COMPILERS = ("g++", "c++", "clang++")  # torch calls one of them, for the CPU and for what launches kernels of a GPU
 
 
@@ -19,4 +22,4 @@ def compile_in_place(model: nn.Module) -> None:
         raise ConfigError(
             "model.compile=true needs a C++ compiler such as g++ on each node; install one, or leave it out"
         )
-    model.compile(dynamic=False)
+    model.compile(dynamic=False, options=OPTIONS)
