@@ -1,6 +1,7 @@
 """What check.sh asks of raylr and torch on a GPU. Lines that begin with "=> " go into its summary.
 
-    python -m benchmarks.gpu.probe env | bits | speed | counts | several | nccl | cpu | results RUN_DIR... | population RUN_DIR
+    python -m benchmarks.gpu.probe env | bits | speed | counts | several [KIND...] | nccl | cpu | results RUN_DIR... |
+        population RUN_DIR
 
 Without a GPU all of it runs on the CPU with a few tiny updates, which shows no more than that the script works.
 """
@@ -361,16 +362,19 @@ def profiled(name: str, update: Callable[[], Any], count: int) -> None:
 # --- several: trials on one card, as processes that take turns, as processes that share it (MPS), as streams of one process
 
 
-def several() -> None:
-    """Images/s of all trials together, beside one alone."""
+def several(*kinds: str) -> None:
+    """Images/s of all trials together, beside one alone; of the kinds processes, streams and mps, or all of them."""
+    kinds = kinds or ("processes", "streams", "mps")
     counts, seconds = ([4, 8], 3.0) if CUDA else ([2], 0.5)
     dataset()
     alone = processes(1, seconds)
     say(f"one trial: {alone:,.0f} images/s")
     for count in counts:
-        told(f"{count} trials as processes", processes(count, seconds), alone)
-        told(f"{count} trials as streams of one process", streams(count, seconds), alone)
-    if CUDA and (shared := start_mps()) is not None:
+        if "processes" in kinds:
+            told(f"{count} trials as processes", processes(count, seconds), alone)
+        if "streams" in kinds and CUDA:
+            told(f"{count} trials as streams of one process", streams(count, seconds), alone)
+    if "mps" in kinds and CUDA and (shared := start_mps()) is not None:
         for count in counts:
             told(f"{count} trials as processes under MPS", processes(count, seconds, shared), alone)
         subprocess.run(["nvidia-cuda-mps-control"], input="quit\n", text=True, env={**os.environ, **shared}, timeout=20)
@@ -390,8 +394,6 @@ def streams(count: int, seconds: float) -> float:
     """One thread gives each stream an update in turn."""
     from raylr.training.group import Group
 
-    if not CUDA:
-        return 0.0
     sides = []
     for _ in range(count):
         stream = torch.cuda.Stream()
