@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raylr.api.compare import compare
     from raylr.api.explore import explore
+    from raylr.api.fork import extend, fork
     from raylr.api.look import explain, report
     from raylr.api.plan import plan
     from raylr.api.train import train
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from raylr.lr import Policy, Ramp
     from raylr.running.driver import RunResult
     from raylr.running.population.driver import PopulationResult
+    from raylr.running.verify import Verified, verify
     from raylr.torch_lr.drive import drive
     from raylr.training.trained import Evaluation, evaluate, export, load
 
@@ -34,17 +36,21 @@ _HOMES = {
     "PopulationResult": "raylr.running.population.driver",
     "RaylrError": "raylr.errors",
     "RunResult": "raylr.running.driver",
+    "Verified": "raylr.running.verify",
     "compare": "raylr.api.compare",
     "drive": "raylr.torch_lr.drive",
     "evaluate": "raylr.training.trained",
     "explain": "raylr.api.look",
     "explore": "raylr.api.explore",
     "export": "raylr.training.trained",
+    "extend": "raylr.api.fork",
+    "fork": "raylr.api.fork",
     "load": "raylr.training.trained",
     "load_config": "raylr.config.load",
     "plan": "raylr.api.plan",
     "report": "raylr.api.look",
     "train": "raylr.api.train",
+    "verify": "raylr.running.verify",
 }
 
 __all__ = [
@@ -57,17 +63,21 @@ __all__ = [
     "Ramp",
     "RaylrError",
     "RunResult",
+    "Verified",
     "compare",
     "drive",
     "evaluate",
     "explain",
     "explore",
     "export",
+    "extend",
+    "fork",
     "load",
     "load_config",
     "plan",
     "report",
     "train",
+    "verify",
 ]
 
 

@@ -1,6 +1,7 @@
 """`raylr.fork`: a run that goes on from another one's state under a changed policy or field."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from raylr.api.train import heard
 from raylr.errors import ConfigError
@@ -20,27 +21,27 @@ from raylr.training.own_parts import look_at_own_parts
 def fork(
     run: str,
     at: str,
-    changes: Mapping[str, str] | None = None,
+    changes: Mapping[str, Any] | None = None,
     cooldown: str | None = None,
     on_event: Listener | None = None,
     progress: bool | None = None,
 ) -> RunResult:
     """Train a fork of `run` that leaves it at the position `at`, such as 3ep, or at its `end`; or go on with it.
 
-    `changes` are dotted fields as flags give them, such as {"lr.base": "0.1"}. With `cooldown` the LR at the joint holds, and
+    `changes` are dotted fields, such as {"lr.base": 0.1}. With `cooldown` the LR at the joint holds, and
     falls to the floor within that length at the end. The rest is as in `raylr.train`.
     """
     return follow(ForkOrder(run, at, cooldown, changes), on_event, progress)
 
 
 def extend(
-    run: str, changes: Mapping[str, str], on_event: Listener | None = None, progress: bool | None = None
+    run: str, changes: Mapping[str, Any], on_event: Listener | None = None, progress: bool | None = None
 ) -> RunResult:
     """Go on with a finished run up to more `epochs`, which `changes` give, as a fork at its end."""
     return follow(extension(run, changes), on_event, progress)
 
 
-def extension(run: str, changes: Mapping[str, str]) -> ForkOrder:
+def extension(run: str, changes: Mapping[str, Any]) -> ForkOrder:
     """The fork that an extension is. Raises ConfigError without a new length."""
     if "epochs" not in changes:
         raise ConfigError(f"extend of run={run} needs --epochs, the new length of the whole run, such as --epochs 20")

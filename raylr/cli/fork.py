@@ -59,7 +59,7 @@ def _plan_either(plan: Callable[..., int], what: Any, changes: dict[str, str] | 
     return plan_fork(what, changes, values["at"], values["cooldown"], values["png"], values["as_json"])
 
 
-AT = "where the fork leaves RUN, such as 3ep, 400st, or end"
+AT = "where the fork leaves RUN, such as 3ep, 400st, or end [with --cooldown: end]"
 COOLDOWN = "hold RUN's LR, then let it fall to the floor within this length"
 
 
@@ -79,7 +79,7 @@ def fork(run: str, changes: dict[str, str], at: str | None, cooldown: str | None
     command again goes on with it. `raylr plan RUN --at ...` shows the joint and starts nothing.
 
     --cooldown makes a run of a constant LR many runs that end well: the LR at the joint holds, and falls to the floor
-    within that length, at the end of --epochs where they are given.
+    within that length, at the end of --epochs where they are given. Without --at it leaves RUN where RUN is now.
 
     \b
     raylr fork base --at 3ep --lr.base 0.2 --name lower
@@ -88,9 +88,9 @@ def fork(run: str, changes: dict[str, str], at: str | None, cooldown: str | None
     """
     from raylr.running.forking import ForkOrder
 
-    if at is None:
+    if at is None and cooldown is None:
         raise ConfigError("at says where the fork leaves RUN, and is not given; use --at 3ep, say, or --at end")
-    return _follow(ForkOrder(run, at, cooldown, changes), as_json)
+    return _follow(ForkOrder(run, at or "end", cooldown, changes), as_json)
 
 
 def extend(run: str, changes: dict[str, str], as_json: bool) -> int:
@@ -127,9 +127,7 @@ def plan_fork(
     from raylr.reporting.prose import Prose, Story
     from raylr.running.forking import ForkOrder
 
-    if at is None:
-        raise ConfigError("at says where the fork leaves RUN, and is not given; use --at 3ep, say, or --at end")
-    made, policy, legs = resolved(ForkOrder(run, at, cooldown, changes))
+    made, policy, legs = resolved(ForkOrder(run, at or "end", cooldown, changes))
     drawn = curves_of_legs(made, policy, legs)
     shown: list[RenderableType] = [Story(made.story), TextPlot(drawn)]
     shown += [Prose(f"warning: {warning}") for warning in made.warnings]

@@ -26,18 +26,18 @@ ROWS = ("ledger.jsonl", "metrics.jsonl")
 
 @dataclass(frozen=True)
 class ForkOrder:
-    """What to fork, where, and how: `changes` are fields of the config as flags give them."""
+    """What to fork, where, and how: `changes` are fields of the config, by dotted key."""
 
     run: str
     at: str
     cooldown: str | None = None
-    changes: Mapping[str, str] | None = None
+    changes: Mapping[str, Any] | None = None
     name: str | None = None  # of the fork where `changes` gives none
 
 
 def origin(order: ForkOrder) -> tuple[Origin, Config]:
     """The parent, and the config of the fork. Raises ConfigError where there is no such run, or it cannot be forked."""
-    changes = dict(order.changes or {})
+    changes = {key: str(value) for key, value in (order.changes or {}).items()}
     try:
         folder = open_run(order.run, changes.get("storage", "runs"))
         if folder_at(folder.storage).exists(POPULATION):
