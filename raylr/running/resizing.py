@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-from raylr.errors import RaylrError
+from raylr.errors import RaylrError, first_line
 from raylr.planning.plan import Plan
 from raylr.running.capacity import Demand, living_nodes, resources
 from raylr.running.joiners import LEFT
@@ -27,14 +27,6 @@ from raylr.running.ray_internals.state import draining_nodes
 LOOK_S = 0.5
 AT_ONCE_S = 2.0  # within which losses have one cause, such as a node
 END_S = 10.0  # for the other workers, once the first has ended
-
-
-class WorkersLost(RaylrError):
-    """More workers were lost than the run survives; the last ones with what Ray says of each."""
-
-    def __init__(self, max_failures: int, failures: dict[int, Exception]) -> None:
-        super().__init__(f"failure.max_failures={max_failures}, and workers were lost once more")
-        self.worker_failures = failures
 
 
 class Worker:
@@ -146,7 +138,10 @@ class ResizableGroup:
         if unforeseen and time.monotonic() - self._failed_at > AT_ONCE_S:
             self.failures, self._failed_at = self.failures + 1, time.monotonic()
         if self.failures > self.plan.max_failures:
-            raise WorkersLost(self.plan.max_failures, unforeseen)
+            reasons = "; ".join(f"rank {rank}: {first_line(error)}" for rank, error in unforeseen.items())
+            raise RaylrError(
+                f"failure.max_failures={self.plan.max_failures}, and workers were lost once more: {reasons}"
+            )
         for rank in lost:
             self._succeed(self.seats[rank])
 
