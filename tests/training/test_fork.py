@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from raylr.lr import Policy
 from raylr.planning.legs import LEGS, Leg
@@ -12,7 +13,9 @@ from raylr.planning.plan import Parent, Plan
 from raylr.reporting.runs import explain_step
 from raylr.running.forking import seed
 from raylr.storage import LocalFolder
-from raylr.training.fork import carried
+from raylr.training.fork import ForkLoop, carried
+from raylr.training.group import Group
+from raylr.training.membership import Plain
 from tests.ranks import Ranks
 from tests.training.runs import OPTIMIZER, Images, images, plan, policy, train
 
@@ -27,11 +30,7 @@ def train_fork(
     place: int, size: int, port: int, of: Plan, lr: Policy, legs: list[dict[str, Any]], data: Images, run_dir: str
 ) -> dict[str, Any]:
     """One rank of a fork; what `Loop.run` gives."""
-    import torch
-
-    from raylr.training.fork import ForkLoop
     from raylr.training.group import connect, form_group, listen
-    from raylr.training.membership import Plain
 
     store = listen("127.0.0.1", port) if place == 0 else connect("127.0.0.1", port)
     group = form_group(store, 1, place, size, torch.device("cpu"), 60.0)
@@ -193,3 +192,19 @@ def test_a_fork_is_explained_on_both_sides_of_its_joint(
     assert "fork of parent since position 256, which changes lr.shape cosine -> linear" in after
     assert ": linear" in after
     assert all("as the policy says, to the last bit" in text for text in (before, after))
+
+
+def test_the_guard_can_go_back_behind_a_joint_that_renamed_the_optimizer(tmp_path: Path):
+    of = plan(**{**OF.model_dump(), "optimizers": {"other": OPTIMIZER}})
+    lr = Policy(of.num_train, of.total_examples, (("other", policy(OF).schedule("main")),))
+    leg = Leg("parent", 64, OF, policy(OF))
+    loop = ForkLoop(of, lr, [leg], DATA, Plain(Group()), LocalFolder(tmp_path))  # type: ignore[arg-type]
+    for _ in range(2):
+        loop.trainer.update(Group())
+    loop.go_on_in_leg()
+    momentum = loop.trainer.guard.snapshot["optimizers"]
+    assert set(momentum) == {"other"}
+    with torch.no_grad():
+        loop.trainer.parameters[0].fill_(float("nan"))
+    assert loop.trainer.update(Group()).rolled_back
+    assert not loop.trainer.update(Group()).rolled_back
