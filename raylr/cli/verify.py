@@ -32,7 +32,7 @@ def verify(run: str, part: str | None, workers: int | None, anyway: bool, storag
     from raylr.running.verify import verify as verified
 
     answer = Answer(as_json)
-    with counting("replaying updates") as report:
+    with counting("replaying updates", answer.screen) as report:
         found = verified(run, storage, part, workers, anyway, report)
     answer.say(found.row(), *_told(found))
     return int(found.difference is not None)

@@ -217,7 +217,7 @@ class Display:
 
 
 @contextlib.contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a callback (done, total) that shows how far `what` is."""
-    with Display() as display:
+def counting(what: str, screen: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Give a callback (done, total) that shows how far `what` is, on standard output unless another screen is given."""
+    with Display(screen) as display:
         yield lambda done, total: display._move(what, done, total, [])
