@@ -121,11 +121,26 @@ def changes_of(origin: Origin, config: Config) -> dict[str, str]:
                 f"{key}={new.get(key)} is not that of {origin.name}, {old.get(key)}; a fork keeps the model, the data and "
                 "batch.reduce: use `raylr train`"
             )
-        found[key] = f"{key} {_text(old.get(key))} -> {_text(new.get(key))}"
+        before = old.get(key) if old.get(key) is not None else _default(origin, key)
+        found[key] = f"{key} {_text(before)} -> {_text(new.get(key))}"
     return found
 
 
+def _default(origin: Origin, key: str) -> Any:
+    """What the parent had in a field that was not given; None where its numbers do not say."""
+    plan, policy = origin.plan, origin.policy
+    numbers = {"epochs": plan.total_examples / plan.num_train, "batch.global_size": plan.global_batch}
+    if len(policy.schedules) == 1:
+        schedule = policy.schedule()
+        shape = schedule.shape.brief(plan.num_train)
+        numbers |= {"lr.base": schedule.base_lr, "lr.reference_batch": schedule.reference_batch}
+        return {**numbers, "lr.scaling": schedule.scaling, "lr.shape": shape}.get(key)
+    return numbers.get(key)
+
+
 def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     return "default" if value is None else f"{value}"
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from raylr.config import Config
 from raylr.config.load import config_of_record
@@ -14,6 +14,7 @@ from raylr.planning.facts import DatasetInfo, Features, Hardware
 from raylr.planning.fork import END, Origin, origin_of, resolve_fork
 from raylr.planning.legs import LEGS, Leg, leg_at
 from raylr.reporting.lived import events_that_count
+from raylr.running.difference import AnotherRun
 from raylr.running.driver import Listener, Run, RunResult
 from raylr.running.job import Request, carry_out
 from raylr.running.machines import differences_here
@@ -122,6 +123,19 @@ class Fork(Run):
 
     legs: tuple[Leg, ...]
     parent: Folder
+
+    def agreed(self, folder: Folder) -> Self:
+        """As any run, and that it leaves the same parent at the same update."""
+        if not self.config.fresh and folder.exists("plan.json"):
+            old, own = folder.read_json("plan.json").get("parent"), self.plan.parent
+            there = "no fork" if old is None else f"a fork of {old['run']} at update {old['step']}"
+            assert own is not None
+            if old is None or (old["run"], old["step"]) != (own.run, own.step):
+                raise AnotherRun(
+                    f"name={folder.name} is {there}, and this is one of {own.run} at update {own.step}; use --fresh, or "
+                    "another --name"
+                )
+        return super().agreed(folder)
 
     def write_plan(self, folder: Folder) -> None:
         super().write_plan(folder)

@@ -70,6 +70,14 @@ def test_a_fork_is_verified_and_explained_by_the_commands(where, base):
         (("fork", "base", "--at", "9ep"), "at=9ep is beyond the end of base"),
         (("fork", "base"), "at says where the fork leaves RUN, and is not given"),
         (("fork", "base", "--at", "2ep", "--name", "base"), "name=base is the run that is forked"),
+        (
+            ("fork", "base", "--at", "2ep", "--name", "same"),
+            "name=same is a fork of base at update 79, and this is one of base",
+        ),
+        (
+            ("fork", "same", "--at", "2ep", "--name", "base"),
+            "name=base is no fork, and this is one of same at update 32",
+        ),
         (("extend", "base"), "extend of run=base needs --epochs"),
         (("extend", "base", "--epochs", "3"), "epochs=3 is no more than base has trained"),
         (("fork", "none", "--at", "2ep"), "run=none is no run folder"),

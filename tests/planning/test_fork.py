@@ -105,7 +105,13 @@ def test_a_change_of_the_lr_acts_at_once_and_the_jump_is_told(tmp_path: Path):
     assert lr(policy, 2000) == 0.25  # 0.5 x (1 - 2000 / 4000)
     assert "joint-jump: the LR goes from 0.5 to 0.25 at once" in plan.warnings
     assert plan.parent is not None
-    assert plan.parent.changes == ("lr.base 1.0 -> 0.5",)
+    assert plan.parent.changes == ("lr.base 1 -> 0.5",)
+
+
+def test_a_change_names_what_the_parent_had_also_where_it_was_a_default(tmp_path: Path):
+    plan, _, _ = forked(parent(tmp_path), "2ep", epochs="5", **{"lr.shape": "cosine", "optimizer.momentum": "0.8"})
+    assert plan.parent is not None
+    assert plan.parent.changes == ("epochs 4 -> 5", "lr.shape linear -> cosine", "optimizer.momentum 0.9 -> 0.8")
 
 
 def test_a_longer_run_meets_the_lr_of_its_parent_and_then_the_new_curve(tmp_path: Path):
