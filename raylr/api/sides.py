@@ -10,7 +10,7 @@ from typing import Any
 from raylr.api.plan import plan as planned
 from raylr.api.retrain import FOUND, Source, under
 from raylr.config import Config
-from raylr.config.load import load_config
+from raylr.config.load import EXCLUSIVE, load_config
 from raylr.errors import ConfigError
 from raylr.lr import Policy
 from raylr.planning.plan import Plan
@@ -119,7 +119,11 @@ def _config_beside(named: _Named) -> Config:
 def _over(base: Config, common: Config) -> Config:
     """The base with what was given for both sides, and the storage and the name of the comparison."""
     given = common.model_dump(exclude_unset=True)
-    merged = _merged(base.model_dump(exclude_unset=True), given)
+    below = base.model_dump(exclude_unset=True)
+    for one, other in EXCLUSIVE:
+        if one.partition(".")[2] in given.get("batch", {}):
+            below.get("batch", {}).pop(other.partition(".")[2], None)
+    merged = _merged(below, given)
     for name in ("storage", "name", "fresh", "address"):
         merged[name] = getattr(common, name)
     return Config(**merged)

@@ -20,7 +20,9 @@ from raylr.errors import ConfigError
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 MAX_DEPTH = 5  # optimizers.NAME.lr.base has 4
 OFF = ("off", "all", "none", "no", "0", "0.0", "0ep")  # defaults that null may stand for
-EXCLUSIVE = tuple(permutations(("batch.global_size", "batch.per_worker_size", "batch.ramp"), 2))
+EXCLUSIVE = tuple(
+    permutations(("batch.global_size", "batch.per_worker_size", "batch.ramp"), 2)
+)  # one, and another that it replaces
 INSTEAD_OF_NULL = {
     **dict.fromkeys(("scaling", "trackers", "flip"), "none"),
     **dict.fromkeys(("warmup", "rewarm", "hold", "ramp"), "0ep"),
@@ -52,7 +54,7 @@ def load_config(
         return model(**_nested(given))
     path = Path(path)
     values = _record(path, given) if _is_record(path) else _expanded(_of_file(path, model), paths)
-    return model(**_nested({**values, **given}))
+    return model(**_nested({**_not_replaced(values, given), **given}))
 
 
 def config_of_record(record: Mapping[str, Any], overrides: Mapping[str, str] | None = None) -> Config:
@@ -62,13 +64,14 @@ def config_of_record(record: Mapping[str, Any], overrides: Mapping[str, str] | N
     """
     paths = {setting.key for setting in settings(Config) if setting.unit == "path"}
     given = _expanded(overrides or {}, paths)
+    values = {key: value for key, value in leaves(record) if value is not None and key not in ORDERS}
+    return Config(**_nested({**_not_replaced(values, given), **given}))
+
+
+def _not_replaced(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values without the fields that one which is `given` excludes: flags take precedence over a file."""
     others = {other for one, other in EXCLUSIVE if one in given}
-    values = {
-        key: value
-        for key, value in leaves(record)
-        if value is not None and key not in ORDERS and (key in given or key not in others)
-    }
-    return Config(**_nested({**values, **given}))
+    return {key: value for key, value in values.items() if key not in others}
 
 
 def config_of(

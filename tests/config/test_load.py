@@ -357,3 +357,11 @@ def test_plan_takes_a_record(run: Path, capsys: pytest.CaptureFixture[str]) -> N
         warnings.simplefilter("error")
         assert main(["plan", str(run / "config.json")]) == 0
     assert capsys.readouterr().out.startswith(" 1. data ")
+
+
+def test_a_flag_takes_the_place_of_the_batch_that_a_file_gives_in_another_way(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("batch: {global_size: 256, micro_size: 64}\n")
+    for field, value in (("batch.ramp", "64 for 1ep, 128"), ("batch.per_worker_size", "128")):
+        batch = load_config(path, {field: value}).batch
+        assert (batch.global_size, batch.micro_size, str(getattr(batch, field.partition(".")[2]))) == (None, 64, value)
