@@ -13,6 +13,7 @@ from raylr.reporting.sinks import Family, known_as, remember
 PARAMS_AT_ONCE = 100  # of MLflow's log_batch
 METRICS_AT_ONCE = 1000
 MAX_LETTERS = 500  # of a parameter or a tag
+BEST = frozenset({"best_test_accuracy", "best_epoch"})
 SEND_S = 5.0  # between two messages with metrics
 
 
@@ -68,7 +69,10 @@ class MLflow:
                 self._client.log_artifact(self._run_id, str(path), kind)
 
     def close(self, result: Mapping[str, Any]) -> None:
+        """End the run; the best accuracy is a metric too, by which MLflow's table of runs can be sorted."""
         self._send()
+        for key in BEST & result.keys():
+            self._client.log_metric(self._run_id, key, float(result[key]))
         for key, value in leaves(result).items():
             self._client.set_tag(self._run_id, f"result.{_key(key)}", str(value)[:MAX_LETTERS])
         ends = {"complete": "FINISHED", "stopped": "KILLED"}

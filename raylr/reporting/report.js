@@ -148,6 +148,7 @@
     setTimeout(update, 1000 * Number(root.dataset.every));
   }
 
+  document.addEventListener("pointerdown", event => { if (!event.target.closest(".picture")) clear(); });
   begin();
   if (document.documentElement.dataset.version) setTimeout(update, 1000 * Number(document.documentElement.dataset.every));
 })();

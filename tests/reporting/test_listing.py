@@ -11,7 +11,7 @@ from rich.console import Console
 from raylr.errors import ConfigError
 from raylr.reporting.listing import Listed, listed_under
 from raylr.reporting.run_table import run_list, shortened
-from raylr.storage import LocalFolder, best_trial, open_run, population_of
+from raylr.storage import LocalFolder, best_trial, open_run, population_of, run_folder
 from tests.reporting.run_folders import event, lines, make_run, report, result, update
 
 METRICS = [report(10, test_accuracy=0.5), report(20, test_accuracy=0.75), report(30, test_accuracy=0.625)]
@@ -143,3 +143,19 @@ def test_a_damaged_line_of_the_ledger_is_no_last_row(tmp_path: Path) -> None:
     with (run_dir / "ledger.jsonl").open("a") as file:
         file.write(lines([update(10)])[:20])
     assert only(tmp_path).epoch == 1.0  # the row that is being written does not count yet
+
+
+def test_runs_on_an_object_store_are_listed(bucket: str, tmp_path: Path) -> None:
+    """A real server of the S3 protocol; who holds a run there leaves a sign of life."""
+    there = run_folder(f"{bucket}-listed", "one")
+    local = make_run(tmp_path / "one", [update(29)], METRICS, [event("start", 0, time.time() - 30.0)])
+    for path in sorted(local.iterdir()):
+        there.write_bytes(path.name, path.read_bytes())
+    (found,) = listed_under(f"{bucket}-listed")
+    assert (found.status, found.best_accuracy, found.epoch) == ("unfinished", 0.75, 3.0)
+    with there.held():
+        (found,) = listed_under(f"{bucket}-listed")
+        assert found.status == "running"
+        assert found.eta_s == pytest.approx(10.0, abs=3.0)
+    (found,) = listed_under(f"{bucket}-listed")
+    assert found.status == "unfinished"

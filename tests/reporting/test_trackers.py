@@ -306,7 +306,7 @@ def test_mlflow_keeps_files_and_the_best_accuracy_and_a_model_that_is_not_export
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.tags["result.best_test_accuracy"] == "0.75"
-    assert run.data.tags["result.best_epoch"] == "1.0"
+    assert (run.data.metrics["best_test_accuracy"], run.data.metrics["best_epoch"]) == (0.75, 1.0)
     kept = {
         kind: sorted(one.path for one in client.list_artifacts(run.info.run_id, kind)) for kind in ("config", "code")
     }
