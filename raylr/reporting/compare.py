@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from raylr.reporting.recorded import RecordedRun, leaves
+from raylr.reporting.recorded import RecordedRun
+from raylr.reporting.rows import leaves
 
 MISSING = "-"
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from raylr.events import JoinKind
-from raylr.reporting.recorded import DAMAGE, last_row
+from raylr.reporting.rows import DAMAGE, last_row
 from raylr.storage import (
     POPULATION,
     POPULATION_RESULT,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from raylr.reporting.recorded import leaves
+from raylr.reporting.rows import leaves
 from raylr.reporting.sinks import Family, known_as, remember
 
 PARAMS_AT_ONCE = 100  # of MLflow's log_batch

@@ -25,7 +25,7 @@ from raylr.events import (
     TrialReport,
     Waiting,
 )
-from raylr.reporting.recorded import leaves
+from raylr.reporting.rows import leaves
 from raylr.reporting.sinks import Family
 from raylr.reporting.tracker_files import RunFiles
 from raylr.reporting.trackers import Tracker, checked, trackers_of

@@ -38,7 +38,7 @@ from raylr.reporting import epochs
 from raylr.reporting.bar import Bar
 from raylr.reporting.ending import failure, next_commands, summary
 from raylr.reporting.prose import Prose, Story
-from raylr.reporting.recorded import tests_of
+from raylr.reporting.rows import tests_of
 from raylr.reporting.sentences import Clock, sentence
 from raylr.reporting.startup import Startup, phase_of
 from raylr.reporting.tables import console, is_live, rates

@@ -14,14 +14,14 @@ from typing import Any, TypeAlias
 
 from raylr.errors import ConfigError
 from raylr.events import ROUTINE
-from raylr.storage import POPULATION_RESULT, Folder, LocalFolder, open_run, population_of
+from raylr.reporting.relations import Parent, Trial, parent_of, trial_of
+from raylr.reporting.rows import DAMAGE
+from raylr.storage import Folder, LocalFolder, open_run
 
 FACTORS = ("peak", "warmup", "shape", "override")
 OF_UPDATES = {"loss": "update_loss", "grad_norm": "grad_norm"}  # in the ledger, and as a quantity
 NORMS = ("update_norm", "weight_norm")  # in the ledger, of each optimizer
 METRICS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "images_per_s")
-DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-LAST_ROW_BYTES = 65536
 NAMED_LINES = 3  # damaged lines that a note names one by one
 
 Numbers: TypeAlias = "array[float]"
@@ -47,28 +47,6 @@ class Happening:
     epoch: float
     since_start_s: float
     details: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a population's result says about one of its trials; None where it has no score."""
-
-    population: str
-    score_name: str
-    score: float | None
-    is_best: bool
-    base: float | None = None  # factors on the LR: with which it began
-    factor: float | None = None  # and that an exploit has given it
-
-
-@dataclass(frozen=True)
-class Parent:
-    """Where a fork left which run, and what it changed."""
-
-    run: str
-    epoch: float
-    step: int
-    changes: tuple[str, ...]
 
 
 @dataclass
@@ -119,51 +97,6 @@ class RecordedRun:
         self.curves.setdefault((quantity, optimizer), Curve()).add(epoch, value)
 
 
-def leaves(value: Any, key: str = "") -> dict[str, Any]:
-    """The leaves of nested objects by dotted keys; a list is a leaf.
-
-    >>> leaves({"lr": {"base": 0.1, "steps": [1, 2]}})
-    {'lr.base': 0.1, 'lr.steps': [1, 2]}
-    """
-    if not isinstance(value, Mapping):
-        return {key: value}
-    inner = ((f"{key}.{name}" if key else str(name), child) for name, child in value.items())
-    return {path: leaf for start, child in inner for path, leaf in leaves(child, start).items()}
-
-
-def last_row(folder: Folder, name: str) -> dict[str, Any] | None:
-    """The last whole row of a file, of which only the end is read where it is on a path; None when it is damaged."""
-    if not isinstance(folder, LocalFolder):
-        rows = folder.read_rows(name)
-        return rows[-1] if rows else None
-    path = folder.path / name
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LAST_ROW_BYTES))
-            lines = file.read().split(b"\n")[:-1]
-        row = json.loads(lines[-1]) if lines else None
-    except (*DAMAGE, OSError):
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def tests_of(folder: Folder) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl that are tests, without the points of `log_every` between them."""
-    return [row for row in folder.read_rows("metrics.jsonl") if "test_accuracy" in row]
-
-
-def best_test(folder: Folder) -> dict[str, Any]:
-    """The best test accuracy of a run and the epoch of that test, of its metrics; nothing before the first test."""
-    try:
-        tests = [row for row in tests_of(folder) if isinstance(row["test_accuracy"], float)]
-    except (*DAMAGE, ConfigError):
-        tests = []
-    if not tests:
-        return {}
-    best = max(tests, key=lambda row: float(row["test_accuracy"]))
-    return {"best_test_accuracy": best["test_accuracy"], "best_epoch": best["epoch"]}
-
-
 def read_run(run_dir: Path, origin: Folder | None = None) -> RecordedRun:
     """Read a run folder, or the copy of one whose `origin` is elsewhere. Raises ConfigError when it is none, or unreadable."""
     folder = open_run(run_dir)  # refuses what is none
@@ -185,37 +118,11 @@ def _read(folder: LocalFolder) -> RecordedRun:
     _take_rows(run, folder, "metrics.jsonl", _take_report)
     starts: list[float] = []
     _take_rows(run, folder, "events.jsonl", lambda run, row: _take_event(run, row, starts))
-    run.parent = _parent(run)
-    return run
-
-
-def trial_of(folder: Folder) -> Trial | None:
-    """What the population of a trial says about it; None for a run."""
-    population = population_of(folder)
-    if population is None:
-        return None
     try:
-        result = population.read_json(POPULATION_RESULT) if population.exists(POPULATION_RESULT) else {}
-        own: dict[str, Any] = next((row for row in result.get("trials", []) if row.get("trial") == folder.name), {})
-        score, settings = own.get("score"), own.get("settings") or {}
-        told = (settings.get("base"), settings.get("lr"))
-        name = str(result.get("score", "score"))
-        return Trial(population.name, name, score, result.get("best") == folder.name, *told)
-    except DAMAGE:
-        return Trial(population.name, "score", None, False)
-
-
-def _parent(run: RecordedRun) -> Parent | None:
-    """Of a fork, from its plan."""
-    found = run.plan.get("parent")
-    if not isinstance(found, dict):
-        return None
-    try:
-        epoch = _finite(found["position"]) / float(run.policy["examples_per_epoch"])
-        return Parent(str(found["run"]), epoch, int(found["step"]), tuple(map(str, found.get("changes") or ())))
+        run.parent = parent_of(run.plan, run.policy["examples_per_epoch"])
     except DAMAGE as error:
         run.notes.append(f"plan.json does not tell the parent of this fork ({type(error).__name__}: {error})")
-        return None
+    return run
 
 
 def _policy(folder: Folder) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, ClassVar
 
-from raylr.reporting.recorded import leaves
+from raylr.reporting.rows import leaves
 
 CRC32C = 0x82F63B78  # Castagnoli's polynomial, reflected
 MASK_DELTA = 0xA282EAD8

@@ -43,7 +43,7 @@ from raylr.events import (
     details,
 )
 from raylr.reporting.mlflow_sink import MLflow
-from raylr.reporting.recorded import best_test, leaves
+from raylr.reporting.rows import best_test, leaves
 from raylr.reporting.sinks import Family, Sink
 from raylr.reporting.tensorboard import TensorBoard
 from raylr.reporting.tracker_files import RunFiles

@@ -18,7 +18,8 @@ from raylr.events import Finished, Metrics, News, Planned, Progress, RunEvent, e
 from raylr.planning.plan import Reason
 from raylr.reporting.following import PATIENCE_S, Look, Pace, follow
 from raylr.reporting.progress import Display
-from raylr.reporting.recorded import DAMAGE, METRICS
+from raylr.reporting.recorded import METRICS
+from raylr.reporting.rows import DAMAGE
 from raylr.reporting.sentences import Clock
 from raylr.reporting.watched import Watched, harmless, watched
 from raylr.storage import RUN_RESULT, Folder, open_run

@@ -9,7 +9,7 @@ from raylr.events import Exploit, Explored, OfTrial, PopulationPlanned, Progress
 from raylr.planning.plan import Plan
 from raylr.reporting.following import Look, Pace, follow
 from raylr.reporting.population import PopulationDisplay
-from raylr.reporting.recorded import DAMAGE, last_row
+from raylr.reporting.rows import DAMAGE, last_row
 from raylr.reporting.watched import Watched, watched
 from raylr.storage import POPULATION, POPULATION_RESULT, TRIALS, Folder, run_folder, trials_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raylr.errors import ConfigError, RaylrError
-from raylr.reporting.recorded import DAMAGE, last_row
+from raylr.reporting.rows import DAMAGE, last_row
 from raylr.storage import RUN_RESULT, Folder, LocalFolder
 
 

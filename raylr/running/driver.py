@@ -54,7 +54,7 @@ class RunResult(BaseModel):
     def _repr_html_(self) -> str:
         """Return the result with the run's tests and their curves as a notebook shows it."""
         from raylr.reporting.notebook import result_html
-        from raylr.reporting.recorded import tests_of
+        from raylr.reporting.rows import tests_of
 
         return result_html(self.model_dump(), tests_of(folder_at(self.run_dir)))
 

@@ -1,0 +1,56 @@
+"""Read the rows that a run leaves: the last one, those that are tests, the best test; and settings as flat keys."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from raylr.errors import ConfigError
+from raylr.storage import Folder, LocalFolder
+
+DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+LAST_ROW_BYTES = 65536
+
+
+def last_row(folder: Folder, name: str) -> dict[str, Any] | None:
+    """The last whole row of a file, of which only the end is read where it is on a path; None when it is damaged."""
+    if not isinstance(folder, LocalFolder):
+        rows = folder.read_rows(name)
+        return rows[-1] if rows else None
+    path = folder.path / name
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LAST_ROW_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+        row = json.loads(lines[-1]) if lines else None
+    except (*DAMAGE, OSError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def tests_of(folder: Folder) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl that are tests, without the points of `log_every` between them."""
+    return [row for row in folder.read_rows("metrics.jsonl") if "test_accuracy" in row]
+
+
+def best_test(folder: Folder) -> dict[str, Any]:
+    """The best test accuracy of a run and the epoch of that test, of its metrics; nothing before the first test."""
+    try:
+        tests = [row for row in tests_of(folder) if isinstance(row["test_accuracy"], float)]
+    except (*DAMAGE, ConfigError):
+        tests = []
+    if not tests:
+        return {}
+    best = max(tests, key=lambda row: float(row["test_accuracy"]))
+    return {"best_test_accuracy": best["test_accuracy"], "best_epoch": best["epoch"]}
+
+
+def leaves(value: Any, key: str = "") -> dict[str, Any]:
+    """The leaves of nested objects by dotted keys; a list is a leaf.
+
+    >>> leaves({"lr": {"base": 0.1, "steps": [1, 2]}})
+    {'lr.base': 0.1, 'lr.steps': [1, 2]}
+    """
+    if not isinstance(value, Mapping):
+        return {key: value}
+    inner = ((f"{key}.{name}" if key else str(name), child) for name, child in value.items())
+    return {path: leaf for start, child in inner for path, leaf in leaves(child, start).items()}
