@@ -58,3 +58,35 @@ def test_a_seesaw_doubles_the_batch_where_its_shape_would_halve_the_lr(ranks, tm
     )
     assert "as the policy says, to the last bit" in told
     assert "shape     0.707107: seesaw(linear, doublings=2)" in told
+
+
+def stopped_by_rank_0(place, size, port, run_dir):
+    """One rank of a run whose only order, to stop, is known to rank 0 alone, from the first update on."""
+    import torch
+
+    from raylr.events import StopOrder
+    from raylr.training.group import connect, form_group, listen
+    from raylr.training.loop import Loop
+    from raylr.training.membership import Plain
+    from raylr.training.trainer import Trainer
+
+    class Ordered(Plain):
+        def has_orders(self) -> bool:
+            return place == 0
+
+        def orders(self, since: int) -> list:
+            return [StopOrder(number=1)]
+
+    store = listen("127.0.0.1", port) if place == 0 else connect("127.0.0.1", port)
+    group = form_group(store, 1, place, size, torch.device("cpu"), 60.0)
+    folder = LocalFolder(run_dir)
+    if place == 0:
+        folder.create()
+    of = plan(ramp=RAMP, total_examples=200)
+    return Loop(Trainer(of, policy(of), DATA), Ordered(group), folder).run()
+
+
+def test_an_order_that_a_waiting_worker_knows_of_is_carried_out_at_once(ranks, tmp_path):
+    """Rank 0 of two has no micro-batch while an update has one, and is the writer, which orders reach first."""
+    results = ranks.run(stopped_by_rank_0, 2, tmp_path / "run")
+    assert [(one["status"], one["position"]) for one in results] == [("stopped", 8)] * 2
