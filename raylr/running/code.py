@@ -44,7 +44,7 @@ class GitState:
 
 
 def keep_code(folder: Folder, plan: Plan, secret: str | None = None) -> None:
-    """Write code.json and code/ anew, for the start that begins, with `secret` masked in the command and the diff.
+    """Write code.json and code/ anew, for the start that begins, with `secret` masked wherever it stands in them.
 
     Call it when one's own parts are imported.
     """
@@ -55,14 +55,17 @@ def keep_code(folder: Folder, plan: Plan, secret: str | None = None) -> None:
         told["git"] = {"commit": git.commit, "dirty": git.dirty, "changes": git.changes}
         if git.diff:
             told["git"] |= {"diff": f"{CODE_FOLDER}/{DIFF}", "diff_is_cut": git.is_cut}
-            diff = git.diff.replace(secret.encode(), masked(secret).encode()) if secret else git.diff
-            folder.write_bytes(f"{CODE_FOLDER}/{DIFF}", diff)
+            folder.write_bytes(f"{CODE_FOLDER}/{DIFF}", _hidden(git.diff, secret))
     sources = own_sources((plan.model, plan.loss, *plan.metrics, *plan.hooks.update, *plan.hooks.test, *plan.hooks.end))
     told["sources"] = digests(sources)
     for name, path in sources.items():
         if (text := _text(path)) is not None:
-            folder.write_bytes(f"{CODE_FOLDER}/{name}.py", text)
+            folder.write_bytes(f"{CODE_FOLDER}/{name}.py", _hidden(text, secret))
     folder.write_json(CODE, told)
+
+
+def _hidden(text: bytes, secret: str | None) -> bytes:
+    return text.replace(secret.encode(), masked(secret).encode()) if secret else text
 
 
 def git_state(where: Path, timeout_s: float = GIT_TIMEOUT_S) -> GitState | None:

@@ -10,7 +10,7 @@ import pytest
 import raylr
 from raylr.api.showing import population_shown, shown
 
-ASK = "from raylr.api.showing import shown; print(type(shown({}).__enter__()).__name__)"
+ASK = "from raylr.api.showing import shown; print(f'\\n=> {{type(shown({}).__enter__()).__name__}}')"
 WITHOUT = "import importlib.util as u; find = u.find_spec; u.find_spec = lambda name: None if name == 'IPython' else find(name)"
 
 
@@ -19,7 +19,8 @@ def who(code: str, **environment: str) -> tuple[str, str]:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **environment}
     )
-    return done.stdout.splitlines()[-1], done.stderr
+    (name,) = [line.partition("=> ")[2] for line in done.stdout.splitlines() if "=> " in line]
+    return name, done.stderr
 
 
 def test_a_script_in_a_pipe_shows_nothing_unless_it_asks() -> None:
