@@ -33,8 +33,11 @@ def _another_batch(part: Part, schedule: Schedule, batch: int) -> Iterator[str]:
 
 
 def _looks_ported(config: Config, part: Part) -> bool:
-    """Whether the LR came with other numbers of a script's optimizer, or with a model of one's own."""
-    if part.lr.base is None:
+    """Whether the LR came with other numbers of a script's optimizer, or with a model of one's own.
+
+    No script has a reference batch: who gives one writes for raylr.
+    """
+    if part.lr.base is None or part.lr.reference_batch is not None:
         return False
     return ":" in config.model.name or any(name in part.optimizer.model_fields_set for name in PORTED)
 
