@@ -78,6 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pictures(tmp_path / "pictures", "abc", side=4)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("own", None)  # of another test
     yield tmp_path
     sys.modules.pop("own", None)
 
