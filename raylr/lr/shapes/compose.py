@@ -177,14 +177,31 @@ class Product(Shape):
 
 
 @dataclass(frozen=True)
-class Paced(Shape):
+class OfOnePart(Shape):
+    """The base of shapes that change another one, which stands first in their text."""
+
+    part: Shape
+
+    def refuse_warmup(self, field: str) -> None:
+        self.part.refuse_warmup(field)
+
+    @property
+    def parts_inside(self) -> tuple[Shape, ...]:
+        return (self.part,)
+
+    def arguments_text(self, examples_per_epoch: int | None) -> list[str]:
+        others = [text for text in super().arguments_text(examples_per_epoch) if not text.startswith("part=")]
+        return [self.part.text(examples_per_epoch), *others]
+
+
+@dataclass(frozen=True)
+class Paced(OfOnePart):
     """A shape on a clock of its own: laid out over `length` examples, read once every `every` of them.
 
     With `every=1ep` the LR is set at the start of each epoch and holds until the next. Past its `length` (the run's
     unless given) the last value holds; a run that ends before it cuts the curve off.
     """
 
-    part: Shape
     every: Examples | None = None
     length: Examples | None = None
     name: ClassVar[str] = "paced"
@@ -208,17 +225,6 @@ class Paced(Shape):
 
     def check(self, warmup: int, total: int, field: str) -> None:
         self.part.check(warmup, self.length or total, field)
-
-    def refuse_warmup(self, field: str) -> None:
-        self.part.refuse_warmup(field)
-
-    @property
-    def parts_inside(self) -> tuple[Shape, ...]:
-        return (self.part,)
-
-    def arguments_text(self, examples_per_epoch: int | None) -> list[str]:
-        others = [text for text in super().arguments_text(examples_per_epoch) if not text.startswith("part=")]
-        return [self.part.text(examples_per_epoch), *others]
 
 
 @dataclass(frozen=True)

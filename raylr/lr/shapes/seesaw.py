@@ -6,13 +6,13 @@ from itertools import pairwise
 from typing import ClassVar
 
 from raylr.lr.fields import Count
-from raylr.lr.shapes.shape import Shape
+from raylr.lr.shapes.compose import OfOnePart
 
 _NUM_LOOKED_AT = 200
 
 
 @dataclass(frozen=True)
-class Seesaw(Shape):
+class Seesaw(OfOnePart):
     """Where the part would halve the LR, the LR falls by sqrt(2) and the batch doubles.
 
     After k halvings the multiplier is 2^(-k/2), level until the next. After the last of the `doublings` the batch stays, and
@@ -20,7 +20,6 @@ class Seesaw(Shape):
     they show the same loss at equal examples in fewer updates, for SGD and for Adam-like optimizers where noise dominates.
     """
 
-    part: Shape
     doublings: Count = 3
     name: ClassVar[str] = "seesaw"
 
@@ -56,14 +55,3 @@ class Seesaw(Shape):
         ]
         if any(after > before for before, after in pairwise(looked_at)):
             raise self.refused(field, f"{self.part.name} rises, and a batch only grows; use seesaw(cosine)")
-
-    def refuse_warmup(self, field: str) -> None:
-        self.part.refuse_warmup(field)
-
-    @property
-    def parts_inside(self) -> tuple[Shape, ...]:
-        return (self.part,)
-
-    def arguments_text(self, examples_per_epoch: int | None) -> list[str]:
-        others = [text for text in super().arguments_text(examples_per_epoch) if not text.startswith("part=")]
-        return [self.part.text(examples_per_epoch), *others]
