@@ -1,11 +1,11 @@
 """What makes a request another run than the one in a folder, in the words of whoever asked."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raylr.config import Config
 from raylr.config.fields import settings
 from raylr.errors import ConfigError
+from raylr.reporting.rows import leaves
 from raylr.storage import Folder
 
 # What a run may change between two starts: where it is, who carries it out, what is kept and who is told.
@@ -21,9 +21,8 @@ def differences(config: Config, folder: Folder) -> list[str]:
     """The fields that were other ones when the folder's config.json was written: `epochs was 30 and is 12`."""
     if not folder.exists("config.json"):
         return []
-    old, new = dict(_leaves(folder.read_json("config.json"))), dict(_leaves(config.record()))
+    old, new = leaves(folder.read_json("config.json")), leaves(config.record())
     defaults = {setting.key: setting.default for setting in settings(type(config))}
-
     changed = [key for key in dict.fromkeys((*old, *new)) if not _is_free(key)]
     told = [(key, _told(old.get(key), defaults.get(key)), _told(new.get(key), defaults.get(key))) for key in changed]
     return [f"{key} was {before} and is {now}" for key, before, now in told if before != now]
@@ -43,11 +42,3 @@ def _plain(value: Any) -> str:
 
 def _is_free(key: str) -> bool:
     return key in FREE or any(key == section or key.startswith(f"{section}.") for section in FREE_SECTIONS)
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

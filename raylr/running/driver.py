@@ -74,6 +74,11 @@ def request_of(config: Config) -> Request:
     def resolved(info: DatasetInfo, hardware: Hardware) -> "Run":
         return Run(config, *resolve(config, info, hardware, features=features()))
 
+    return request_for(config, resolved)
+
+
+def request_for(config: Config, resolved: Callable[[DatasetInfo, Hardware], "Run"]) -> Request:
+    """Return the request for a run of this config that `resolved` puts into numbers."""
     wanted = config.num_workers[1] if config.workers else 1
     return Request(config, Hardware(True, wanted), wanted if config.gpu == "yes" else 0, resolved)
 
