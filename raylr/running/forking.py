@@ -15,11 +15,11 @@ from raylr.planning.fork import END, Origin, origin_of, resolve_fork
 from raylr.planning.legs import LEGS, Leg, leg_at
 from raylr.reporting.lived import events_that_count
 from raylr.running.difference import AnotherRun
-from raylr.running.driver import Listener, Run, RunResult
-from raylr.running.job import Request, carry_out
+from raylr.running.driver import Listener, Run, RunResult, request_for
+from raylr.running.job import carry_out
 from raylr.running.machines import differences_here
 from raylr.running.ray_internals.features import features
-from raylr.storage import POPULATION, Folder, folder_at, open_run
+from raylr.storage import Folder, open_run, population_of
 from raylr.training.checkpoint_index import FORMAT_VERSION, names, note
 
 ROWS = ("ledger.jsonl", "metrics.jsonl")
@@ -41,7 +41,7 @@ def origin(order: ForkOrder) -> tuple[Origin, Config]:
     changes = {key: str(value) for key, value in (order.changes or {}).items()}
     try:
         folder = open_run(order.run, changes.get("storage", "runs"))
-        if folder_at(folder.storage).exists(POPULATION):
+        if population_of(folder) is not None:
             raise ConfigError(
                 f"run={order.run} is a trial of a population, whose weights came from others; train its best_policy.json"
             )
@@ -68,9 +68,7 @@ def fork(order: ForkOrder, on_event: Listener | None = None) -> RunResult:
     def resolved(info: DatasetInfo, hardware: Hardware) -> Fork:
         return resolved_fork(parent, order, config, info, hardware, features())
 
-    wanted = config.num_workers[1] if config.workers else 1
-    request = Request(config, Hardware(True, wanted), wanted if config.gpu == "yes" else 0, resolved)
-    run_dir, result = carry_out(request, on_event or (lambda news: None))
+    run_dir, result = carry_out(request_for(config, resolved), on_event or (lambda news: None))
     return RunResult(run_dir=run_dir, **result)
 
 

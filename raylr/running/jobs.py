@@ -2,13 +2,14 @@
 
 import argparse
 import shlex
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from raylr.errors import ConfigError, RaylrError, first_line
+from raylr.reporting.rows import tests_of
 from raylr.running.job_server import ANSWER_TIMEOUT_S, JobServer, in_time, refusal
-from raylr.storage import run_folder
+from raylr.storage import POPULATION_RESULT, RUN_RESULT, run_folder
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,17 @@ def _told(storage: str, name: str) -> str:
     """How the run stands by its files; nothing where they are not there, or not to be read from here."""
     try:
         folder = run_folder(storage, name)
-        for file in ("result.json", "explore.json"):
+        for file in (RUN_RESULT, POPULATION_RESULT):
             if folder.exists(file):
                 result = folder.read_json(file)
                 return ", ".join(filter(None, (str(result["status"]), _accuracy(result.get("test_accuracy")))))
-        return _newest(folder.read_rows("metrics.jsonl"))
+        return _newest(tests_of(folder))
     except (OSError, RaylrError, ValueError, KeyError, ImportError) as error:
         return f"not read: {first_line(error)}"
 
 
-def _newest(rows: Iterable[dict[str, Any]]) -> str:
-    row = next(reversed(list(rows)), None)
-    return f"epoch {row['epoch']:.2f}, {_accuracy(row['test_accuracy'])}" if row else ""
+def _newest(tests: Sequence[dict[str, Any]]) -> str:
+    return f"epoch {tests[-1]['epoch']:.2f}, {_accuracy(tests[-1]['test_accuracy'])}" if tests else ""
 
 
 def _accuracy(value: float | None) -> str:

@@ -25,7 +25,7 @@ from raylr.reporting.lived import events_that_count
 from raylr.running.forking import is_whole
 from raylr.running.job import data_for_workers
 from raylr.running.machines import differences_here
-from raylr.storage import POPULATION, Folder, folder_at, open_run
+from raylr.storage import Folder, open_run, population_of
 from raylr.training.checkpoint_index import names
 from raylr.training.data import prepare
 
@@ -98,7 +98,7 @@ def verify(
 
 
 def _readable(folder: Folder) -> Origin:
-    if folder_at(folder.storage).exists(POPULATION):
+    if population_of(folder) is not None:
         raise ConfigError(
             f"run={folder} is a trial of a population, whose weights came from others; verify a run that trained by itself"
         )
