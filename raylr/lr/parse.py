@@ -10,6 +10,7 @@ from raylr.errors import ConfigError
 from raylr.lr.durations import Clock, examples
 from raylr.lr.fields import Argument, arguments, nearest
 from raylr.lr.shapes import SHAPES, Knot, Knots, Paced, Product, Seesaw, Sequence, Shape, WithLeg
+from raylr.lr.shapes.compose import OfOnePart
 
 _CALL = re.compile(r"([A-Za-z_]\w*)\s*(?:\((.*)\))?", re.DOTALL)
 _FOR = re.compile(r"(.*\S)\s+for\s+([^\s(),]+)", re.DOTALL)
@@ -111,7 +112,7 @@ def _positional_values(cls: type[Shape], texts: list[str], clock: Clock, field: 
         return _sequence_values(texts, clock, field)
     if cls is WithLeg and len(texts) == 2:
         return dict(zip(("part", "by"), (parse_shape(text, clock, field) for text in texts), strict=True))
-    if cls in (Paced, Seesaw) and len(texts) == 1:
+    if issubclass(cls, OfOnePart) and len(texts) == 1:
         return {"part": parse_shape(texts[0], clock, field)}
     if texts:
         example = _EXAMPLES.get(cls.name, f"{cls.name}(floor=0.01)")

@@ -1,6 +1,7 @@
 """Read the rows that a run leaves: the last one, those that are tests, the best test; and settings as flat keys."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,10 +22,23 @@ def last_row(folder: Folder, name: str) -> dict[str, Any] | None:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - LAST_ROW_BYTES))
             lines = file.read().split(b"\n")[:-1]
-        row = json.loads(lines[-1]) if lines else None
-    except (*DAMAGE, OSError):
+    except OSError:
+        return None
+    return row_of(lines[-1]) if lines else None
+
+
+def row_of(line: bytes) -> dict[str, Any] | None:
+    """The object in a line; None when it is damaged."""
+    try:
+        row = json.loads(harmless(line))
+    except DAMAGE:
         return None
     return row if isinstance(row, dict) else None
+
+
+def harmless(text: bytes) -> bytes:
+    """JSON without the characters that a terminal would obey."""
+    return re.sub(rb"\\u00[0189][0-9a-fA-F]", rb"\\u0020", text)
 
 
 def tests_of(folder: Folder) -> list[dict[str, Any]]:

@@ -19,9 +19,9 @@ from raylr.planning.plan import Reason
 from raylr.reporting.following import PATIENCE_S, Look, Pace, follow
 from raylr.reporting.progress import Display
 from raylr.reporting.recorded import METRICS
-from raylr.reporting.rows import DAMAGE
+from raylr.reporting.rows import DAMAGE, harmless, last_row
 from raylr.reporting.sentences import Clock
-from raylr.reporting.watched import Watched, harmless, watched
+from raylr.reporting.watched import Watched, watched
 from raylr.storage import RUN_RESULT, Folder, open_run
 
 RATE_WINDOW_S = 10.0  # over which images a second are counted
@@ -101,7 +101,7 @@ class _Watcher:
 
     def _progress(self) -> bool:
         """Show how far the ledger is; True when that is another position than before."""
-        row = self.files.last("ledger.jsonl")
+        row = last_row(self.files.folder, "ledger.jsonl")
         if row is None or self.plan is None or "lr" not in row or not _has(row, UPDATE):
             return False
         position = row["position"] + row["global_batch"]

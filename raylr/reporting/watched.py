@@ -1,12 +1,10 @@
 """The files of a run that another process writes, as they grow: on a path, or on an object store, asked now and then."""
 
-import json
-import re
 from pathlib import Path
 from typing import Any, Protocol
 
 from raylr.errors import ConfigError, RaylrError
-from raylr.reporting.rows import DAMAGE, last_row
+from raylr.reporting.rows import row_of
 from raylr.storage import RUN_RESULT, Folder, LocalFolder
 
 
@@ -32,9 +30,6 @@ class Watched(Protocol):
     def has_ended(self) -> bool: ...
 
     def growing(self, name: str) -> Growing: ...
-
-    def last(self, name: str) -> dict[str, Any] | None:
-        """The last whole row of a file; None where there is none, or it is damaged."""
 
 
 def watched(folder: Folder) -> Watched:
@@ -65,9 +60,6 @@ class OnPath:
     def growing(self, name: str) -> Growing:
         return GrowingFile(self.path / name)
 
-    def last(self, name: str) -> dict[str, Any] | None:
-        return last_row(self.folder, name)
-
 
 class OnStore:
     """A folder on an object store, where rows come with checkpoints: everything is read at each look, so looks are rare."""
@@ -89,9 +81,6 @@ class OnStore:
     def growing(self, name: str) -> Growing:
         return GrowingObject(self.folder, name)
 
-    def last(self, name: str) -> dict[str, Any] | None:
-        return last_row(self.folder, name)
-
 
 class GrowingFile:
     """Such a file on a path."""
@@ -111,7 +100,7 @@ class GrowingFile:
         except FileNotFoundError:
             return []
         old, self._stamp, self._seen = self._seen, stamp, lines
-        return [row for line in lines[_same(old, lines) :] if (row := _row(line)) is not None]
+        return [row for line in lines[_same(old, lines) :] if (row := row_of(line)) is not None]
 
 
 class GrowingObject:
@@ -135,17 +124,3 @@ def _same(old: list[Any], new: list[Any]) -> int:
     return next(
         (n for n, pair in enumerate(zip(new, old, strict=False)) if pair[0] != pair[1]), min(len(old), len(new))
     )
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    """The object in a line; None when it is damaged."""
-    try:
-        row = json.loads(harmless(line))
-    except DAMAGE:
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def harmless(text: bytes) -> bytes:
-    """JSON without the characters that a terminal would obey."""
-    return re.sub(rb"\\u00[0189][0-9a-fA-F]", rb"\\u0020", text)

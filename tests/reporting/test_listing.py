@@ -10,6 +10,7 @@ from rich.console import Console
 
 from raylr.errors import ConfigError
 from raylr.reporting.listing import Listed, listed_under
+from raylr.reporting.rows import last_row
 from raylr.reporting.run_table import run_list, shortened
 from raylr.storage import LocalFolder, best_trial, open_run, population_of, run_folder
 from tests.reporting.run_folders import event, lines, make_run, report, result, update
@@ -159,3 +160,10 @@ def test_runs_on_an_object_store_are_listed(bucket: str, tmp_path: Path) -> None
         assert found.eta_s == pytest.approx(10.0, abs=3.0)
     (found,) = listed_under(f"{bucket}-listed")
     assert found.status == "unfinished"
+
+
+def test_the_last_row_holds_nothing_that_a_terminal_would_obey(tmp_path: Path) -> None:
+    make_run(tmp_path / "one", ledger=[update(0, optimizers=("sgd\x1b[2J",))])
+    row = last_row(LocalFolder(tmp_path / "one"), "ledger.jsonl")
+    assert row is not None
+    assert list(row["lr"]) == ["sgd [2J"]
