@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raylr.config import Config, LRConfig
+from raylr.config.free import is_free
 from raylr.config.load import config_of_record, leaves
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Override, Policy, Shape, Warmup, duration_text, examples
@@ -24,12 +25,7 @@ from raylr.storage import Folder
 END = "end"
 CAUSE = "fork"
 JUMP = 0.02  # of the LR before the joint: less is no jump
-# Fields of which a fork is free as any run that goes on is.
-FREE = {
-    *("name", "storage", "workers", "cpus_per_worker", "gpu", "trackers", "address", "fresh"),
-    *("data.root", "data.cache_dir", "batch.backend"),
-}
-FREE_SECTIONS = ("failure.", "checkpoint.")
+FREE = ("checkpoint.",)  # beside what is free between two starts: when they are written changes no bit
 FIXED = ("model.", "data.source", "data.train_examples", "data.test_examples", "batch.reduce")
 
 
@@ -114,7 +110,7 @@ def changes_of(origin: Origin, config: Config) -> dict[str, str]:
     old, new = (dict(leaves(one.record())) for one in (origin.config, config))
     found = {}
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) == new.get(key) or key in FREE or key.startswith(FREE_SECTIONS):
+        if old.get(key) == new.get(key) or is_free(key) or key.startswith(FREE):
             continue
         if key.startswith(FIXED):
             raise ConfigError(

@@ -4,13 +4,10 @@ from typing import Any
 
 from raylr.config import Config
 from raylr.config.fields import settings
+from raylr.config.free import is_free
 from raylr.errors import ConfigError
 from raylr.reporting.rows import leaves
 from raylr.storage import Folder
-
-# What a run may change between two starts: where it is, who carries it out, what is kept and who is told.
-FREE = ("name", "storage", "workers", "cpus_per_worker", "gpu", "trackers", "address", "fresh", "log_every")
-FREE_SECTIONS = ("failure", "alerts", "checkpoint.keep", "data.root", "data.cache_dir", "batch.backend")
 
 
 class AnotherRun(ConfigError):
@@ -23,7 +20,7 @@ def differences(config: Config, folder: Folder) -> list[str]:
         return []
     old, new = leaves(folder.read_json("config.json")), leaves(config.record())
     defaults = {setting.key: setting.default for setting in settings(type(config))}
-    changed = [key for key in dict.fromkeys((*old, *new)) if not _is_free(key)]
+    changed = [key for key in dict.fromkeys((*old, *new)) if not is_free(key)]
     told = [(key, _told(old.get(key), defaults.get(key)), _told(new.get(key), defaults.get(key))) for key in changed]
     return [f"{key} was {before} and is {now}" for key, before, now in told if before != now]
 
@@ -38,7 +35,3 @@ def _told(value: Any, default: str | None) -> str:
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _is_free(key: str) -> bool:
-    return key in FREE or any(key == section or key.startswith(f"{section}.") for section in FREE_SECTIONS)
