@@ -16,22 +16,25 @@ NO_IPYTHON = (
 )
 
 
-def shown(progress: bool | None) -> AbstractContextManager[Callable[[Any], None] | None]:
+Shower = AbstractContextManager[Callable[[Any], None] | None]
+
+
+def shown(progress: bool | None) -> Shower:
     """Return what shows a run: where somebody looks, a terminal or a notebook, or everywhere with True; nothing with False."""
-    if progress is False:
-        return contextlib.nullcontext()
-    if is_notebook():
-        return NotebookDisplay()
-    return Display() if _is_wanted(progress) else contextlib.nullcontext()
+    return _shown(progress, NotebookDisplay, Display)
 
 
-def population_shown(progress: bool | None) -> AbstractContextManager[Callable[[Any], None] | None]:
+def population_shown(progress: bool | None) -> Shower:
     """Return what shows a population, as `shown` does."""
+    return _shown(progress, NotebookPopulation, PopulationDisplay)
+
+
+def _shown(progress: bool | None, notebook: Callable[[], Shower], terminal: Callable[[], Shower]) -> Shower:
     if progress is False:
         return contextlib.nullcontext()
     if is_notebook():
-        return NotebookPopulation()
-    return PopulationDisplay() if _is_wanted(progress) else contextlib.nullcontext()
+        return notebook()
+    return terminal() if _is_wanted(progress) else contextlib.nullcontext()
 
 
 def _is_wanted(progress: bool | None) -> bool:
