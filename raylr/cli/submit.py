@@ -129,11 +129,7 @@ def _asked(arguments: Sequence[str], program: click.Command) -> tuple[Asked, Con
     command.action = _keeper(read)
     context = command.make_context(f"raylr {verb}", list(words))
     command.invoke(context)
-    given = {
-        option.setting.key: _text(value)
-        for option in command.fields
-        if (value := context.params.get(str(option.name))) is not None
-    }
+    given = command.given(dict(context.params))
     others = [word for param in command.params for word in _words(param, context)]
     return Asked(verb, context.params.get("config"), given, tuple(others)), read[0]
 
@@ -157,7 +153,3 @@ def _words(param: click.Parameter, context: click.Context) -> list[str]:
     if isinstance(value, bool):
         return [(param.opts if value else param.secondary_opts)[0]]
     return [param.opts[0], str(value)]
-
-
-def _text(value: object) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
