@@ -75,7 +75,7 @@ def test_a_file_with_an_object_travels_with_what_lies_beside_it(project: Path) -
 def test_the_package_that_runs_here_travels_and_is_the_one_that_a_job_imports(project: Path, tmp_path: Path) -> None:
     packed(tmp_path / "job", "--data.source", "synthetic")
     told = subprocess.run(
-        [sys.executable, "-S", "-c", "import raylr, importlib.metadata as m; print(raylr.__file__, m.version('raylr'))"],
+        [sys.executable, "-SB", "-c", "import raylr, importlib.metadata as m; print(raylr.__file__, m.version('raylr'))"],
         cwd=tmp_path / "job", capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path / "job")},
     )  # fmt: skip
     from importlib.metadata import version
