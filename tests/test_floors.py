@@ -28,7 +28,7 @@ FLOORS = [
     ["running.local_cluster"],
     ["running"],
     ["running.population"],
-    ["api"],
+    ["api", "loop"],
     ["cli"],
     ["__init__", "__main__"],
 ]

@@ -15,6 +15,7 @@ from raylr.api.plan import plan
 from raylr.config import Config, LRConfig
 from raylr.errors import ConfigError
 from raylr.lr import Policy
+from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.lr import policy_of_file
 from raylr.running.driver import RunResult
 from raylr.storage import Folder, LocalFolder, open_run
@@ -38,6 +39,7 @@ class Source:
         """The config of the population's trials, or of the run, where it lies now; without a folder the defaults."""
         if self.folder is None:
             return Config()
+        refuse_loop(self.folder, "train again")
         values = {**self.folder.read_json("config.json"), "storage": self.folder.storage}
         return Config(**{name: value for name, value in values.items() if name in Config.model_fields})
 

@@ -13,6 +13,7 @@ from raylr.config import Config
 from raylr.config.load import EXCLUSIVE, load_config
 from raylr.errors import ConfigError
 from raylr.lr import Policy
+from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.plan import Plan
 from raylr.running.driver import FREE
 from raylr.storage import Folder, LocalFolder, open_run, run_folder
@@ -100,6 +101,7 @@ def _named(label: str, what: str, storage: str) -> _Named:
         folder = open_run(what, storage, *FOUND)
     except ConfigError as error:
         raise ConfigError(f"{label}={what} is no config, no policy and no run: {error}") from None
+    refuse_loop(folder, "compare")
     if folder.exists(FOUND[0]) or Source(path, folder).config().policy is not None:
         name = next(name for name in FOUND if folder.exists(name))
         if not isinstance(folder, LocalFolder):

@@ -17,6 +17,7 @@ from raylr.lr import Clock, Override, Policy, Shape, Warmup, duration_text, exam
 from raylr.lr.shapes import Knot, Knots, Product, Wsd
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.legs import Leg, legs_of, own_policy
+from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.lr import GivenPolicy, run_length
 from raylr.planning.plan import Parent, Plan, Reason
 from raylr.planning.resolve import resolve
@@ -72,6 +73,7 @@ class Origin:
 
 def origin_of(folder: Folder) -> Origin:
     """Read a run. Raises ConfigError, one line, for one that cannot be read or that has not trained."""
+    refuse_loop(folder, "fork or verify")
     try:
         plan = Plan.model_validate(folder.read_json("plan.json"))
         config = config_of_record(folder.read_json("config.json"))

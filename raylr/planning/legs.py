@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from raylr.lr import Policy
+from raylr.planning.loop_plan import AnyPlan, plan_in
 from raylr.planning.plan import Plan
 from raylr.storage import Folder
 
@@ -68,8 +69,8 @@ def policy_at(folder: Folder, position: int) -> Policy:
     return legs[number].policy if number < len(legs) else own_policy(folder)
 
 
-def plan_at(folder: Folder, position: int) -> Plan:
+def plan_at(folder: Folder, position: int) -> AnyPlan:
     """The plan of a run's leg at `position`."""
     legs = legs_of(folder)
     number = leg_at(legs, position)
-    return legs[number].plan if number < len(legs) else Plan.model_validate(folder.read_json("plan.json"))
+    return legs[number].plan if number < len(legs) else plan_in(folder)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from raylr.reporting.recorded import RecordedRun
-from raylr.reporting.rows import leaves
+from raylr.reporting.rows import leaves, reported
 
 MISSING = "-"
 
@@ -56,7 +56,18 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "wall_s": duration,
 }
 COUNTS = ("restarts", "rejoins", "resizes", "rollbacks")
-SAID_ELSEWHERE = {"status", "rank", "position", "run_dir", "versions", "data_source", *FORMATS, *COUNTS}
+SAID_ELSEWHERE = {
+    "status",
+    "rank",
+    "task",
+    "metrics",
+    "position",
+    "run_dir",
+    "versions",
+    "data_source",
+    *FORMATS,
+    *COUNTS,
+}
 
 
 def status(run: RecordedRun) -> str:
@@ -84,6 +95,17 @@ def cell(facts: Mapping[str, Any], key: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def headline(run: RecordedRun) -> tuple[str, str]:
+    """The number that stands for a run, and its name: the test accuracy, or what a loop of one's own reports first."""
+    facts, name = reached(run), "test_accuracy"
+    if run.is_loop and facts.get(name) is None:
+        name = next(iter(reported(run.last_metrics)), name)
+        facts = run.last_metrics
+    value = facts.get(name)
+    known = name in FORMATS or not isinstance(value, int | float)
+    return cell(facts, name) if known else f"{value:.4g}", name.replace("_", " ")
+
+
 def results(runs: Sequence[RecordedRun]) -> list[Row]:
     """The results, a row per fact."""
     facts = [reached(run) for run in runs]
@@ -91,6 +113,8 @@ def results(runs: Sequence[RecordedRun]) -> list[Row]:
     for key in (*FORMATS, *COUNTS, "data_source"):
         if any(one.get(key) is not None for one in facts):
             rows.append(Row(key, tuple(cell(one, key) for one in facts)))
+    for key in dict.fromkeys(name for run in runs if run.is_loop for name in run.own_metrics):
+        rows.append(Row(key, tuple(cell(run.last_metrics, key) for run in runs)))
     return rows
 
 

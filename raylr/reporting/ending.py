@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raylr.planning.loop_plan import LOOP
 from raylr.reporting.bar import duration
 from raylr.storage import Folder
 
@@ -26,6 +27,8 @@ def summary(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Ite
     yield f"{result['status']}" + (f": {text}" if text else "")
     if (accuracy := result.get("test_accuracy")) is not None:
         yield f"test accuracy {accuracy:.2%}{_best(accuracy, rows)}"
+    if own := {name: value for name, value in result.get("metrics", {}).items() if isinstance(value, int | float)}:
+        yield ", ".join(f"{name} {value:.4g}" for name, value in own.items() if name != "test_accuracy")
     if told := list(_disturbances(result)):
         yield f"on the way: {', '.join(told)}"
 
@@ -51,7 +54,8 @@ def next_commands(result: Mapping[str, Any], folder: Folder, rows: Sequence[Mapp
     if result["status"] == "complete":
         step = max(0, int(result.get("steps", 1)) - 1)
         return [f"raylr report {run}", f"raylr explain {run} --step {step}" if rows else f"raylr export {run}"]
-    return [f"raylr train {shlex.quote(str(folder))}/config.json", f"raylr report {run}"]
+    again = f"raylr train {shlex.quote(str(folder))}/config.json"
+    return ["its own script goes on with it" if result.get("task") == LOOP else again, f"raylr report {run}"]
 
 
 def named(folder: Folder) -> str:

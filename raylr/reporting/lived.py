@@ -7,6 +7,7 @@ a resize or an exploit. Before its joint a fork lived through its parent's polic
 from raylr.events import Copied, Joined, Overridden, Resized, RolledBack, RunEvent, event_of_row
 from raylr.lr import Policy
 from raylr.planning.legs import plan_at, policy_at
+from raylr.planning.plan import Plan
 from raylr.storage import Folder, run_folder
 
 
@@ -19,10 +20,10 @@ def lived_policy(folder: Folder, position: int) -> tuple[Policy, list[Copied]]:
             case Overridden() | Copied():
                 policy = policy.with_overrides(*event.entries())
             case RolledBack():
-                level, healed_at, entries = plan_at(folder, event.position).guard.cut_at(
-                    event.position, level, healed_at
-                )
-                policy = policy.with_overrides(*entries)
+                plan = plan_at(folder, event.position)
+                if isinstance(plan, Plan):  # a loop of one's own has no guard
+                    level, healed_at, entries = plan.guard.cut_at(event.position, level, healed_at)
+                    policy = policy.with_overrides(*entries)
             case Resized():
                 plan = plan_at(folder, event.position)
                 sizes = plan.batch_at(event.from_size, event.position), plan.batch_at(event.to_size, event.position)

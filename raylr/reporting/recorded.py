@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 
 from raylr.errors import ConfigError
 from raylr.events import ROUTINE
+from raylr.planning.loop_plan import is_loop
 from raylr.reporting.relations import Parent, Trial, parent_of, trial_of
-from raylr.reporting.rows import DAMAGE
+from raylr.reporting.rows import DAMAGE, reported
 from raylr.storage import Folder, LocalFolder, open_run
 
 FACTORS = ("peak", "warmup", "shape", "override")
@@ -67,6 +68,18 @@ class RecordedRun:
     notes: list[str] = field(default_factory=list)
     trial: Trial | None = None
     parent: Parent | None = None
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether it is a loop of one's own, with metrics of its own."""
+        return is_loop(self.plan)
+
+    @property
+    def own_metrics(self) -> list[str]:
+        """The metrics beside loss and accuracy."""
+        if self.is_loop:
+            return [name for name in reported(self.last_metrics) if name not in METRICS]
+        return own_metrics(self.last_metrics)
 
     @property
     def optimizers(self) -> list[str]:
@@ -189,9 +202,12 @@ def own_metrics(row: Mapping[str, Any]) -> list[str]:
 
 def _take_report(run: RecordedRun, row: dict[str, Any]) -> None:
     epoch = _finite(row["epoch"])
-    if "test_accuracy" not in row:
+    if run.is_loop:
+        values = reported(row)
+    elif "test_accuracy" not in row:
         return  # a point of log_every, whose numbers are in the ledger too
-    values = {name: float(row[name]) for name in (*METRICS, *own_metrics(row)) if row.get(name) is not None}
+    else:
+        values = {name: float(row[name]) for name in (*METRICS, *own_metrics(row)) if row.get(name) is not None}
     for name, value in values.items():
         run.add(name, "", epoch, value)
     run.last_metrics = row

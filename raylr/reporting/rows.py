@@ -10,6 +10,9 @@ from raylr.storage import Folder, LocalFolder
 
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 LAST_ROW_BYTES = 65536
+TESTED = frozenset({"train_loss", "test_loss", "train_accuracy", "test_accuracy", "images_per_s"})  # what a test gives
+# Columns of a row of metrics.jsonl that say where the run was, not how good.
+PLACE = frozenset({"step", "position", "epoch", "lr", "world_size", "global_batch", "wall_s", "peak_gpu_mib"})
 
 
 def last_row(folder: Folder, name: str) -> dict[str, Any] | None:
@@ -42,8 +45,13 @@ def harmless(text: bytes) -> bytes:
 
 
 def tests_of(folder: Folder) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl that are tests, without the points of `log_every` between them."""
-    return [row for row in folder.read_rows("metrics.jsonl") if "test_accuracy" in row]
+    """The rows of metrics.jsonl that are tests, without points of `log_every` and reports of a loop of one's own."""
+    return [row for row in folder.read_rows("metrics.jsonl") if row.keys() >= TESTED]
+
+
+def reported(row: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics in a row of a loop of one's own: all that are numbers."""
+    return {name: float(value) for name, value in row.items() if name not in PLACE and isinstance(value, int | float)}
 
 
 def best_test(folder: Folder) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from raylr.errors import ConfigError
 from raylr.lr import Override, Policy
 from raylr.lr.explain import explanation
 from raylr.planning.legs import leg_at, legs_of, plan_at, policy_at
-from raylr.planning.plan import Plan
+from raylr.planning.loop_plan import plan_in
 from raylr.reporting.lived import lived_policy
 from raylr.storage import Folder
 
@@ -66,7 +66,7 @@ def _side_of_the_joint(folder: Folder, position: int) -> list[str]:
     if number < len(legs):
         leg = legs[number]
         return [f"before the joint at position {leg.until:,}: under the policy of {leg.run}"]
-    plan = Plan.model_validate(folder.read_json("plan.json"))
+    plan = plan_in(folder)
     changes = "; ".join(plan.parent.changes) if plan.parent and plan.parent.changes else "nothing"
     return [f"fork of {legs[-1].run} since position {legs[-1].until:,}, which changes {changes}"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from raylr.reporting.charts import Line, Marks, Panel, thin
 from raylr.reporting.compare import lr_agreement
-from raylr.reporting.recorded import FACTORS, RecordedRun, own_metrics
+from raylr.reporting.recorded import FACTORS, RecordedRun
 
 POINTS = 3200  # of a curve where there is one run; at most MAX_POINTS of them
 MAX_POINTS, FEWEST = 1200, 120
@@ -96,9 +96,10 @@ def _accuracy(runs: Sequence[RecordedRun]) -> list[Section]:
 
 def _own_metrics(runs: Sequence[RecordedRun]) -> list[Section]:
     """A picture for each of the metrics that the runs measure beside loss and accuracy."""
-    names = dict.fromkeys(name for run in runs for name in own_metrics(run.last_metrics))
+    names = dict.fromkeys(name for run in runs for name in run.own_metrics)
     panels = tuple(Panel(name.removeprefix("test_"), _lines(runs, name), height=1.9) for name in names)
-    return [Section("Metrics", panels, ("On the test images.",))] if panels else []
+    remark = "As the loop reported them." if any(run.is_loop for run in runs) else "On the test images."
+    return [Section("Metrics", panels, (remark,))] if panels else []
 
 
 def _throughput(runs: Sequence[RecordedRun]) -> list[Section]:

@@ -15,11 +15,13 @@ from rich.console import Console
 
 from raylr.errors import ConfigError
 from raylr.events import Finished, Metrics, News, Planned, Progress, RunEvent, event_of_row
+from raylr.planning.loop_plan import LOOP
 from raylr.planning.plan import Reason
 from raylr.reporting.following import PATIENCE_S, Look, Pace, follow
 from raylr.reporting.progress import Display
+from raylr.reporting.prose import Prose
 from raylr.reporting.recorded import METRICS
-from raylr.reporting.rows import DAMAGE, harmless, last_row
+from raylr.reporting.rows import DAMAGE, harmless, last_row, reported
 from raylr.reporting.sentences import Clock
 from raylr.reporting.watched import Watched, watched
 from raylr.storage import RUN_RESULT, Folder, open_run
@@ -33,6 +35,7 @@ REPORT = {*METRICS, "step", "position", "epoch", "world_size", "wall_s"}
 class PlanOnFile(BaseModel):
     """The fields of a plan.json that are shown, of any version."""
 
+    task: str = ""
     num_train: int
     total_examples: int
     global_batch: int | None = None
@@ -79,12 +82,25 @@ class _Watcher:
         news: list[RunEvent | Metrics] = [
             event_of_row(row) for row in self.events.news() if "kind" in row and _has(row, {"position"})
         ]
-        news += [Metrics.of_row(row) for row in self.metrics.news() if "lr" in row and _has(row, REPORT)]
+        rows = self.metrics.news()
+        if self.plan is not None and self.plan.task == LOOP:
+            self._show_reports(rows)
+        else:
+            news += [Metrics.of_row(row) for row in rows if "lr" in row and _has(row, REPORT)]
         for one in sorted(news, key=lambda one: one.position):
             self._show(one)
             if isinstance(one, Metrics):
                 self.train_loss = one.train_loss
         return Look(self._progress() or bool(news))
+
+    def _show_reports(self, rows: list[dict[str, Any]]) -> None:
+        """Show the reports of a loop of one's own, a line each."""
+        for row in rows:
+            if _has(row, {"epoch", "step"}):
+                values = "  ".join(f"{name} {value:.4g}" for name, value in reported(row).items())
+                self.display.out.print(
+                    Prose(f"epoch {row['epoch']:.2f}  step {row['step']:,}  {values}"), soft_wrap=True
+                )
 
     def _read_plan(self) -> None:
         """Show the plan, and again when another has taken its place."""
@@ -120,7 +136,7 @@ class _Watcher:
             lr=row["lr"],
             train_loss=self.train_loss if self.train_loss is not None else _number(row, "loss"),
             train_accuracy=None,
-            images_per_s=self._rate(),
+            images_per_s=None if self.plan.task == LOOP else self._rate(),
             world_size=row["world_size"],
             global_batch=row["global_batch"],
             grad_norm=_number(row, "grad_norm"),
@@ -134,6 +150,8 @@ class _Watcher:
 
     def _finish(self) -> str:
         result = self.files.folder.read_json(RUN_RESULT)
+        if self.plan is not None and self.plan.task == LOOP:
+            self._show_reports(self.metrics.news())
         self._show(Finished(result, str(self.files.folder)))
         return str(result.get("status", "failed"))
 

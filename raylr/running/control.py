@@ -1,7 +1,8 @@
 """Inspect and control a running job: its status, and orders that all ranks carry out at the same update.
 
 A run leaves in its folder how its hub is reached (`hub.json`: address, name, path of the token). Orders go through Ray, so
-a client without access to the cluster cannot give any. A population is a job too; it takes status and stop.
+a client without access to the cluster cannot give any. A population is a job too; it takes status and stop. A loop of one's
+own has no hub: it takes its orders from files in its folder.
 """
 
 import contextlib
@@ -23,7 +24,8 @@ from raylr.events import (
     row,
 )
 from raylr.lr import Clock, examples
-from raylr.planning.plan import Plan
+from raylr.planning.loop_plan import is_loop, plan_in
+from raylr.running import loop_control
 from raylr.running.session import check_reachable, set_up
 from raylr.storage import POPULATION, RUN, Folder, open_run
 
@@ -45,7 +47,10 @@ def write_address(folder: Folder, name: str) -> None:
 
 def status(run: str, storage: str) -> dict[str, Any]:
     """The newest progress of a running job. Raises ConfigError when it has ended or cannot be reached."""
-    with _hub(_folder(run, storage)) as hub:
+    folder = _folder(run, storage)
+    if _is_own_loop(folder):
+        return loop_control.status(folder)
+    with _hub(folder) as hub:
         found: Status | PopulationStatus = _answer(run, hub.status.remote(), HUB_TIMEOUT_S)
         return found.row()
 
@@ -58,6 +63,8 @@ def order(
     if kind != "stop" and folder.exists("space.json"):
         raise ConfigError(f"run={run} is a population, which knows status and stop; {kind} is an order to one run")
     wish = _order(kind, factor, _examples(folder, duration))
+    if _is_own_loop(folder):
+        return row(loop_control.carried_out(folder, wish, TIMEOUT_S))
     with _hub(folder) as hub:
         queued = replace(wish, number=_answer(run, hub.order.remote(wish), HUB_TIMEOUT_S))
         answer: RunEvent | PopulationStopped | None = _answer(
@@ -92,7 +99,7 @@ def _answer(run: str, asked: Any, timeout_s: float) -> Any:
 
 def _folder(run: str, storage: str) -> Folder:
     folder = open_run(run, storage, RUN, POPULATION)
-    is_running = folder.exists("hub.json")
+    is_running = folder.exists("hub.json") or (_is_own_loop(folder) and folder.is_held())
     for result in ("result.json", "explore.json"):
         if folder.exists(result) and not (is_running and result == "explore.json"):
             ended = folder.read_json(result)["status"]
@@ -102,10 +109,15 @@ def _folder(run: str, storage: str) -> Folder:
     return folder
 
 
+def _is_own_loop(folder: Folder) -> bool:
+    """Whether a run takes its orders as files, and not through Ray."""
+    return not folder.exists("hub.json") and folder.exists("plan.json") and is_loop(folder.read_json("plan.json"))
+
+
 def _examples(folder: Folder, duration: str | None) -> int | None:
     if duration is None:
         return None
-    plan = Plan.model_validate(folder.read_json("plan.json"))
+    plan = plan_in(folder)
     return examples(duration, Clock(plan.num_train, plan.total_examples, plan.batch_at(plan.workers[1])), "for")
 
 

@@ -11,6 +11,7 @@ from raylr.config import Config
 from raylr.events import CheckpointOrder, Finished, News, Planned, StopOrder, Waiting, Warned
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo, Hardware
+from raylr.planning.loop_plan import is_loop
 from raylr.planning.plan import Plan
 from raylr.planning.resolve import resolve
 from raylr.running.capacity import Demand, resources
@@ -111,6 +112,8 @@ class Run:
         """Check that a run of this name is the same run; its precision and threads hold. Raises ConfigError otherwise."""
         if self.config.fresh or not folder.exists("plan.json"):
             return self
+        if is_loop(folder.read_json("plan.json")):
+            raise AnotherRun(f"name={folder.name} is a loop of one's own; use another --name")
         refuse_other_formats(folder)
         plan, earlier = self.plan, Plan.model_validate(folder.read_json("plan.json"))
         if self.config.precision == "auto":

@@ -28,7 +28,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from raylr.errors import ConfigError
-from raylr.lr import Override, Policy, Ramp, Schedule, ramp_of_policy
+from raylr.lr import Factors, Override, Policy, Ramp, Schedule, ramp_of_policy
 from raylr.torch_lr.write import write_lr
 
 
@@ -73,9 +73,15 @@ class Driven:
         `global_batch` is for an update of another size than the usual, such as a smaller last one.
         """
         batch = global_batch or self.global_batch
-        for name, group in zip(self._names, self.optimizer.param_groups, strict=True):
-            write_lr(group, self.optimizer.defaults, self.policy, self.position, batch, name)
+        self.write(batch)
         self.position += batch
+
+    def write(self, batch: int) -> dict[str, Factors]:
+        """Write what the policy drives for an update of `batch` examples here, and return the factors of each LR by name."""
+        return {
+            name: write_lr(group, self.optimizer.defaults, self.policy, self.position, batch, name)
+            for name, group in zip(self._names, self.optimizer.param_groups, strict=True)
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """The position and the overrides: an LR is never saved."""

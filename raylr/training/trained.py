@@ -20,6 +20,7 @@ from raylr.config import Config, DataConfig
 from raylr.config.own_sources import CODE, CODE_FOLDER, digests, own_sources
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
+from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.plan import Plan
 from raylr.storage import TRIALS, Folder, LocalFolder, folder_at, open_run
 from raylr.training import checkpoint, data
@@ -142,6 +143,7 @@ def _told(folder: Folder, plan: Plan, state: dict[str, Any], result: dict[str, A
 
 def _opened(run: str | Path, storage: str) -> tuple[Folder, Plan]:
     folder = open_run(run, storage, "plan.json")
+    refuse_loop(folder, "build the network of")
     return folder, Plan.model_validate(folder.read_json("plan.json"))
 
 
