@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from raylr.running.population.driver import PopulationResult
     from raylr.running.verify import Verified, verify
     from raylr.torch_lr.drive import drive
+    from raylr.torch_lr.importing import policy_from_scheduler
+    from raylr.torch_lr.scheduler import scheduler
     from raylr.training.trained import Evaluation, evaluate, export, load
 
     __version__: str
@@ -48,7 +50,9 @@ _HOMES = {
     "load": "raylr.training.trained",
     "load_config": "raylr.config.load",
     "plan": "raylr.api.plan",
+    "policy_from_scheduler": "raylr.torch_lr.importing",
     "report": "raylr.api.look",
+    "scheduler": "raylr.torch_lr.scheduler",
     "train": "raylr.api.train",
     "verify": "raylr.running.verify",
 }
@@ -75,7 +79,9 @@ __all__ = [
     "load",
     "load_config",
     "plan",
+    "policy_from_scheduler",
     "report",
+    "scheduler",
     "train",
     "verify",
 ]

@@ -36,11 +36,11 @@ def plan_imported(
     step_unit: Literal["epoch", "update", "fraction"] | None = None,
     for_drive: bool = False,
 ) -> tuple[Plan, Policy]:
-    """The same under the LR of a torch scheduler, `FILE.py:OBJECT`, over the config's own length and largest batch.
+    """The same under the LR of a scheduler, `FILE.py:OBJECT` or `FILE.yaml`, over the config's own length and largest batch.
 
     `step_unit` says after what a loop steps it; by default what its class is documented for. A scheduler of another
     optimizer than the run's is refused, but `for_drive`: then the plan tells of the policy alone, and a loop of one's
-    own may follow it with `raylr.drive`. Imports torch.
+    own may follow it with `raylr.drive`. A function or a list drives the run's optimizers. Imports torch.
     """
     from raylr.torch_lr.importing import import_policy
 
@@ -59,10 +59,10 @@ def plan_imported(
     made, _ = resolve(config, dataset, hardware, features=offered)
     look_at_own_parts(made)
     clock = Clock(made.num_train, made.total_examples, made.batch_at(made.workers[1]))
-    with warnings.catch_warnings(record=True) as caught:
-        policy = import_policy(scheduler, clock, step_unit)
-    doubts = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     parts = parts_of(config)
+    with warnings.catch_warnings(record=True) as caught:
+        policy = import_policy(scheduler, clock, step_unit, [(part.name, part.match) for part in parts])
+    doubts = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     if is_for_drive(policy, parts):
         if not for_drive:
             raise ConfigError(

@@ -66,8 +66,9 @@ def plan(
     Prints the plan as a numbered story, the numbers at several world sizes, the LR curve and what is doubtful about it.
     Takes the config and flags of `raylr train`. Exit code 1 when the curve has an error, 2 when the config is refused.
 
-    --import takes every LR scheduler of torch that counts steps, also functions, chains and subclasses, and has its LR at
-    each step. --step-unit says when your loop steps it: after each epoch, after each update, or after each update with
+    --import takes every LR scheduler that counts steps and has its LR at each of them: torch's, with chains and
+    subclasses, those of transformers and timm, a function of the step (optax), a FILE.yaml that lists an LR for each update
+    or epoch. --step-unit says when your loop steps it: after each epoch, after each update, or after each update with
     the epoch as a fraction, scheduler.step(epoch + i / iters). With --save the optimizer may be any, for raylr.drive.
 
     With --at or --cooldown it takes a run and the flags of `raylr fork`, and shows the LR on both sides of the joint.
@@ -293,7 +294,9 @@ def program(arguments: Sequence[str]) -> click.Group:
     shown = [
         click.Option(["--world-sizes"], default="", metavar="N,N,...", help="numbers of workers to show [1,2,4,8]"),
         click.Option(["--png"], type=Location(), metavar="FILE", help="also draw the LR curve into this file"),
-        click.Option(["--import", "scheduler"], metavar="FILE:OBJECT", help="LR of a torch scheduler or what makes it"),
+        click.Option(
+            ["--import", "scheduler"], metavar="FILE:OBJECT", help="LR of a scheduler, a function, or a FILE.yaml"
+        ),
         click.Option(["--step-unit"], type=units, help="when it is stepped [by its class]"),
         click.Option(
             ["--save"], type=Location(), metavar="FILE", help="write the LR policy there, for --policy or raylr.drive"

@@ -52,12 +52,16 @@ def distill(policy: Policy, tolerance: float = 0.1, num_knots: int = 8) -> Disti
 
 
 def sampled(policy: Policy, optimizer: str) -> Samples:
-    """LRs of an optimizer at up to NUM_SAMPLES updates of its reference batch, first and last among them."""
+    """LRs of an optimizer at up to NUM_SAMPLES updates of its reference batch, first and last among them.
+
+    Updates with an LR of 0, with which many a warmup begins, train nothing and have no logarithm: they are left out.
+    """
     total, batch = policy.total_examples, _batch(policy, optimizer)
     last = total // batch - 1
     updates = sorted({round(index * last / (NUM_SAMPLES - 1)) for index in range(NUM_SAMPLES)})
-    positions = tuple(update * batch for update in updates)
-    return Samples(positions, tuple(policy.lr(position, batch, optimizer) for position in positions), batch, total)
+    found = {update * batch: policy.lr(update * batch, batch, optimizer) for update in updates}
+    trained = {position: lr for position, lr in found.items() if lr > 0} or found
+    return Samples(tuple(trained), tuple(trained.values()), batch, total)
 
 
 def _fit(policy: Policy, name: str, curves: dict[str, CurveFit]) -> Fit:

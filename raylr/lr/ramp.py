@@ -75,6 +75,20 @@ class Ramp:
         """
         return self.phases[bisect_right(self.phases, (position, float("inf"))) - 1][1]
 
+    def after(self, position: int, updates: int) -> int:
+        """The position after so many updates from another one on, however long the run.
+
+        >>> Ramp(((0, 4), (10, 8))).after(4, updates=3)
+        20
+        """
+        ends = [start for start, _ in self.phases[1:]]
+        for (_, size), end in zip(self.phases, ends, strict=False):
+            within = min(
+                updates, max(0, -(-(end - position) // size))
+            )  # the last one may reach over the end of its phase
+            position, updates = position + within * size, updates - within
+        return position + updates * self.phases[-1][1]
+
     def stretches(self, total: int) -> Iterator[Stretch]:
         """The updates of a run of `total` examples: those of one size in a row at a time, none where one has no update.
 

@@ -119,6 +119,17 @@ def policy_as_given(
     return policy, [Reason(what="LR", value=f"policy {policy.sha256[:12]}", why=origin), *lines]
 
 
+def read_by_position(parts: list[Part], given: GivenPolicy, policy: Policy, batch: int) -> Iterator[Reason]:
+    """The lines on optimizers whose given LR does not follow the batch, where the run's batch is another."""
+    for part in parts:
+        schedule = policy.schedule(part.name)
+        if schedule.scaling == "none" and schedule.reference_batch != batch:
+            at = (
+                f"by position, not by step: made for a batch of {schedule.reference_batch}, read at {batch}, not scaled"
+            )
+            yield _line(part, "lr steps", at, given.origin)
+
+
 def _refuse_contradictions(parts: list[Part], given: GivenPolicy) -> None:
     """The policy sets the LR of the very optimizers that the run has, and nothing else does."""
     policy, origin = given.policy, given.origin

@@ -13,7 +13,16 @@ from raylr.planning.batch import check_length, fixed_global_batch, possible_batc
 from raylr.planning.defaults import EPOCHS, TUNED
 from raylr.planning.device import backend, device, gpus_per_worker
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
-from raylr.planning.lr import GivenPolicy, Part, parts_of, policy_as_given, policy_of_config, policy_of_file, run_length
+from raylr.planning.lr import (
+    GivenPolicy,
+    Part,
+    parts_of,
+    policy_as_given,
+    policy_of_config,
+    policy_of_file,
+    read_by_position,
+    run_length,
+)
 from raylr.planning.micro import micro_size
 from raylr.planning.plan import Chosen, GuardPlan, OptimizerPlan, Plan
 from raylr.planning.ramp import batches_of, check_policy, doubts, given_ramp, ramp_story, traded_ramp
@@ -71,7 +80,8 @@ def resolve(
     plan = _plan(config, dataset, choices, share, parts, Clock(dataset.num_train, length.value, batches[-1]))
     if ramp is not None:
         plan = plan.model_copy(update={"ramp": ramp.phases, "global_batch": max(ramp.sizes)})
-    lr_story = [*lr_story, *ramp_story(plan, policy, parts)]
+    by_position = read_by_position(parts, given, policy, ramp.sizes[0] if ramp else batches[-1]) if given else ()
+    lr_story = [*lr_story, *by_position, *ramp_story(plan, policy, parts)]
     told = {
         "story": (*story(config, dataset, parts, plan, choices, lr_story), *watching.lines(config, plan)),
         "warnings": (

@@ -1,14 +1,17 @@
-"""Make policies from torch's LR schedulers: the same LR at every update, as data over the position.
+"""Make policies from LR schedulers of any make: the same LR at every update, as data over the position.
 
 A scheduler counts its own calls; a policy counts examples. The caller states whether one call is an update, an epoch
 or a fraction of one. A copy of every scheduler is stepped over the whole run (`stepping`); the formula of its class
-(`curves`) is taken where it gives the same LR at every step, and a table of the steps otherwise. `import_policy` takes
-the scheduler from a file.
+(`curves`) is taken where it gives the same LR at every step, and a table of the steps otherwise. Functions, lists and
+timm's schedulers are stepped too (`sources`). `import_policy` takes what a file names.
 """
 
+import inspect
 import math
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
@@ -23,16 +26,19 @@ from torch.optim.lr_scheduler import (
 from raylr.config.user_code import call_with, import_object
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Momentum, Policy, Schedule, Warmup
-from raylr.lr.shapes import Constant, Exponential, Knot, Knots, MultiStep, Paced, Sequence, Shape, Step, WithLeg
+from raylr.lr.shapes import Constant, Exponential, Knot, Knots, MultiStep, Paced, Shape, Step, WithLeg
+from raylr.lr.shapes import Sequence as InSequence
 from raylr.torch_lr.curves import NoClosedForm, Stretch, curve, parts_of
-from raylr.torch_lr.curves.table import table, tolerances
+from raylr.torch_lr.curves.table import num_knots, table, tolerances
+from raylr.torch_lr.sources import KINDS, Source, StepUnit, is_schedule, list_of_file, source_of
 from raylr.torch_lr.stepping import MAX_STEPS, Steps, num_steps, steps_of
 
-StepUnit = Literal["epoch", "update", "fraction"]
+MAX_KNOTS = 100_000  # of a curve that is kept step by step: about 10 MB of JSON
+Followers = Sequence[tuple[str, str]]  # optimizers by name, and the patterns of their parameters
 
 
 def policy_from_scheduler(
-    scheduler: LRScheduler,
+    scheduler: LRScheduler | Callable[[int], Any] | Sequence[float] | Any,
     optimizer: Optimizer | None = None,
     *,
     examples_per_step: int,
@@ -40,18 +46,21 @@ def policy_from_scheduler(
     examples_per_epoch: int,
     step_unit: StepUnit,
 ) -> Policy:
-    """The policy with the LR (and momentum) that a fresh torch scheduler gives a run of `total_steps` updates.
+    """The policy with the LR (and momentum) that a fresh scheduler gives a run of `total_steps` updates.
+
+    It may be one of torch's or timm's, a function that gives the LR of a step (an optax schedule, say), or a list of them.
 
     An update takes `examples_per_step` examples, the global batch. `step_unit` states when the loop calls
     `scheduler.step()`: after every update, or after every epoch; then the LR of epoch e holds for the updates that
     start at or after e * examples_per_epoch (of a loader that drops its last batch, the examples that it gives). Under
     "fraction" it calls `scheduler.step(epoch + i / iters)` after update i of an epoch, as torch's page on
     CosineAnnealingWarmRestarts does, and update i + 1 is the first to see it. Param groups whose curves differ become
-    several schedules, `group0` and on; else there is one, called as the optimizer's class. `optimizer`, where given,
-    must be the scheduler's own.
+    several schedules, `group0` and on; else there is one, called as the optimizer's class, or `lr` where there is none.
+    `optimizer`, where given, must be the scheduler's own.
 
-    The LR is torch's at every step, to about 1e-12. A Python function, a subclass, a chain or an argument that falls
-    between two steps has no formula: its steps become knots, exact at this batch, and at another one read by position.
+    The LR is the scheduler's at every step, to about 1e-12, and to 1e-9 where that takes thousands of knots. A Python
+    function, a subclass, a chain or an argument that falls between two steps has no formula: its steps become knots, exact
+    at this batch, and at another one read by position.
 
     ConfigError where no policy can be the same: a ReduceLROnPlateau, a scheduler that has stepped already or whose
     optimizer another one has driven, one that torch cannot step to the end, or that steps otherwise each time.
@@ -65,37 +74,65 @@ def policy_from_scheduler(
     >>> policy.schedule().shape, policy.lr(position=25_000, global_batch=100)
     (Step(floor=0.0, every=10000, gamma=0.5), 0.025)
     """
-    if optimizer is not None and optimizer is not getattr(scheduler, "optimizer", None):
+    source = source_of(scheduler)
+    if optimizer is not None and source.of_optimizer and optimizer is not source.scheduler.optimizer:
         raise ConfigError(f"{type(scheduler).__name__} drives another optimizer than the one given; give its own")
-    return _policy(scheduler, Clock(examples_per_epoch, total_steps * examples_per_step, examples_per_step), step_unit)
+    clock = Clock(examples_per_epoch, total_steps * examples_per_step, examples_per_step)
+    return _policy(source, clock, step_unit, [(_name(optimizer) if optimizer else "lr", "*")])
 
 
-def import_policy(text: str, clock: Clock, step_unit: StepUnit | None = None) -> Policy:
-    """The policy of the torch scheduler that `FILE.py:OBJECT` (or package.module:OBJECT) is, or returns when called.
+def import_policy(
+    text: str, clock: Clock, step_unit: StepUnit | None = None, followers: Followers = (("lr", "*"),)
+) -> Policy:
+    """The policy of what `FILE.py:OBJECT` (or package.module:OBJECT) is, or returns when called; or of a FILE.yaml of LRs.
 
     The clock holds the examples of an epoch, of the run and of an update. Where `step_unit` is not given it is "update"
-    for CyclicLR and OneCycleLR, as torch documents them, also inside a SequentialLR, and "epoch" for all others.
+    for functions, and for CyclicLR and OneCycleLR, as torch documents them, also inside a SequentialLR; for a list it is
+    what there are as many of; and "epoch" for all others. `followers` are the optimizers that a function or a list drives.
     """
-    found = import_object(text, "import")
-    if not isinstance(found, LRScheduler):
-        if not callable(found):
-            raise ConfigError(f"import={text} is a {type(found).__name__}; name a scheduler or what returns one")
-        found = call_with(found, {}, f"import={text}")
-    if not isinstance(found, LRScheduler):
-        raise ConfigError(f"import={text} returned a {type(found).__name__}; return one of torch's LR schedulers")
+    found = list_of_file(text) if text.endswith((".yaml", ".yml", ".json")) else _named_object(text)
     try:
-        return _policy(found, clock, step_unit or _usual_unit(found))
+        source = source_of(found, text.rpartition(":")[2])
+        return _policy(source, clock, step_unit or _usual_unit(source, clock), followers)
     except ConfigError as error:
         raise ConfigError(f"import={text}, {error}") from None
 
 
-def _usual_unit(scheduler: LRScheduler) -> StepUnit:
-    return "update" if any(isinstance(part, CyclicLR | OneCycleLR) for part in parts_of(scheduler)) else "epoch"
+def _named_object(text: str) -> Any:
+    """What gives an LR: the object itself, or what it returns when called."""
+    found = import_object(text, "import")
+    if is_schedule(found):
+        return found
+    if not callable(found):
+        raise ConfigError(f"import={text} is a {type(found).__name__}; name a scheduler or what returns one")
+    made = call_with(found, {}, f"import={text}")
+    if not (is_schedule(made) or callable(made)):
+        raise ConfigError(f"import={text} returned a {type(made).__name__}; return {KINDS}")
+    return made
 
 
-def _policy(scheduler: Any, clock: Clock, step_unit: StepUnit) -> Policy:
+def _usual_unit(source: Source, clock: Clock) -> StepUnit:
+    if source.unit is not None:
+        return source.unit
+    if source.count is not None:
+        units: tuple[StepUnit, ...] = ("update", "epoch")
+        counts = {unit: num_steps(_stretch(clock, unit), clock.global_batch) for unit in units}
+        for unit, count in counts.items():
+            if count == source.count:
+                return unit
+        raise ConfigError(
+            f"it has {source.count:,} numbers, and the run {counts['update']:,} updates in {counts['epoch']:,} epochs; "
+            "give as many, or --step-unit"
+        )
+    cycles = any(isinstance(part, CyclicLR | OneCycleLR) for part in parts_of(source.scheduler))
+    return "update" if cycles or not source.of_optimizer else "epoch"
+
+
+def _policy(source: Source, clock: Clock, step_unit: StepUnit, followers: Followers) -> Policy:
+    scheduler = source.scheduler
     _refuse_what_has_no_curve(scheduler)
     stretch, groups = _stretch(clock, step_unit), scheduler.optimizer.param_groups
+    _refuse_other_steps(source, step_unit, num_steps(stretch, clock.global_batch))
     formulas = [_formula(scheduler, index, clock, stretch) for index in range(len(groups))]
     steps = steps_of(scheduler, stretch, clock.global_batch)
     schedules = [
@@ -110,24 +147,57 @@ def _policy(scheduler: Any, clock: Clock, step_unit: StepUnit) -> Policy:
                 "numbers or its own calls; let its LR depend on the step alone"
             )
     found = [one or _stepped(scheduler, index, steps, clock, stretch) for index, one in enumerate(schedules)]
-    if len(set(found)) == 1:
-        names, found = [type(scheduler.optimizer).__name__.lower()], found[:1]
+    if not source.of_optimizer:
+        names = [name for name, _ in followers]
+        found = [replace(found[0], match=match) for _, match in followers]
+    elif len(set(found)) == 1:
+        names, found = [_name(scheduler.optimizer)], found[:1]
     else:
         names = [f"group{index}" for index in range(len(groups))]
         found = [_matched(schedule, group) for schedule, group in zip(found, groups, strict=True)]
     return Policy(clock.examples_per_epoch, clock.total_examples, tuple(zip(names, found, strict=True)))
 
 
+def _name(optimizer: Optimizer) -> str:
+    """What the policy calls an optimizer: its class."""
+    return type(optimizer).__name__.lower()
+
+
 def _refuse_what_has_no_curve(scheduler: Any) -> None:
     for part in parts_of(scheduler):
         name, made = type(part).__name__, getattr(part, "last_epoch", 0)
-        if isinstance(part, ReduceLROnPlateau):
+        inside = getattr(getattr(part, "inner", part), "lr_scheduler", part)  # of timm's PlateauLRScheduler
+        needed = _needed_by_step(part)
+        if needed or isinstance(inside, ReduceLROnPlateau):
             raise ConfigError(
-                f"{name} follows what is measured and not the position; use a scheduler that counts steps, or "
+                f"{name} follows what is measured and not the position{needed}; use a scheduler that counts steps, or "
                 "lower the LR of a run with raylr ctl"
             )
         if made > 0:
             raise ConfigError(f"{name} has made {made} steps already; give one as it is when made")
+
+
+def _needed_by_step(scheduler: Any) -> str:
+    """What a scheduler's step asks for, a loss mostly; "" where it can be called without anything."""
+    taken = inspect.signature(scheduler.step).parameters.values()
+    names = [
+        one.name for one in taken if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    ]
+    return f" (its step needs {', '.join(names)})" if names else ""
+
+
+def _refuse_other_steps(source: Source, step_unit: StepUnit, wanted: int) -> None:
+    """Raise ConfigError for a unit by which the source cannot be stepped, and for a list that ends before the run."""
+    if source.unit not in (None, step_unit):
+        raise ConfigError(
+            f"{type(source.scheduler).__name__} counts each {source.unit} itself; use --step-unit {source.unit}"
+        )
+    if source.count is None or source.count == wanted:
+        return
+    told = f"has {source.count:,} numbers and the run {wanted:,} steps"
+    if source.count < wanted:
+        raise ConfigError(f"{type(source.scheduler).__name__} {told}; give one for each, or another --step-unit")
+    warnings.warn(f"{type(source.scheduler).__name__} {told}: the last ones are not used", stacklevel=2)
 
 
 def _stretch(clock: Clock, step_unit: StepUnit) -> Stretch:
@@ -174,7 +244,7 @@ def _after_one_update(shape: Shape, batch: int, stretch: Stretch) -> Shape:
     if stretch.length < 1:
         raise NoClosedForm("the run is one update")
     first = shape.multiplier(0, 0, stretch.length)
-    return Sequence((Constant() if first == 1 else Knots((Knot(0, first),)), shape), (batch,))
+    return InSequence((Constant() if first == 1 else Knots((Knot(0, first),)), shape), (batch,))
 
 
 def _agrees(schedule: Schedule, group: int, steps: Steps, clock: Clock) -> bool:
@@ -207,9 +277,19 @@ def _stepped(scheduler: Any, group: int, steps: Steps, clock: Clock, stretch: St
             driven = Momentum(min(momenta), max(momenta))
             legs = [(driven.high - momentum) / (driven.high - driven.low) for momentum in momenta]
             shape = WithLeg(shape, table(steps.positions, legs, steps.eps, held))
+        _require_few_knots(scheduler, shape)
         return Schedule(peak, clock.global_batch, "none", Warmup(), shape, driven)
     except ConfigError as error:
         raise _named(scheduler, error) from None
+
+
+def _require_few_knots(scheduler: Any, shape: Shape) -> None:
+    count = num_knots(shape)
+    if count > MAX_KNOTS:
+        raise ConfigError(
+            f"{type(scheduler).__name__} takes {count:,} knots to be followed to 1e-9, and a policy holds at most "
+            f"{MAX_KNOTS:,}; step it once per epoch, or use a larger batch"
+        )
 
 
 def _peak(lrs: tuple[float, ...], group: dict[str, Any]) -> float:

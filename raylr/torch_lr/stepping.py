@@ -43,6 +43,8 @@ def steps_of(scheduler: Any, stretch: Stretch, batch: int) -> Steps:
         for index, (_, argument) in enumerate(places[1:], 1):
             try:
                 copied.step() if argument is None else copied.step(argument)
+            except ConfigError:
+                raise
             except Exception as error:
                 raise _failed(scheduler, stretch, index, error) from None
             seen.append([(float(group["lr"]), _momentum(group)) for group in groups])

@@ -40,6 +40,8 @@ def of_radam():
     return StepLR(RAdam([zeros(1)], lr=0.01), 2)
 class Own(SGD):
     pass
+def halved(step):
+    return 0.5 ** (step // 20)
 def of_own():
     return LambdaLR(Own([zeros(1)], lr=0.01), lambda epoch: 0.5 ** epoch)
 def four_steps():
@@ -108,6 +110,31 @@ def test_a_function_of_the_epoch_is_imported(capsys: pytest.CaptureFixture[str])
     assert run(capsys, "--import", "own.py:by_hand", "--save", "p.json")[0] == 0
     policy = raylr.Policy.from_json(Path("p.json").read_text())
     assert [policy.lr(10_000 * epoch, 512) for epoch in range(4)] == pytest.approx([0.1, 0.05, 0.1 / 3, 0.025])
+
+
+def test_a_function_and_a_file_of_numbers_drive_the_runs_optimizers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "lrs.yaml").write_text("[0.4, 0.4, 0.1, 1e-2]")
+    code, out, error = run(capsys, "--import", "lrs.yaml", "--save", "p.json")
+    assert (code, error) == (0, "")
+    assert out.splitlines()[-1] == "policy for --policy: p.json"
+    policy = raylr.Policy.from_json(Path("p.json").read_text())
+    assert [policy.lr(10_000 * epoch, 512) for epoch in range(4)] == pytest.approx([0.4, 0.4, 0.1, 0.01])
+    assert run(capsys, "--import", "own.py:halved", "--save", "h.json")[0] == 0
+    policy = raylr.Policy.from_json(Path("h.json").read_text())
+    assert [policy.lr(512 * update, 512) for update in (0, 19, 20)] == [1.0, 1.0, 0.5]
+
+
+def test_a_policy_at_another_batch_is_read_by_position_and_the_plan_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--import", "own.py:halved", "--save", "h.json")[0] == 0
+    assert main(["plan", "--data.source", "synthetic", "--policy", "h.json", "--batch.global-size", "256"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "by position, not by step: made for a batch of 512, read at 256, not scaled" in told
+    _, policy = raylr.plan(Config(data={"source": "synthetic"}, policy="h.json", batch={"global_size": 256}))
+    assert [policy.lr(512 * update, 256) for update in (0, 19, 20)] == [1.0, 1.0, 0.5]
+    assert main(["plan", "--data.source", "synthetic", "--policy", "h.json"]) == 0
+    assert "by position" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -13,18 +13,35 @@ def tolerances(values: Values[float], eps: float) -> list[float]:
     return [max(1e-12, eps) * abs(value) + rounding for value in values]
 
 
+NEAR, FAR = 1e-12, 4.9e-10  # of a value: twice as much is 1e-9, within which a curve may leave it
+MANY = 4096  # knots, from which on a curve may leave its values further for fewer
+
+
 def table(positions: Values[int], values: Values[float], eps: float, held: int | None) -> Shape:
     """Through all values, exact to rounding: steps, straight lines or straight lines of the logarithm.
 
-    `held` is the length of an epoch where each value holds over one; else a line goes from step to step.
+    `held` is the length of an epoch where each value holds over one; else a line goes from step to step. Where that takes
+    many knots it goes past values by up to 1e-9 of them.
     """
-    allowed = tolerances(values, eps)
+    exact = _through(positions, values, eps, held, NEAR)
+    if num_knots(exact) <= MANY:
+        return exact
+    return min(exact, _through(positions, values, eps, held, FAR), key=num_knots)
+
+
+def _through(positions: Values[int], values: Values[float], eps: float, held: int | None, near: float) -> Shape:
+    """Within `near` of each value, or what rounding may have left on it, and never further than FAR of it."""
+    rounding = tolerances(values, eps)
+    allowed = [
+        max(near * abs(value), min(rest, max(FAR, 4 * eps) * abs(value)))
+        for value, rest in zip(values, rounding, strict=True)
+    ]
     best: Shape | None = None
     for kind in ("linear", "step", "log"):
         shape = _shape(positions, values, allowed, kind, held)
         if shape and _goes_through(shape, positions, values, allowed):
-            best = shape if best is None else min(best, shape, key=_num_points)
-        if best and _num_points(best) <= 2:
+            best = shape if best is None else min(best, shape, key=num_knots)
+        if best and num_knots(best) <= 2:
             break
     assert best is not None  # steps go through everything
     return best
@@ -94,5 +111,6 @@ def _goes_through(shape: Shape, positions: Values[int], values: Values[float], a
     )
 
 
-def _num_points(shape: Shape) -> int:
+def num_knots(shape: Shape) -> int:
+    """How many knots a shape holds."""
     return sum(len(part.points) for part in shape.walk() if isinstance(part, Knots))
