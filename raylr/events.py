@@ -143,6 +143,17 @@ class StoppedEarly(Event):
 
 
 @dataclass(frozen=True)
+class HeadroomRead(Event):
+    """The loss was read along the update `step`: its LR over the critical one, that on average, and the critical LRs."""
+
+    kind: ClassVar[str] = "headroom"
+    step: int
+    headroom: float
+    average: float  # geometric mean of the last readings
+    critical_lr: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Forked(Event):
     """The run leaves its parent here: what it did before is what the parent did, but for the time it took."""
 
@@ -174,17 +185,28 @@ RunEvent = (
     | Copied
     | Checkpointed
     | StoppedEarly
+    | HeadroomRead
     | Forked
     | Ended
     | Unknown
 )
-ROUTINE = frozenset({"start", "checkpoint", "finish"})  # kinds that every run has
+ROUTINE = frozenset({"start", "checkpoint", "finish", "headroom"})  # kinds that are no news
 _CLASSES: dict[str, type[Any]] = {
     **dict.fromkeys(get_args(JoinKind), Joined),
     **dict.fromkeys(get_args(EndKind), Ended),
     **{
         one.kind: one
-        for one in (Resized, RolledBack, Miscomputed, Overridden, Copied, Checkpointed, StoppedEarly, Forked)
+        for one in (
+            Resized,
+            RolledBack,
+            Miscomputed,
+            Overridden,
+            Copied,
+            Checkpointed,
+            StoppedEarly,
+            HeadroomRead,
+            Forked,
+        )
     },
 }
 
@@ -287,6 +309,7 @@ class Progress:
     global_batch: int | None
     peak_gpu_mib: float | None = None  # the most memory that the writer's tensors took on its GPU; None on the CPU
     grad_norm: float | None = None  # of the last update, before clipping
+    headroom: float | None = None  # LR over critical LR, on average over the last readings; None without readings
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ They say where it is, who carries it out, what is kept of it and who is told.
 
 FIELDS = ("name", "storage", "workers", "cpus_per_worker", "gpu", "trackers", "address", "fresh", "log_every")
 SECTIONS = (
-    *("failure", "alerts", "hooks", "data.root", "data.cache_dir", "batch.backend", "checkpoint.keep"),
+    *("failure", "alerts", "hooks", "instruments", "data.root", "data.cache_dir", "batch.backend", "checkpoint.keep"),
     *("guard.recheck", "guard.max_corruptions"),
 )
 

@@ -267,6 +267,15 @@ class StopConfig(Section):
     min_delta: float = Field(0.0, ge=0, description="a value must be better by more than this to count")
 
 
+class InstrumentsConfig(Section):
+    """What a run measures of its own training; it changes nothing."""
+
+    headroom: Duration | None = Field(
+        None,
+        description="read so often, such as 50st, how the LR stands to the one where an update stops helping [off]",
+    )
+
+
 class HooksConfig(Section):
     """Functions of one's own, as package.module:function, that are called and change nothing."""
 
@@ -332,6 +341,7 @@ class Config(Section):
     guard: GuardConfig = GuardConfig()
     stop: StopConfig = StopConfig()
     hooks: HooksConfig = HooksConfig()
+    instruments: InstrumentsConfig = InstrumentsConfig()
     failure: FailureConfig = FailureConfig()
     alerts: AlertsConfig = AlertsConfig()
 

@@ -134,6 +134,7 @@ class Plan(Frozen):
     eval_micro_size: int
     eval_views: str = "none"  # or mirror or mirror_translate
     log_every: int | None = None
+    headroom_every: int | None = None
     checkpoint_every: int
     checkpoint_keep: int
     rewarm: int

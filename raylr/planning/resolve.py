@@ -8,7 +8,7 @@ import importlib.util
 from raylr.config import Config
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, Ramp, examples, lint
-from raylr.planning import watching
+from raylr.planning import instruments, watching
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, TUNED
 from raylr.planning.device import backend, device, gpus_per_worker
@@ -83,7 +83,11 @@ def resolve(
     by_position = read_by_position(parts, given, policy, ramp.sizes[0] if ramp else batches[-1]) if given else ()
     lr_story = [*lr_story, *by_position, *ramp_story(plan, policy, parts)]
     told = {
-        "story": (*story(config, dataset, parts, plan, choices, lr_story), *watching.lines(config, plan)),
+        "story": (
+            *story(config, dataset, parts, plan, choices, lr_story),
+            *watching.lines(config, plan),
+            *instruments.lines(config, plan),
+        ),
         "warnings": (
             *_warnings(plan, dataset, hardware, policy, batches, features),
             *(traps(config, parts, policy, batches[-1]) if given is None else ()),
@@ -127,6 +131,7 @@ def _plan(
         eval_micro_size=config.eval.micro_size,
         eval_views=config.eval.views,
         log_every=_interval(config.log_every, clock, "log_every") if config.log_every is not None else None,
+        headroom_every=instruments.headroom(config, clock),
         checkpoint_every=_interval(config.checkpoint.every, clock, "checkpoint.every"),
         checkpoint_keep=config.checkpoint.keep,
         rewarm=examples(config.lr.rewarm, clock, "lr.rewarm"),

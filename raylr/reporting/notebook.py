@@ -19,6 +19,7 @@ from raylr.events import (
     Ended,
     Finished,
     Forked,
+    HeadroomRead,
     Joined,
     Logged,
     Metrics,
@@ -100,6 +101,7 @@ class NotebookDisplay:
                 | Copied()
                 | Checkpointed()
                 | StoppedEarly()
+                | HeadroomRead()
                 | Forked()
                 | Ended()
                 | Unknown()

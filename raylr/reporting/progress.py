@@ -16,6 +16,7 @@ from raylr.events import (
     Ended,
     Finished,
     Forked,
+    HeadroomRead,
     Joined,
     Logged,
     Metrics,
@@ -101,6 +102,7 @@ class Display:
                 | Copied()
                 | Checkpointed()
                 | StoppedEarly()
+                | HeadroomRead()
                 | Forked()
                 | Ended()
                 | Unknown()
@@ -137,6 +139,8 @@ class Display:
             details.append(f"{progress.images_per_s:,.0f} images/s")
         if progress.grad_norm is not None:
             details.append(f"grad norm {progress.grad_norm:.3g}")
+        if progress.headroom is not None:
+            details.append(f"{progress.headroom:.2g} of the critical lr")
         details.append(f"{progress.world_size} worker" + ("" if progress.world_size == 1 else "s"))
         unit = f"{progress.epoch:.1f} epochs"
         if progress.position:

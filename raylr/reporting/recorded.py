@@ -20,7 +20,11 @@ from raylr.reporting.rows import DAMAGE, reported
 from raylr.storage import Folder, LocalFolder, open_run
 
 FACTORS = ("peak", "warmup", "shape", "override")
-OF_UPDATES = {"loss": "update_loss", "grad_norm": "grad_norm"}  # in the ledger, and as a quantity
+OF_UPDATES = {
+    "loss": "update_loss",
+    "grad_norm": "grad_norm",
+    "headroom": "headroom",
+}  # in the ledger, and as a quantity
 NORMS = ("update_norm", "weight_norm")  # in the ledger, of each optimizer
 METRICS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "images_per_s")
 NAMED_LINES = 3  # damaged lines that a note names one by one

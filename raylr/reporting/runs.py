@@ -39,6 +39,7 @@ def explain_step(folder: Folder, step: int) -> str:
         if policy.lr(position, batch, name) != lr:
             lines.append(f"  the files of this run do not give the LR of its ledger, {lr!r}")
         lines += _norms(row, name)
+        lines += _headroom(rows[: index + 1], name)
     return "\n".join(lines)
 
 
@@ -85,6 +86,15 @@ def _norms(row: dict[str, Any], name: str) -> list[str]:
     elif row["update_norm"] is None:
         lines.append("  update    none: the guard took it back")
     return lines
+
+
+def _headroom(rows: list[dict[str, Any]], name: str) -> list[str]:
+    """What the last reading up to the last row says of this optimizer's LR; nothing without one."""
+    row = next((row for row in reversed(rows) if name in (row.get("critical_lr") or {})), None)
+    if row is None:
+        return []
+    told = f"{row['headroom']:.2g} of the critical LR, {row['critical_lr'][name]:.4g}"
+    return [f"  headroom  {told}" + ("" if row is rows[-1] else f", read at step {row['step']}")]
 
 
 def row_of_step(folder: Folder, step: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def sections(runs: Sequence[RecordedRun]) -> list[Section]:
     """The pictures that there are rows for, over one axis of epochs."""
     marks = tuple(marks for index, run in enumerate(runs) for marks in _marks(index, run))
     length = max([1e-9, *(run.epoch for run in runs), *(epoch for one in marks for epoch in one.epochs)])
-    found = [*_learning_rate(runs), *_loss(runs), *_gradient_norm(runs), *_accuracy(runs)]
+    found = [*_learning_rate(runs), *_loss(runs), *_gradient_norm(runs), *_headroom(runs), *_accuracy(runs)]
     found += [*_own_metrics(runs), *_throughput(runs), *_world_size(runs)]
     return [
         replace(one, panels=tuple(replace(panel, marks=marks, length=length) for panel in one.panels)) for one in found
@@ -79,6 +79,16 @@ def _gradient_norm(runs: Sequence[RecordedRun]) -> list[Section]:
     clipped = f" (clip_norm {', '.join(clips)})" if clips else ""
     remarks = [f"Of each update, before clipping{clipped}.", *_thinned(runs, "grad_norm", lines)]
     return [Section("Gradient norm", (Panel("", lines, height=1.9, noisy=True),), tuple(remarks))]
+
+
+def _headroom(runs: Sequence[RecordedRun]) -> list[Section]:
+    """The LR over the critical one, where it was read."""
+    lines = _lines(runs, "headroom")
+    if not lines:
+        return []
+    remark = "LR / critical LR, at which the update would not have lowered the loss of its own examples."
+    panel = Panel("", lines, height=1.9, from_zero=True, noisy=True)
+    return [Section("Headroom", (panel,), (remark, *_thinned(runs, "headroom", lines)))]
 
 
 def _thinned(runs: Sequence[RecordedRun], quantity: str, lines: Sequence[Line]) -> list[str]:

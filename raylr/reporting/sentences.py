@@ -9,6 +9,7 @@ from raylr.events import (
     Copied,
     Ended,
     Forked,
+    HeadroomRead,
     Joined,
     Miscomputed,
     Overridden,
@@ -80,6 +81,8 @@ def sentence(event: RunEvent, clock: Clock, name: str = "the run", is_first: boo
             return f"checkpoint at {clock.exactly(position)}" + (f", for {cause}" if cause else "")
         case StoppedEarly():
             return _stopped_early(event, clock)
+        case HeadroomRead(_, _, step, headroom, average):
+            return f"LR at {headroom:.2g} of the critical LR in update {step}, {average:.2g} on average"
         case Forked(_, position, parent, step, changes):
             what = f"and changes {'; '.join(changes)}" if changes else "and changes nothing"
             return f"leaves {parent} at {clock.at(position)}, before its update {step}, {what}"

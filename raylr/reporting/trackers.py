@@ -1,8 +1,9 @@
 """Log runs to experiment trackers: TensorBoard, MLflow and W&B, under the names that their users expect.
 
 `train/loss`, `train/accuracy`, `train/grad_norm`, `test/loss`, `test/accuracy`, `lr` (`lr/NAME` of several optimizers),
-`images_per_s`, `epoch` and `world_size`. With `log_every` loss, LR and gradient norm are those of its points, and the mean
-loss between two tests is `train/loss_since_test`; without it they come with the progress, every few seconds.
+`images_per_s`, `epoch` and `world_size`; with `instruments.headroom` also `headroom`, `headroom_average` and `critical_lr`.
+With `log_every` loss, LR and gradient norm are those of its points, and the mean loss between two tests is
+`train/loss_since_test`; without it they come with the progress, every few seconds.
 
 A tracker is called with the events of a run, like the display. It opens at the first news after the plan, so a run that is
 refused, or was complete already, leaves no trace. A tracker that fails is left out from then on; the run goes on.
@@ -23,6 +24,7 @@ from raylr.events import (
     Ended,
     Finished,
     Forked,
+    HeadroomRead,
     Joined,
     Logged,
     Metrics,
@@ -143,6 +145,8 @@ class Tracker:
                 self.sink.note(
                     self._step, f"{news.kind}: {', '.join(f'{key} {value}' for key, value in fields.items())}"
                 )
+            case HeadroomRead():
+                self._headroom(news)
             case Finished(result):
                 self._close(result)
             case Aborted(status, reason):
@@ -151,6 +155,13 @@ class Tracker:
                 pass  # before the run, or too often
             case _:
                 assert_never(news)
+
+    def _headroom(self, news: HeadroomRead) -> None:
+        self._open()
+        self._step = news.step + 1  # as in the progress after this update
+        several = len(news.critical_lr) > 1
+        critical = {f"critical_lr/{name}" if several else "critical_lr": lr for name, lr in news.critical_lr.items()}
+        self.sink.scalars(self._step, {"headroom": news.headroom, "headroom_average": news.average, **critical})
 
     @property
     def _has_points(self) -> bool:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from raylr.errors import ConfigError
-from raylr.events import Finished, Metrics, News, Planned, Progress, RunEvent, event_of_row
+from raylr.events import Finished, HeadroomRead, Metrics, News, Planned, Progress, RunEvent, event_of_row
 from raylr.planning.loop_plan import LOOP
 from raylr.planning.plan import Reason
 from raylr.reporting.following import PATIENCE_S, Look, Pace, follow
@@ -72,6 +72,7 @@ class _Watcher:
         self.events, self.metrics = files.growing("events.jsonl"), files.growing("metrics.jsonl")
         self.updates: deque[tuple[float, int]] = deque()  # when a position was seen first
         self.train_loss: float | None = None  # of the last report; the ledger has none
+        self.headroom: float | None = None
 
     def look(self) -> Look:
         """Show new rows."""
@@ -91,6 +92,8 @@ class _Watcher:
             self._show(one)
             if isinstance(one, Metrics):
                 self.train_loss = one.train_loss
+            elif isinstance(one, HeadroomRead):
+                self.headroom = one.average
         return Look(self._progress() or bool(news))
 
     def _show_reports(self, rows: list[dict[str, Any]]) -> None:
@@ -140,6 +143,7 @@ class _Watcher:
             world_size=row["world_size"],
             global_batch=row["global_batch"],
             grad_norm=_number(row, "grad_norm"),
+            headroom=self.headroom,
         )
         self._show(progress)
         return True

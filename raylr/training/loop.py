@@ -18,6 +18,7 @@ from raylr.events import (
     CheckpointOrder,
     Ended,
     EndKind,
+    HeadroomRead,
     Joined,
     JoinKind,
     Logged,
@@ -34,6 +35,7 @@ from raylr.events import (
     RunEvent,
     StopOrder,
     Updated,
+    Warned,
     orders_of_json,
     orders_to_json,
     row,
@@ -44,6 +46,7 @@ from raylr.training.checkpoint_index import names
 from raylr.training.diagnosis import diagnose
 from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken, GroupUnusable
+from raylr.training.headroom import Reading, Unsteady
 from raylr.training.hooks import Hooks
 from raylr.training.membership import Membership, Quorum, RunEnded
 from raylr.training.memory import peak_gpu_mib
@@ -78,6 +81,7 @@ class Loop:
         self._has_state = False
         self._is_writer = False  # until a group has formed
         self._told_at = 0.0
+        self._told_unsteady = False
         self._begun: list[
             tuple[int, int | None, str | None]
         ] = []  # checkpoints on their way: position, order, its cause
@@ -138,6 +142,8 @@ class Loop:
             self._write_row()
         self.totals = self.totals.updated(update, time.perf_counter() - started)
         self._log(update)
+        if update.reading is not None:
+            self._note_reading(update)
         if self._is_writer and self.on_update:
             self.on_update(updated(update, self.plan.num_train))
         if update.rolled_back:
@@ -191,6 +197,21 @@ class Loop:
         guard = self.trainer.guard
         loss = update.loss if math.isfinite(update.loss) else str(update.loss)
         self._note(RolledBack(*self._now(), update.position, loss, guard.snapshot_at, guard.rollbacks))
+
+    def _note_reading(self, update: Update) -> None:
+        """Note the headroom; say once where there is none, since the loss is another one at each look."""
+        match update.reading:
+            case Reading(headroom, critical_lr):
+                average = self.totals.headroom or headroom
+                self._note(HeadroomRead(*self._now(), update.step, headroom, average, dict(critical_lr)))
+            case Unsteady(first, second) if not self._told_unsteady:
+                self._told_unsteady = True
+                self._publish(
+                    Warned(
+                        f"instruments.headroom reads nothing: at the same weights the same examples had a loss of {first!r}, "
+                        f"then {second!r}; let model and loss draw from torch's generators alone, or leave it out"
+                    )
+                )
 
     def _obey(self, quorum: Quorum) -> str | None:
         """Carry out the orders that wait, as the writer lists them, on all ranks. `stop` takes precedence over `rejoin`."""
@@ -402,6 +423,7 @@ class Loop:
             global_batch=update.global_batch,
             peak_gpu_mib=peak_gpu_mib(self.trainer.device),
             grad_norm=finite(update.grad_norm),
+            headroom=self.totals.headroom,
         )
         self._publish(progress)
 
@@ -435,9 +457,11 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
     """The ledger's row of an update: the LR of each optimizer, its factors, the causes at work, the norms and the loss.
 
     `grad_norm` and `loss` are null where they are not finite, and `update_norm` and `weight_norm` where the guard took the
-    update back.
+    update back. `headroom` and `critical_lr` stand where they were read.
     """
     norms = None if update.norms is None else update.norms()
+    reading = update.reading if isinstance(update.reading, Reading) else None
+    read = {} if reading is None else {"headroom": reading.headroom, "critical_lr": dict(reading.critical_lr)}
     return {
         "step": update.step,
         "position": update.position,
@@ -451,6 +475,7 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
         "update_norm": None if norms is None else {name: finite(one) for name, one in norms.update.items()},
         "weight_norm": None if norms is None else {name: finite(one) for name, one in norms.weights.items()},
         "loss": finite(update.loss),
+        **read,
     }
 
 

@@ -1,10 +1,15 @@
 """What a run has counted: sums since the last evaluation, times, what was done where. Part of the state."""
 
+import math
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, Self
 
 from raylr.training.evaluate import Scores
+from raylr.training.headroom import Reading
 from raylr.training.trainer import Update
+
+AVERAGED_READINGS = 5
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Totals:
     logged_at: int = 0
     logged_loss: float = 0.0  # sums over the examples since the last point
     logged_examples: int = 0
+    headrooms: list[float] = field(default_factory=list)  # the last readings
 
     def updated(self, update: Update, seconds: float) -> Self:
         """After an update; one that the guard took back counts its time alone."""
@@ -41,6 +47,7 @@ class Totals:
             total_train_s=self.total_train_s + seconds,
             wall_s=self.wall_s + seconds,
             lr=update.lr,
+            headrooms=self._headrooms_with(update),
         )
         if update.rolled_back:
             return timed
@@ -52,6 +59,16 @@ class Totals:
             logged_loss=self.logged_loss + update.loss * update.global_batch,
             logged_examples=self.logged_examples + update.global_batch,
         )
+
+    def _headrooms_with(self, update: Update) -> list[float]:
+        if not isinstance(update.reading, Reading):
+            return self.headrooms
+        return [*self.headrooms, update.reading.headroom][-AVERAGED_READINGS:]
+
+    @property
+    def headroom(self) -> float | None:
+        """The geometric mean of the last readings; None before the first."""
+        return math.exp(fmean(map(math.log, self.headrooms))) if self.headrooms else None
 
     def logged(self, position: int) -> Self:
         return replace(self, logged_at=position, logged_loss=0.0, logged_examples=0)

@@ -27,6 +27,7 @@ from raylr.training.feed import Feed, Split
 from raylr.training.group import Group
 from raylr.training.guard import Guard
 from raylr.training.hashing import sha256_of, weights_sha256
+from raylr.training.headroom import Headroom, Reading, Unsteady
 from raylr.training.held import Held, split_trained
 from raylr.training.kernels import use_gpu
 from raylr.training.losses import loss_for
@@ -64,6 +65,7 @@ class Update:
     rolled_back: bool = False
     grad_norm: float = math.nan
     norms: Callable[[], Norms] | None = None
+    reading: Reading | Unsteady | None = None  # of the headroom, where one was due
 
     @property
     def lr(self) -> dict[str, float]:
@@ -94,6 +96,7 @@ class Trainer:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.held = Held(plan.optimizers, self.optimizers)
         self.guard = Guard(plan.guard)
+        self.headroom = None if plan.headroom_every is None else Headroom(self, plan.headroom_every)
         self.position, self.step = 0, 0
         self.num_weights = sum(parameter.numel() for parameter in self.parameters)
         self.length = self.num_weights + self.statistics.length + EXTRAS
@@ -122,6 +125,11 @@ class Trainer:
 
     def update(self, group: Group, has_orders: bool = False) -> Update:
         """Do one update. Raises GroupBroken when a peer is gone and Corrupted where ranks differ, with the state as it was."""
+        if self.headroom is not None and self.headroom.is_due(group.size):
+            return self.headroom.around(lambda: self._update(group, has_orders), group)
+        return self._update(group, has_orders)
+
+    def _update(self, group: Group, has_orders: bool) -> Update:
         self.keep_first_snapshot()
         batch = self.plan.batch_at(group.size, self.position)
         num_micro = batch // self.plan.micro_size

@@ -82,7 +82,14 @@ def test_explain_runs_and_report_answer(capsys: pytest.CaptureFixture[str], tmp_
     explained = answer(capsys, "explain", "one", "--step", "1")
     row = json.loads((tmp_path / "runs/one/ledger.jsonl").read_text().splitlines()[1])
     assert {name: explained[name] for name in row} == row
-    newer = ("loss", "grad_norm", "weight_norm", "update_norm")  # than the rows of these tests
+    newer = (
+        "loss",
+        "grad_norm",
+        "weight_norm",
+        "update_norm",
+        "headroom",
+        "critical_lr",
+    )  # than the rows of these tests
     assert lacking("explain", explained, without=newer) == []
     assert explained["explanation"].startswith("step 1 of ")
     listed = answer(capsys, "runs")

@@ -17,6 +17,7 @@ from raylr.events import (
     Ended,
     Finished,
     Forked,
+    HeadroomRead,
     Joined,
     Logged,
     Metrics,
@@ -184,10 +185,16 @@ def test_every_kind_of_news_shows_something_but_what_every_run_has() -> None:
         StoppedEarly(1.0, 5, "test_loss", 0.5, 0.25, 2), Forked(1.0, 5, "one", 3, ("lr.base 0.4 -> 0.2",)),
         Finished({"status": "complete"}, "runs/one"), Aborted("stopped", "Ctrl-C"),
     ]  # fmt: skip
-    assert {type(one) for one in examples} == set(get_args(News)) - {Checkpointed, Logged}
+    assert {type(one) for one in examples} == set(get_args(News)) - {Checkpointed, HeadroomRead, Logged}
     assert all(shown(one) for one in examples)
     assert shown(Logged(())) == ""
-    assert shown(Joined(1.0, 0, "start", 2), Checkpointed(1.0, 5), Ended(1.0, 5, "finish")) == ""
+    routine = Joined(1.0, 0, "start", 2), Checkpointed(1.0, 5), HeadroomRead(1.0, 5, 0, 0.2, 0.2, {"sgd": 2.0})
+    assert shown(*routine, Ended(1.0, 5, "finish")) == ""
+
+
+def test_progress_says_where_the_lr_stands_where_it_was_read() -> None:
+    assert "  0.15 of the critical lr  " in shown(replace(PROGRESS, headroom=0.1512))
+    assert "critical" not in shown(PROGRESS)
 
 
 def test_metrics_of_ones_own_stand_in_the_line_of_a_test_and_come_back_from_its_row() -> None:

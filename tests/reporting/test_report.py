@@ -301,6 +301,16 @@ def test_the_loss_and_the_gradient_norm_of_each_update_are_drawn(tmp_path: Path)
     assert found["Loss"].panels[1].lines[0].values.tolist()[:2] == [2.0, 1.99]
 
 
+def test_the_headroom_is_drawn_where_it_was_read(tmp_path: Path) -> None:
+    rows = [
+        update(step) | ({"headroom": 0.25, "critical_lr": {"sgd": 1.0}} if step % 5 == 0 else {}) for step in range(10)
+    ]
+    found = {section.title: section for section in sections([read_run(make_run(tmp_path / "one", rows))])}
+    assert found["Headroom"].panels[0].lines[0].values.tolist() == [0.25, 0.25]
+    plain = sections([read_run(make_run(tmp_path / "two", [update(0)]))])
+    assert "Headroom" not in {section.title for section in plain}
+
+
 def test_a_long_run_is_thinned_and_says_so(tmp_path: Path) -> None:
     rows = [update(step, grad_norm=1.0 + step % 7) for step in range(3000)]
     sections_ = {one.title: one for one in sections([read_run(make_run(tmp_path / "one", rows))])}

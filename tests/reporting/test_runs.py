@@ -64,6 +64,18 @@ def test_a_step_is_explained_with_the_norms_of_its_gradient_and_update(storage: 
     assert "norm" not in explain_step(open_run("one", str(storage)), 2)  # a row of an older version
 
 
+def test_a_step_is_explained_with_the_headroom_that_was_read_there_or_last_before(storage: Path) -> None:
+    rows = [json.loads(line) for line in (storage / "one" / "ledger.jsonl").read_text().splitlines()]
+    rows[1] |= {"headroom": 0.4, "critical_lr": {"sgd": 1.0}}
+    (storage / "one" / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = [explain_step(open_run("one", str(storage)), step).splitlines()[-1] for step in (0, 1, 3)]
+    assert "headroom" not in told[0]
+    assert told[1:] == [
+        "  headroom  0.4 of the critical LR, 1",
+        "  headroom  0.4 of the critical LR, 1, read at step 1",
+    ]
+
+
 def product(text: str) -> float:
     """The LR in the line with the product, and the same from its four printed factors."""
     line = next(line for line in text.splitlines() if line.startswith("LR "))

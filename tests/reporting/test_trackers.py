@@ -18,6 +18,7 @@ from raylr.errors import ConfigError
 from raylr.events import (
     Checkpointed,
     Finished,
+    HeadroomRead,
     Logged,
     Metrics,
     News,
@@ -119,6 +120,19 @@ def test_points_give_loss_lr_and_gradient_norm_at_their_steps_and_progress_does_
 def test_the_gradient_norm_comes_with_progress_where_no_interval_is_given(tmp_path: Path, board: Any) -> None:
     tell(only("tensorboard", tmp_path), STARTED, progress(4, grad_norm=9.0), finished())
     assert scalars(board(), "train/grad_norm") == [(4, 9.0)]
+
+
+def test_readings_of_the_headroom_are_curves(tmp_path: Path, board: Any) -> None:
+    one = HeadroomRead(1.0, 500, 4, 0.25, 0.5, {"sgd": 2.0})
+    several = replace(one, step=5, critical_lr={"body": 1.0, "head": 4.0})
+    tell(only("tensorboard", tmp_path), STARTED, progress(4), one, several, finished())
+    found = board()
+    assert [scalars(found, name) for name in ("headroom", "headroom_average")] == [
+        [(5, 0.25), (6, 0.25)],
+        [(5, 0.5), (6, 0.5)],
+    ]
+    names = ("critical_lr", "critical_lr/body", "critical_lr/head")
+    assert [scalars(found, name) for name in names] == [[(5, 2.0)], [(6, 1.0)], [(6, 4.0)]]
 
 
 def test_each_optimizer_has_a_curve(tmp_path: Path, board: Any) -> None:

@@ -203,6 +203,14 @@ def test_the_gradient_norm_of_the_last_update_is_shown(run_dir: Path) -> None:
     assert "lr 0.2  loss 2.2500  grad norm 1.5  2 workers" in text
 
 
+def test_the_headroom_of_the_last_readings_is_shown(run_dir: Path) -> None:
+    read = event("headroom", 200, step=1, headroom=0.3, average=0.25, critical_lr={"sgd": 0.8})
+    steps = write(run_dir, "events.jsonl", read), write(run_dir, "ledger.jsonl", update(1)), finish(run_dir)
+    text, _ = shown(run_dir, *steps)
+    assert "  0.25 of the critical lr  2 workers" in text
+    assert "0.3" not in text
+
+
 def test_a_run_on_an_object_store_is_shown_by_asking(run_dir: Path, bucket: str) -> None:
     """A real server of the S3 protocol; rows go up in parts as a run writes them."""
     folder = run_folder(bucket, "watched")
