@@ -253,10 +253,11 @@ def event_of_row(found: Mapping[str, Any]) -> RunEvent:
 
 @dataclass(frozen=True)
 class Preparing:
-    """So many images of the data are decoded."""
+    """The data are prepared: so many images are decoded, or bytes fetched, as `what` says."""
 
     done: int
     total: int
+    what: str = "decoding images"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from raylr.config.fields import is_utf8, meaning, refusal
 from raylr.config.secrets import is_masked, masked
+from raylr.config.sources import options_text
 from raylr.storage import is_uri
 
 
@@ -84,15 +85,24 @@ class DataConfig(Section):
     """What is trained and tested on, and how training images are varied."""
 
     source: Location = Field(
-        "auto", description="auto, cifar10, synthetic, or a folder or archive of train/*/*, test/*/*"
+        "auto",
+        description="auto, cifar10, synthetic, a folder, archive or URI of train/*/*, test/*/*, or package.module:Dataset",
     )
-    root: Location = Field("data", description="where CIFAR-10 is, or is downloaded to")
+    options: str | None = Field(
+        None, description="arguments of a dataset of one's own, as name=value, by commas [none]"
+    )
+    root: Location = Field("data", description="where CIFAR-10 and datasets of one's own are, or are downloaded to")
     cache_dir: Location = Field("~/.cache/raylr/data", description="where the decoded images are kept, once per node")
     train_examples: Examples | None = Field(None, ge=1, description="train on so many of them, classes balanced [all]")
     test_examples: Examples | None = Field(None, ge=1, description="test on so many of them, classes balanced [all]")
     flip: Literal["random", "alternate", "none"] = Field("random", description="mirror images by chance or in turn")
     crop_padding: Pixels = Field(2, ge=0, le=16, description="reflected border before a random crop; 0 is off")
     cutout: Pixels = Field(0, ge=0, le=32, description="side of a random square set to the mean; 0 is off")
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _may_be_a_mapping(cls, options: Any) -> Any:
+        return options_text(options)
 
 
 class ModelConfig(Section):

@@ -41,7 +41,7 @@ def call_with(function: Callable[..., Any], offered: Mapping[str, object], field
 
     `field` is `name=value`, for the ConfigError when it needs another argument, or raises.
     """
-    arguments = dict(offered) if (taken := _parameters(function)) is None else _chosen(taken, offered, field)
+    arguments = dict(offered) if (taken := parameters(function)) is None else _chosen(taken, offered, field)
     try:
         return function(**arguments)
     except Exception as error:
@@ -50,10 +50,10 @@ def call_with(function: Callable[..., Any], offered: Mapping[str, object], field
 
 def accepts(function: Callable[..., Any], name: str) -> bool:
     """Return True if the function has a parameter of this name."""
-    return (taken := _parameters(function)) is None or name in taken
+    return (taken := parameters(function)) is None or name in taken
 
 
-def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
     """Return the parameters by name; None if the function takes any name, or its signature is unknown."""
     try:
         taken = dict(inspect.signature(function).parameters)

@@ -73,8 +73,8 @@ class NotebookDisplay:
         """Take one piece of news, and draw at most every half second; what ends or tests at once."""
         at_once = True
         match news:
-            case Preparing(done, total):
-                self._head, self._share, at_once = "decoding images", done / total, done == total
+            case Preparing(done, total, what):
+                self._head, self._share, at_once = what, done / total, done == total
             case Planned():
                 self._title, self._clock = news.run_dir, Clock.of(news.plan) if news.plan else Clock()
                 self._lines += [f"warning: {one}" for one in news.warnings]

@@ -74,8 +74,8 @@ class PopulationDisplay:
     def __call__(self, news: PopulationNews) -> None:
         """Show one piece of news."""
         match news:
-            case Preparing(done, total):
-                self._show_preparing(done, total)
+            case Preparing(done, total, what):
+                self._show_preparing(done, total, what)
             case PopulationPlanned():
                 self._show_plan(news)
             case Waiting(text):
@@ -100,10 +100,10 @@ class PopulationDisplay:
             case _:
                 assert_never(news)
 
-    def _show_preparing(self, done: int, total: int) -> None:
+    def _show_preparing(self, done: int, total: int, what: str) -> None:
         if time.monotonic() - self._logged_at >= self.log_interval_s:
             self._logged_at = time.monotonic()
-            self._print(f"{done / total:4.0%}  decoding images")
+            self._print(f"{done / total:4.0%}  {what}")
 
     def _show_plan(self, plan: PopulationPlanned) -> None:
         self._startup.end(started=False)

@@ -74,9 +74,9 @@ class Display:
     def __call__(self, news: News) -> None:
         """Show one piece of news."""
         match news:
-            case Preparing(done, total):
+            case Preparing(done, total, what):
                 self._startup.pause()
-                self._move("decoding images", done, total, [])
+                self._move(what, done, total, [])
             case Planned():
                 self._show_plan(news)
             case Waiting(text):
@@ -221,7 +221,7 @@ class Display:
 
 
 @contextlib.contextmanager
-def counting(what: str, screen: Console | None = None) -> Iterator[Callable[[int, int], None]]:
-    """Give a callback (done, total) that shows how far `what` is, on standard output unless another screen is given."""
+def counting(what: str, screen: Console | None = None) -> Iterator[Callable[..., None]]:
+    """Give a callback (done, total[, what]) that shows how far `what` is, on standard output or another screen."""
     with Display(screen) as display:
-        yield lambda done, total: display._move(what, done, total, [])
+        yield lambda done, total, now=what: display._move(now, done, total, [])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 from raylr.config import Config
+from raylr.config.sources import BUILT_IN, anywhere, is_path
 from raylr.config.webhook import webhook
 from raylr.errors import ConfigError, first_line
 from raylr.events import Aborted, Explored, Finished, Planned, PopulationPlanned, Preparing, Starting, Waiting
@@ -91,8 +92,13 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
     running = connected_ray(config.address)
     address = running or config.address or os.environ.get("RAY_ADDRESS")
     refuse_throw_away_storage(config)
-    resolve(describe(config.data), request.enough if address else local_hardware())  # before a download or decoding
-    info = prepare(config.data, lambda done, total: tell(Preparing(done, total)))
+
+    def report(done: int, total: int, what: str = "decoding images") -> None:
+        tell(Preparing(done, total, what))
+
+    described = describe(config.data, report)
+    resolve(described, request.enough if address else local_hardware())  # before a download or decoding
+    info = prepare(config.data, report)
     with ExitStack() as stack:
         hardware = local_hardware()
         if address:
@@ -181,8 +187,7 @@ def _write_settings(config: Config, folder: Folder, job: Job) -> None:
 def data_for_workers(config: Config, info: DatasetInfo) -> dict[str, Any]:
     """The data's config with the source that was found, and paths that hold in any working directory."""
     absolute = {name: str(Path(getattr(config.data, name)).expanduser().resolve()) for name in ("root", "cache_dir")}
-    source = info.source if info.source in ("cifar10", "synthetic") else str(Path(info.source).expanduser().resolve())
-    return config.data.model_copy(update={**absolute, "source": source}).model_dump(mode="json")
+    return config.data.model_copy(update={**absolute, "source": anywhere(info.source)}).model_dump(mode="json")
 
 
 def without_traceback(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,9 +218,9 @@ def checked(request: Request) -> str | None:
 
 
 def sees_data(config: Config) -> bool:
-    """Return False for an absolute path of data that is not on this machine, and may be on the cluster's."""
-    source = Path(config.data.source)
-    return not source.is_absolute() or source.exists()
+    """Return False for data that are, or may be, the cluster's alone: a URI, or an absolute path that is not here."""
+    source = config.data.source
+    return source in BUILT_IN or (is_path(source) and (not Path(source).is_absolute() or Path(source).exists()))
 
 
 def refuse_throw_away_storage(config: Config, is_job: bool | None = None) -> None:

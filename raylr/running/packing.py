@@ -15,6 +15,7 @@ from typing import Any
 from raylr.config import Config
 from raylr.config.fields import Setting, settings
 from raylr.config.own_files import own_files
+from raylr.config.sources import is_path
 from raylr.errors import ConfigError
 from raylr.storage import is_uri
 
@@ -83,7 +84,7 @@ def _paths(config: Config) -> Iterator[tuple[str, str]]:
             continue
         for part in setting.key.split("."):
             value = getattr(value, part)
-        if value is not None and value not in ("auto", "cifar10", "synthetic"):
+        if value is not None and (setting.key != "data.source" or is_path(value)):
             yield setting.key, value
 
 

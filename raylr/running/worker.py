@@ -13,7 +13,7 @@ import ray
 import ray.train
 
 from raylr.config import DataConfig
-from raylr.errors import RaylrError
+from raylr.errors import ConfigError, RaylrError
 from raylr.events import News, Order, Starting, Warned
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo
@@ -234,15 +234,20 @@ def _train(config: dict[str, Any], plan: Plan, policy: Policy, membership: RayMe
     data = DataConfig.model_validate(config["data"])
     if membership.rank == 0:
         membership.publish(Starting(membership.world_size, "data"))
-    refuse_other_data(plan, prepare(data))
+    prepare_as_planned(plan, data)
     folder = run_folder(config["storage"], config["name"])
     if "legs" in config:
         return ForkLoop(plan, policy, tuple(map(Leg.of_data, config["legs"])), load(data), membership, folder).run()
     return Loop(trainer_for(plan)(plan, policy, load(data)), membership, folder).run()
 
 
-def refuse_other_data(plan: Plan, info: DatasetInfo) -> None:
-    """Raise RaylrError where the data of this host are not the run's."""
-    different = other_data(plan, info, ray.util.get_node_ip_address())
+def prepare_as_planned(plan: Plan, data: DataConfig) -> None:
+    """Prepare this host's data. Raises RaylrError, naming the host, where they are not there or are not the run's."""
+    address = ray.util.get_node_ip_address()
+    try:
+        info = prepare(data)
+    except ConfigError as error:
+        raise RaylrError(f"on host {address}: {error}") from error
+    different = other_data(plan, info, address)
     if different is not None:
         raise RaylrError(different)

@@ -15,9 +15,9 @@ from raylr.planning.plan import Plan
 from raylr.running.failures import ending, warning
 from raylr.running.population.hub import HubOf
 from raylr.running.priority import restore_priority
-from raylr.running.worker import RayMembership, refuse_other_data
+from raylr.running.worker import RayMembership, prepare_as_planned
 from raylr.storage import run_folder
-from raylr.training.data import Dataset, load, prepare
+from raylr.training.data import Dataset, load
 from raylr.training.trial import TrialLoop
 
 
@@ -82,7 +82,7 @@ def _train_trials(config: dict[str, Any]) -> dict[str, Any]:
     plan, hubs = Plan.model_validate(config["plan"]), config["hubs"]
     slot = ray.train.get_context().get_world_rank() // plan.workers[1]
     data = DataConfig.model_validate(config["data"])
-    refuse_other_data(plan, prepare(data))
+    prepare_as_planned(plan, data)
     dataset, turn, result = load(data), 0, dict[str, Any]()
     while (trial := ray.get(hubs.turn.remote(slot, turn))) is not None:
         membership = TrialMembership(hubs, trial["name"], plan)

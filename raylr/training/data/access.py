@@ -4,22 +4,32 @@ import warnings
 from dataclasses import replace
 
 from raylr.config import DataConfig
+from raylr.config.sources import is_own, is_remote, options_of
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
-from raylr.training.data import cache
+from raylr.training.data import cache, fetching
 from raylr.training.data.cifar import Cifar10, UnavailableError
-from raylr.training.data.dataset import Dataset, Report, Source
+from raylr.training.data.dataset import Dataset, Listed, Report, Source
+from raylr.training.data.own import OwnData
 from raylr.training.data.pictures import Pictures
 from raylr.training.data.synthetic import Synthetic
 
 STAND_IN = "the images are SYNTHETIC, not CIFAR-10"
 
 
-def describe(config: DataConfig) -> DatasetInfo:
-    """Describe the source from its cache or by listing names; decodes, downloads and writes nothing."""
-    source = _wanted(config)
+def describe(config: DataConfig, report: Report | None = None) -> DatasetInfo:
+    """Describe the source from its cache or by listing names; decodes, downloads and writes nothing where that tells enough.
+
+    The files of a URI are fetched, and a dataset of one's own is decoded: nothing else tells what they hold.
+    """
+    source = _wanted(config, report)
     folder = cache.folder_of(config.cache_dir, source)
-    info = _info(source, *cache.open_cache(folder)) if cache.is_made(folder) else source.describe()
+    if not isinstance(source, Listed):
+        cache.make(folder, source, report)
+    if cache.is_made(folder) or not isinstance(source, Listed):
+        info = _info(source, *cache.open_cache(folder))
+    else:
+        info = source.describe()
     if config.source == "auto" and info.note:
         info = replace(info, note=f"{info.note}; where that fails, synthetic images take its place")
     return _limited(info, config)
@@ -29,9 +39,9 @@ def prepare(config: DataConfig, report: Report | None = None) -> DatasetInfo:
     """Decode the source into this node's cache, unless it is there; every rank may call it, one rank decodes.
 
     `auto` becomes cifar10 if that is here or can be downloaded, else synthetic, with a note and a warning: hand the
-    answer's `source` on, so that all nodes use the same. `report(done, total)` is called now and then while decoding.
+    answer's `source` on, so that all nodes use the same. `report(done, total, what)` is called now and then.
     """
-    source = _wanted(config)
+    source = _wanted(config, report)
     try:
         cache.make(cache.folder_of(config.cache_dir, source), source, report)
     except UnavailableError as error:
@@ -51,20 +61,38 @@ def load(config: DataConfig) -> Dataset:
 
 
 def verify(config: DataConfig) -> None:
-    """Compare every byte of the cache with its checksums. ConfigError names the file that differs."""
+    """Compare every byte of the cache, and of a URI's copy, with its checksums. ConfigError names the file that differs."""
+    if is_remote(config.source) and (copy := fetching.copy_of(config.source, config.cache_dir)) is not None:
+        fetching.verify(copy)
     cache.check_all(cache.folder_of(config.cache_dir, _prepared(config)))
 
 
-def _wanted(config: DataConfig) -> Source:
-    """Return the source that the config names; for `auto` the first choice."""
+def _wanted(config: DataConfig, report: Report | None = None) -> Source:
+    """Return the source that the config names, the files of a URI fetched; for `auto` the first choice."""
+    if is_remote(config.source):
+        return _of_copy(fetching.fetch(config.source, config.cache_dir, report))
+    return _local(config)
+
+
+def _local(config: DataConfig) -> Source:
     if config.source in ("auto", "cifar10"):
         return Cifar10(config.root)
+    if is_own(config.source):
+        return OwnData(config.source, config.root, config.cache_dir, tuple(options_of(config.options).items()))
     return Synthetic() if config.source == "synthetic" else Pictures(config.source)
 
 
+def _of_copy(copy: fetching.Copy) -> Source:
+    return Pictures(copy.uri, copy.path, copy.digest)
+
+
 def _prepared(config: DataConfig) -> Source:
-    """Return the source whose cache exists; for `auto` the first that has one."""
-    sources = (_wanted(config), Synthetic()) if config.source == "auto" else (_wanted(config),)
+    """Return the source whose cache exists, without asking any store; for `auto` the first that has one."""
+    sources: list[Source] = []
+    if not is_remote(config.source):
+        sources = [_local(config), *([Synthetic()] if config.source == "auto" else [])]
+    elif (copy := fetching.copy_of(config.source, config.cache_dir)) is not None:
+        sources = [_of_copy(copy)]
     for source in sources:
         if cache.is_made(cache.folder_of(config.cache_dir, source)):
             return source

@@ -65,7 +65,7 @@ def make(folder: Path, source: Source, report: Report | None = None) -> None:
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.parent / f"{folder.name}.lock"):
+        with locked(folder.parent / f"{folder.name}.lock", "decodes images"):
             if not is_made(folder):
                 _make(folder, source, report)
     except OSError as error:
@@ -128,8 +128,8 @@ def balanced_order(labels: Indices, seed: int) -> Indices:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the system takes back from a process that dies. Says now and then that it is waited for."""
+def locked(path: Path, does: str) -> Iterator[None]:
+    """Hold a lock that the system takes back from a process that dies. Says now and then what its holder `does`."""
     since = said = time.monotonic()
     with path.open("a") as file:
         while not _is_ours(file):
@@ -141,7 +141,7 @@ def _locked(path: Path) -> Iterator[None]:
                 )
             if time.monotonic() - said > SAY_EVERY_S:
                 said = time.monotonic()
-                text = f"another process decodes images into {path.with_suffix('')}; waited for {waited_s:.0f} s"
+                text = f"another process {does} into {path.with_suffix('')}; waited for {waited_s:.0f} s"
                 warnings.warn(text, stacklevel=2)
             time.sleep(LOCK_PAUSE_S)
         yield
@@ -156,7 +156,7 @@ def _is_ours(file: IO[str]) -> bool:
 
 
 def _make(folder: Path, source: Source, report: Report | None) -> None:
-    contents = source.scan()
+    contents = source.scan(report)
     temporary = folder.parent / f"{folder.name}.part"
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
     try:

@@ -18,7 +18,7 @@ import numpy as np
 
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
-from raylr.training.data.dataset import SPLITS, Contents, Piece
+from raylr.training.data.dataset import SPLITS, Contents, Piece, Report
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE = URL.rpartition("/")[2]
@@ -66,7 +66,7 @@ class Cifar10:
         note = "" if is_here else f"CIFAR-10 is not in data.root={self.root}; it would be downloaded"
         return DatasetInfo(self.name, 50_000, 10_000, CLASS_NAMES, SHAPE, note=note)
 
-    def scan(self) -> Contents:
+    def scan(self, report: Report | None = None) -> Contents:
         self.is_here()  # refuses what is there and broken
         if not self.folder.is_dir():
             self._unpack() if self.archive.is_file() else self._download()

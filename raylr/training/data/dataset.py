@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,13 @@ from raylr.planning.facts import DatasetInfo
 
 Images = npt.NDArray[np.uint8]  # [N, H, W, C]
 Indices = npt.NDArray[np.int64]
-Report = Callable[[int, int], None]  # images done, of how many
 SPLITS = ("train", "test")
+
+
+class Report(Protocol):
+    """Hears how far the preparation of the data is."""
+
+    def __call__(self, done: int, total: int, what: str = "decoding images") -> None: ...
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,13 @@ class Source(Protocol):
     def key(self) -> str:
         """Return a folder name that changes when the content may have changed."""
 
+    def scan(self, report: Report | None = None) -> Contents:
+        """List the images; downloads or reads them first where that is needed, and reports it."""
+
+
+@runtime_checkable
+class Listed(Source, Protocol):
+    """A source that can be described before it is read."""
+
     def describe(self) -> DatasetInfo:
         """Describe the whole source without decoding it."""
-
-    def scan(self) -> Contents:
-        """List the images; downloads them first if they are missing."""

@@ -1,7 +1,6 @@
 """Read image files laid out as train/<class>/* and test/<class>/* in a folder or an archive: one size, grey or RGB."""
 
 import hashlib
-import io
 import os
 import re
 import unicodedata
@@ -12,35 +11,29 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from raylr.config.fields import is_utf8
+from raylr.config.sources import FILE
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
-from raylr.training.data.dataset import SPLITS, Contents, Images, Indices, Piece
+from raylr.training.data.dataset import SPLITS, Contents, Indices, Piece, Report
+from raylr.training.data.decoding import Decoder, First
 from raylr.training.data.members import ARCHIVES, LARGEST_FILE, Member, Packing, opened
 
 Listed = list[tuple[str, str, Member]]  # split, class, member; a folder that is a class too
-CHANNELS = {"L": 1, "RGB": 3}
-
-
-@dataclass(frozen=True)
-class First:
-    """The first image, whose shape all others must have."""
-
-    name: str
-    shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """A folder or an archive; `name` is its path as given."""
+    """A folder or an archive; `name` is its path as given, or the URI of which `copy` is here, of that digest."""
 
     name: str
+    copy: Path | None = None
+    digest: str = ""
 
     @property
     def path(self) -> Path:
-        path = Path(self.name).expanduser()
+        path = self.copy or Path(self.name.removeprefix(FILE)).expanduser()
         if os.path.islink(path) and not os.path.exists(path):
             raise ConfigError(
                 f"data.source={self.name} is a link to {os.readlink(path)}, which cannot be followed; mend the link"
@@ -60,6 +53,8 @@ class Pictures:
     def key(self) -> str:
         """Return a name made from the path, size and time of change of the archive, or of all files of the folder."""
         path = self.path
+        if self.digest:  # its copy may be made anew
+            return f"{re.sub('[^A-Za-z0-9_-]+', '-', path.name)}-{self.digest[:12]}"
         files = [path]
         if path.is_dir():
             with self._opened() as packing:
@@ -73,13 +68,13 @@ class Pictures:
         num_train, num_test = (len(contents.labels[split]) for split in SPLITS)
         return DatasetInfo(self.name, num_train, num_test, contents.class_names, contents.image_shape)
 
-    def scan(self) -> Contents:
+    def scan(self, report: Report | None = None) -> Contents:
         """List the images in the order of their names, which does not depend on the packing."""
         with self._opened() as packing:
             listed = self._list(packing)
             class_names = self._class_names(listed)
             files = [(split, name, member) for split, name, member in listed if not member.is_folder]
-            first = First(files[0][2].name, _shape(self._open(packing, files[0][2])))
+            first = self._decoder.first(files[0][2].name, packing.read(files[0][2]))
         labels: dict[str, Indices] = {}
         places: dict[str, tuple[str, Indices]] = {}
         for split in SPLITS:
@@ -157,32 +152,14 @@ class Pictures:
     def _decode(self, files: list[Member], places: dict[str, tuple[str, Indices]], first: First) -> Iterator[Piece]:
         with self._opened() as packing:
             for file in files:  # as they are stored, for packings that can only be read from front to back
-                yield Piece(*places[file.name], self._pixels(packing, file, first)[None])
+                yield Piece(*places[file.name], self._decoder.pixels(file.name, packing.read(file), first)[None])
 
-    def _pixels(self, packing: Packing, member: Member, first: First) -> Images:
-        image = self._open(packing, member)
-        if (shape := _shape(image)) != first.shape:
-            raise self._error(
-                f"{member.name} is {_text(shape)}, but {first.name} is {_text(first.shape)}; all images are of one kind"
-            )
-        try:
-            return np.asarray(image if image.mode in CHANNELS else image.convert("RGB")).reshape(shape)
-        except Exception as error:  # Pillow's decoders raise many kinds of errors
-            raise self._error(f"{member.name} does not decode ({error}); remove or replace it") from error
-
-    def _open(self, packing: Packing, member: Member) -> Image.Image:
-        data = packing.read(member)
-        try:
-            image = Image.open(io.BytesIO(data))
-        except Exception as error:
-            reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
-            raise self._error(f"{member.name} does not decode ({reason}); remove or replace it") from error
-        if image.mode not in (*CHANNELS, "P"):
-            raise self._error(f"{member.name} is of mode {image.mode}; make it grey or RGB with 8 bits a channel")
-        return image
+    @property
+    def _decoder(self) -> Decoder:
+        return Decoder(self.name)
 
     def _error(self, text: str) -> ConfigError:
-        return ConfigError(f"data.source={self.name}: {text}")
+        return self._decoder.error(text)
 
 
 def _is_file(member: Member) -> bool:
@@ -191,12 +168,3 @@ def _is_file(member: Member) -> bool:
 
 def _is_hidden(parts: list[str]) -> bool:
     return any(part.startswith(".") for part in parts)
-
-
-def _shape(image: Image.Image) -> tuple[int, int, int]:
-    return image.height, image.width, CHANNELS.get(image.mode, 3)
-
-
-def _text(shape: tuple[int, int, int]) -> str:
-    height, width, channels = shape
-    return f"{height} x {width} pixels in {'grey' if channels == 1 else 'RGB'}"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raylr.planning.facts import DatasetInfo
-from raylr.training.data.dataset import SPLITS, Contents, Images, Indices, Piece
+from raylr.training.data.dataset import SPLITS, Contents, Images, Indices, Piece, Report
 from raylr.training.splitmix import below, splitmix64, start_state
 
 VERSION = 1  # to be raised with every change of the images
@@ -34,7 +34,7 @@ class Synthetic:
     def describe(self) -> DatasetInfo:
         return DatasetInfo(self.name, COUNTS["train"], COUNTS["test"], *_outline())
 
-    def scan(self) -> Contents:
+    def scan(self, report: Report | None = None) -> Contents:
         labels = {split: np.arange(COUNTS[split]) % NUM_CLASSES for split in SPLITS}
         return Contents(*_outline(), labels, _pieces)
 
