@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from raylr.config.fields import is_utf8, meaning, refusal
 from raylr.config.secrets import is_masked, masked
 from raylr.config.sources import options_text
+from raylr.config.transforms import transform_names, transform_text
 from raylr.storage import is_uri
 
 
@@ -98,6 +99,22 @@ class DataConfig(Section):
     flip: Literal["random", "alternate", "none"] = Field("random", description="mirror images by chance or in turn")
     crop_padding: Pixels = Field(2, ge=0, le=16, description="reflected border before a random crop; 0 is off")
     cutout: Pixels = Field(0, ge=0, le=32, description="side of a random square set to the mean; 0 is off")
+
+    transform: str | None = Field(
+        None,
+        description="then torchvision.transforms.v2 by name, or package.module:function, by commas [none]",
+    )
+
+    @field_validator("transform", mode="before")
+    @classmethod
+    def _may_be_a_list(cls, names: Any) -> Any:
+        return transform_text(names)
+
+    @field_validator("transform")
+    @classmethod
+    def _are_transforms(cls, text: str | None) -> str | None:
+        transform_names(text)
+        return text
 
     @field_validator("options", mode="before")
     @classmethod

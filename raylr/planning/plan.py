@@ -144,6 +144,7 @@ class Plan(Frozen):
     flip: str
     crop_padding: int
     cutout: int
+    transform: tuple[str, ...] = ()  # after flip, crop and cutout
     optimizers: dict[str, OptimizerPlan]
     guard: GuardPlan
     metrics: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ The only place that decides; workers only carry out. Knows neither torch nor ray
 import importlib.util
 
 from raylr.config import Config
+from raylr.config.transforms import transform_names
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, Ramp, examples, lint
 from raylr.planning import instruments, watching
@@ -141,6 +142,7 @@ def _plan(
         flip=config.data.flip,
         crop_padding=_crop_padding(config, min(dataset.image_shape[:2])),
         cutout=config.data.cutout,
+        transform=transform_names(config.data.transform),
         optimizers=_optimizer_plans(parts, clock),
         guard=_guard(config, clock),
         metrics=watching.metrics(config, len(dataset.class_names)),

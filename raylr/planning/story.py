@@ -33,6 +33,8 @@ def story(
     height, width, channels = dataset.image_shape
     counts = f"{plan.num_train:,} training and {plan.num_test:,} test images of {height} x {width} x {channels}"
     yield _line("data", f"{dataset.source}: {counts}, {plan.num_classes} classes", f"data.source={config.data.source}")
+    if plan.transform:
+        yield _line("transform", ", then ".join(_told(plan) + list(plan.transform)), "data.transform")
     compiled = ", compiled for its shapes on each worker" * plan.compile
     yield _line("model", f"{plan.model}{compiled}", f"model.name={plan.model}{', model.compile' * plan.compile}")
     yield from _batch(plan, choices)
@@ -65,6 +67,16 @@ def story(
 
 def _line(what: str, value: str, why: str) -> Reason:
     return Reason(what=what, value=value, why=why)
+
+
+def _told(plan: Plan) -> list[str]:
+    """What is done to images before the transforms."""
+    built_in = {
+        "flip": plan.flip if plan.flip != "none" else 0,
+        "crop_padding": plan.crop_padding,
+        "cutout": plan.cutout,
+    }
+    return [f"data.{name}={value}" for name, value in built_in.items() if value]
 
 
 def _batch(plan: Plan, choices: Choices) -> Iterator[Reason]:

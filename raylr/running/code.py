@@ -56,7 +56,8 @@ def keep_code(folder: Folder, plan: Plan, secret: str | None = None) -> None:
         if git.diff:
             told["git"] |= {"diff": f"{CODE_FOLDER}/{DIFF}", "diff_is_cut": git.is_cut}
             folder.write_bytes(f"{CODE_FOLDER}/{DIFF}", _hidden(git.diff, secret))
-    sources = own_sources((plan.model, plan.loss, *plan.metrics, *plan.hooks.update, *plan.hooks.test, *plan.hooks.end))
+    hooks = (*plan.hooks.update, *plan.hooks.test, *plan.hooks.end)
+    sources = own_sources((plan.model, plan.loss, *plan.metrics, *plan.transform, *hooks, plan.data_source))
     told["sources"] = digests(sources)
     for name, path in sources.items():
         if (text := _text(path)) is not None:

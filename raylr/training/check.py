@@ -16,6 +16,7 @@ from raylr.training.metrics import tried
 from raylr.training.models import build
 from raylr.training.optimizers import build_optimizers
 from raylr.training.trainer import precision
+from raylr.training.try_transforms import try_transforms
 
 MAX_PIXELS = 2**20  # in the images of the trial, for a model of the GPU that is tried on a CPU
 VIEW = "view size is not compatible"  # torch's words
@@ -35,6 +36,7 @@ def check(plan: Plan) -> bool:
         if ":" in plan.model or ":" in plan.loss:
             _try(plan, model.to(memory_format=torch.channels_last), loss)
         tried(plan)
+        try_transforms(plan)
     return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 

@@ -18,6 +18,7 @@ from raylr.training.captured import Captured
 from raylr.training.data import Dataset
 from raylr.training.splitmix import splitmix64, start_state
 from raylr.training.stream import ORDER, examples_at
+from raylr.training.transforms import Transforms
 
 AHEAD_PIXELS = 2**23  # augmented together: 8,192 images of 32 x 32, whose indices take 64 MiB
 SHARE_OF_FREE_MEMORY = 0.25  # that a split may take of a GPU
@@ -57,7 +58,10 @@ class Feed:
         self.split = Split(dataset.train_images, dataset.train_labels, device)
         height, width = dataset.train_images.shape[1:3]
         self.at_once = 1 if device.type == "cpu" else max(1, AHEAD_PIXELS // (height * width * plan.micro_size))
-        self._augmented = Captured("augmentation", self._augment_resident, capture and self.split.resident is not None)
+        self.transforms = Transforms(plan.transform, plan.seed)
+        # Python of one's own may do other things in another call, of which a recording knows nothing
+        records = capture and self.split.resident is not None and not plan.transform
+        self._augmented = Captured("augmentation", self._augment_resident, records)
         self._orders: dict[int, Tensor] = {}
         self._ready: tuple[int, int, int] | None = None  # position, first micro-batch and end of what is in _examples
         self._examples: tuple[Tensor, ...] = ()
@@ -118,7 +122,8 @@ class Feed:
 
     def _augment(self, images: Tensor, ids: Tensor, epochs: Tensor) -> Tensor:
         plan = self.plan
-        return augment(images, ids, epochs, plan.seed, plan.flip, plan.crop_padding, plan.cutout, self.mean)
+        varied = augment(images, ids, epochs, plan.seed, plan.flip, plan.crop_padding, plan.cutout, self.mean)
+        return self.transforms(varied, ids, epochs)
 
 
 def permutation_on(device: torch.device, seed: int, epoch: int, num_examples: int) -> Tensor:

@@ -6,12 +6,12 @@ from raylr.training.hooks import check_hooks
 
 
 def look_at_own_parts(plan: Plan) -> Plan:
-    """Import torch on the driver only where the user's own model, loss, metrics or patterns could fail on the workers.
+    """Import torch on the driver only where the user's own parts, or patterns of names, could fail on the workers.
 
     Returns the plan, with a line in its story where a model of one's own has no BatchNorm.
     """
     check_hooks(plan.hooks)
-    own = ":" in plan.model + plan.loss or any(":" in name for name in plan.metrics)
+    own = ":" in plan.model + plan.loss or any(":" in name for name in plan.metrics) or bool(plan.transform)
     if own or any(one.match != "*" for one in plan.optimizers.values()):
         from raylr.training.check import check
 
