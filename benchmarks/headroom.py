@@ -20,10 +20,14 @@ from benchmarks import common
 from benchmarks.common import Row, Store
 from benchmarks.held_out import HELD_OUT, Setting, split, train
 
-MODELS = {"cnn-small": "cnn-small", "plain CNN": "benchmarks.plain_cnn:build", "vit-small": "vit-small"}
+MODELS = {
+    "cnn-small": "cnn-small",
+    "plain CNN": "benchmarks.small_models:plain_cnn",
+    "transformer": "benchmarks.small_models:transformer",
+}
 CENTRES = {"sgd": 0.1, "adamw": 0.002}  # about the tuned LRs at this batch
 LRS = tuple(4.0**power for power in range(-4, 4))  # times the centre
-EPOCHS = {"cnn-small": 3.0, "plain CNN": 4.0, "vit-small": 1.5}
+EPOCHS = {"cnn-small": 2.0, "plain CNN": 4.0, "transformer": 4.0}
 BATCH = 64
 EVERY = 5  # updates from one reading to the next
 AVERAGED = 3  # readings, or as many updates' losses

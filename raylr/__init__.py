@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raylr.api.compare import compare
     from raylr.api.explore import explore
+    from raylr.api.find_lr import find_lr
     from raylr.api.fork import extend, fork
     from raylr.api.look import explain, report
     from raylr.api.plan import plan
@@ -46,6 +47,7 @@ _HOMES = {
     "explore": "raylr.api.explore",
     "export": "raylr.training.trained",
     "extend": "raylr.api.fork",
+    "find_lr": "raylr.api.find_lr",
     "fork": "raylr.api.fork",
     "load": "raylr.training.trained",
     "load_config": "raylr.config.load",
@@ -75,6 +77,7 @@ __all__ = [
     "explore",
     "export",
     "extend",
+    "find_lr",
     "fork",
     "load",
     "load_config",

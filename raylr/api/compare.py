@@ -22,7 +22,7 @@ from raylr.running.session import connected_ray, named_cluster, own_cluster
 from raylr.storage import Folder, runs_under
 
 Train = Callable[[Config], RunResult]
-Hold = Callable[[tuple[Side, Side]], AbstractContextManager[None]]
+Hold = Callable[[tuple[Side, ...]], AbstractContextManager[None]]
 TEST = "repeated t test, 5 % of error spent over all looks (Lan and DeMets 1983; Jennison and Turnbull 1989, 1991)"
 
 
@@ -103,7 +103,7 @@ def compare(
     lower = _lower_is_better(metric, mode, sides)
     found = Comparison(metric, (), None, "RETEST", "", max_seeds, 0)
     with ExitStack() as stack:
-        runs = _Runs(sides, lambda: stack.enter_context((hold or one_ray)(sides)), reuse, train or _quietly)
+        runs = Runs(sides, lambda: stack.enter_context((hold or one_ray)(sides)), reuse, train or quietly)
         for seed in range(sides[0].config.seed, sides[0].config.seed + max_seeds):
             before = runs.num_trained
             pair = _pair(seed, [runs.result(side, seed) for side in sides], metric, lower)
@@ -115,7 +115,8 @@ def compare(
     return found
 
 
-def _quietly(config: Config) -> RunResult:
+def quietly(config: Config) -> RunResult:
+    """Train a run and show nothing."""
     return train_one(config, progress=False)
 
 
@@ -169,10 +170,10 @@ def _with(before: Comparison, pair: Pair, num_trained: int, margin: float, grain
     return Comparison(before.metric, pairs, standing, verdict, reason, before.max_pairs, num_trained)
 
 
-class _Runs:
-    """The runs of a comparison: finished ones where there are, else trained, all on one Ray."""
+class Runs:
+    """The runs of a comparison or a range test: finished ones where there are, else trained, all on one Ray."""
 
-    def __init__(self, sides: tuple[Side, Side], start: Callable[[], None], reuse: bool, train: Train) -> None:
+    def __init__(self, sides: tuple[Side, ...], start: Callable[[], None], reuse: bool, train: Train) -> None:
         self.start, self.train = start, train
         self.num_trained, self._has_started = 0, False
         named = [side.folder for side in sides if side.folder is not None]
@@ -206,7 +207,7 @@ class _Runs:
 
 
 @contextmanager
-def one_ray(sides: tuple[Side, Side]) -> Iterator[None]:
+def one_ray(sides: tuple[Side, ...]) -> Iterator[None]:
     """Hold one Ray for all runs: that of this process, the cluster that was named, or one of its own."""
     config = sides[0].config
     address = config.address or os.environ.get("RAY_ADDRESS")

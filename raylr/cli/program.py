@@ -19,6 +19,7 @@ from raylr.cli.cluster import cluster
 from raylr.cli.compare import compare_command
 from raylr.cli.control import ctl
 from raylr.cli.explore import distill, explore
+from raylr.cli.find_lr import find_lr_command
 from raylr.cli.fork import PlanCommand, extend_command, fork_command, fork_options
 from raylr.cli.model import evaluate_command, export
 from raylr.cli.options import EXIT_CODES, ConfigCommand, Location
@@ -313,6 +314,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     raylr.add_command(distill)
     raylr.add_command(explain)
     raylr.add_command(compare_command(arguments))
+    raylr.add_command(find_lr_command(arguments))
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     data.add_command(ConfigCommand("describe", describe_data, arguments, sections=["data"], own=[json_option()]))
     for name, action in (("prepare", prepare_data), ("verify", verify_data)):
