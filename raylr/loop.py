@@ -26,6 +26,7 @@ position, whatever the number of ranks, and all that is read from the run's fold
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,11 @@ def policy(
 
 def _surroundings() -> "Surroundings":
     """What the loop runs in: Ray Train where this process is one of its workers, else torch's group or nothing."""
+    if "ray.train" in sys.modules:
+        from raylr.running.own_loop import InRayTrain, is_train_worker
+
+        if is_train_worker():
+            return InRayTrain()
     from raylr.training.attached.surroundings import Plain
 
     return Plain()

@@ -18,12 +18,15 @@ from torch.optim import SGD, Adam
 
 import raylr.loop
 from raylr.errors import ConfigError
+from raylr.events import LROrder, StopOrder
 from raylr.reporting.report import report_on
 from raylr.reporting.runs import explain_step
 from raylr.reporting.watch import watch
 from raylr.running import control
 from raylr.storage import LocalFolder
 from raylr.training.attached.loop import OwnLoop
+from raylr.training.attached.orders import give
+from tests.ranks import Ranks
 from tests.training.own_loops import (
     BATCH,
     EPOCHS,
@@ -31,6 +34,7 @@ from tests.training.own_loops import (
     attached,
     batches,
     cosine,
+    rank_of_a_run,
     rows,
     step,
     train,
@@ -346,3 +350,39 @@ def test_watch_shows_its_reports(tmp_path: Path) -> None:
     assert "LR of optimizer" in lines
     assert "complete: 3 epochs, 24 updates" in lines
     assert ["epoch 1.00  step 8" in line for line in lines.splitlines()].count(True) == 1
+
+
+def test_two_ranks_agree_and_another_number_of_them_goes_on_with_the_same_lr(tmp_path: Path, ranks: Ranks) -> None:
+    train(attached(tmp_path, name="whole"))
+    first = ranks.run(rank_of_a_run, 2, tmp_path, 13, {})
+    assert [known[:2] for known in first] == [(0, 13 * BATCH)] * 2
+    later = ranks.run(rank_of_a_run, 3, tmp_path, None, {})
+    assert [known[:3] for known in later] == [(8 * BATCH, NUM_TRAIN * EPOCHS, later[0][2])] * 3
+    mine, whole = rows(tmp_path / "own"), rows(tmp_path / "whole")
+    assert [row["lr"] for row in mine] == [row["lr"] for row in whole]
+    assert [row["world_size"] for row in mine] == [2] * 8 + [3] * 16
+    assert json.loads((tmp_path / "own/result.json").read_text())["resizes"] == 1
+
+
+def test_a_batch_of_each_rank_takes_the_lr_along_by_the_scaling_rule(tmp_path: Path, ranks: Ranks) -> None:
+    train(attached(tmp_path, per_worker_batch=BATCH, rewarm="0ep"), until_step=13)
+    (tmp_path / ".own.lock").unlink(missing_ok=True)  # that of this process, which has not ended
+    more = {"per_worker_batch": BATCH, "rewarm": "0ep"}
+    ranks.run(rank_of_a_run, 2, tmp_path, None, more)
+    later = rows(tmp_path / "own")[8:]
+    assert [row["global_batch"] for row in later] == [2 * BATCH] * 8
+    assert [row["factors"]["optimizer"]["peak"] for row in later] == pytest.approx([0.2] * 8)
+    assert "by resize" not in explain_step(LocalFolder(tmp_path / "own"), 9)
+
+
+def test_all_ranks_stop_at_the_same_update_and_are_refused_together(tmp_path: Path, ranks: Ranks) -> None:
+    attached(tmp_path).close()
+    give(LocalFolder(tmp_path / "own"), LROrder(0.5))
+    give(LocalFolder(tmp_path / "own"), StopOrder())
+    known = ranks.run(rank_of_a_run, 2, tmp_path, None, {})
+    assert known[0] == known[1]
+    assert known[0][3]
+    assert 0 < known[0][1] < NUM_TRAIN
+    with pytest.raises(AssertionError) as refused:
+        ranks.run(rank_of_a_run, 2, tmp_path, None, {"policy": cosine(0.3)})
+    assert str(refused.value).count("name=own was trained under another policy") == 2
