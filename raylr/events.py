@@ -485,6 +485,15 @@ class TrialReport:
     optimizer_sha256: str
     overrides: tuple[Mapping[str, Any], ...]
     train_s: float
+    own: Mapping[str, float | None] | None = None  # what a loop of one's own reported
+
+
+@dataclass(frozen=True)
+class LoopAttached:
+    """A loop of one's own has said what it trains under: its policy as JSON, its plan, and the interval in examples."""
+
+    policy: str
+    plan: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -499,7 +508,7 @@ class OfTrial:
     """News of one trial. A `Copied` comes from each rank by itself, all else from the rank that writes."""
 
     trial: str
-    news: News | TrialReport | TrialEnded
+    news: News | TrialReport | TrialEnded | LoopAttached
 
 
 @dataclass(frozen=True)

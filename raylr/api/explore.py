@@ -11,7 +11,7 @@ from raylr.config.population import PopulationConfig
 from raylr.events import PopulationNews, Waiting
 from raylr.reporting.alerts import alerts_of
 from raylr.reporting.population_trackers import PopulationTrackers
-from raylr.running.population import driver
+from raylr.running.population import driver, loops
 from raylr.running.population.driver import Listener, PopulationResult
 
 
@@ -40,4 +40,6 @@ def explore(
                     if listen is not None:
                         listen(one)
 
+        if isinstance(config, PopulationConfig) and config.loop is not None:
+            return loops.explore(config, tell)
         return driver.explore(config, tell)

@@ -1,10 +1,13 @@
 """The fields that `raylr explore` adds to those of a run: the population, the search, and the settings it may change."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, field_validator
 
-from raylr.config.run import Config, Duration
+from raylr.config.run import OWN, Config, Duration
+from raylr.errors import ConfigError
 from raylr.lr.bounds import Bounds
 
 Search = Literal["pbt", "pb2", "fire", "asha", "grid", "random", "optuna"]
@@ -25,7 +28,15 @@ class PopulationConfig(Config):
     interval: Duration = Field("1ep", description="trials are tested, kept and compared at each multiple")
     search: Search = Field("pbt", description="pbt, pb2 and fire change LRs on the way; others choose a base LR")
     synch: bool = Field(True, description="all trials wait for each other at each interval, so that a search repeats")
-    score: Literal["test_accuracy", "test_loss"] = Field("test_accuracy", description="what trials are compared by")
+    score: str = Field(
+        "test_accuracy",
+        description="what trials are compared by: test_accuracy or test_loss; of a loop, any of its metrics",
+    )
+    score_mode: Literal["max", "min"] | None = Field(None, description="what is better [less of a loss, else more]")
+    loop: str | None = Field(
+        None, description="train a loop of one's own, package.module:function, in the place of images [off]"
+    )
+    loop_config: str | None = Field(None, description="what the loop is called with: NAME=VALUE, by commas [nothing]")
     base_range: Multiples = Field("0.25:4", description="base LRs at the start: the config's own times one of these")
     factor_bounds: Multiples = Field("0.01:10", description="of the factor that pbt sets on the LR")
     lr_bounds: Multiples | None = Field(None, description="of the peak LR times that factor [off]")
@@ -48,6 +59,29 @@ class PopulationConfig(Config):
                 "out of a ledger or in it twice, and no seed repeats it; use synch=yes"
             )
         return synch
+
+    @field_validator("loop")
+    @classmethod
+    def _is_a_path(cls, loop: str | None) -> str | None:
+        if loop is not None and not (re.fullmatch(OWN, loop) or re.fullmatch(r".+\.py:[^\W\d]\w*", loop)):
+            raise ValueError("must be package.module:function or FILE.py:function")
+        return loop
+
+    @property
+    def less_is_better(self) -> bool:
+        """Whether a smaller score is a better one."""
+        return self.score_mode == "min" or (self.score_mode is None and "loss" in self.score)
+
+    @property
+    def loop_settings(self) -> dict[str, Any]:
+        """What the loop is called with, its values read as YAML."""
+        found: dict[str, Any] = {}
+        for entry in filter(None, (self.loop_config or "").split(",")):
+            name, sign, value = entry.partition("=")
+            if not sign or not name.strip():
+                raise ConfigError(f"loop_config={entry} names no value; use NAME=VALUE, such as epochs=4")
+            found[name.strip()] = yaml.safe_load(value)
+        return found
 
     @property
     def num_at_once(self) -> int:

@@ -42,8 +42,27 @@ class LoopPlan(Frozen):
         """The global batches of `world_size` ranks over the run."""
         return Ramp(self.ramp) if self.ramp else Ramp.of(self.batch_at(world_size))
 
+    @property
+    def model(self) -> str:
+        """What was attached, in the words in which a run's plan names its network."""
+        return ", ".join(self.models.values())
+
 
 AnyPlan = Plan | LoopPlan
+
+
+class Workers(Frozen):
+    """What the ranks of loops of one's own need to start and to find each other: no more is known of them."""
+
+    device: str
+    workers: tuple[int, int]
+    cpus_per_worker: int
+    gpus_per_worker: float = 1.0
+    reduce: str = "ddp"  # torch's default group is theirs
+    backend: str
+    max_failures: int
+    failure_mode: str
+    stall_s: float
 
 
 def is_loop(data: Mapping[str, Any]) -> bool:

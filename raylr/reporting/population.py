@@ -15,6 +15,7 @@ from raylr.events import (
     Aborted,
     Exploit,
     Explored,
+    LoopAttached,
     News,
     OfTrial,
     PopulationNews,
@@ -117,7 +118,7 @@ class PopulationDisplay:
             self._print(note)
         self._print(f"population folder: {plan.run_dir}")
 
-    def _show_trial(self, trial: str, news: News | TrialReport | TrialEnded) -> None:
+    def _show_trial(self, trial: str, news: News | TrialReport | TrialEnded | LoopAttached) -> None:
         """Show a trial's own progress and warnings; its other reports appear in the table after its round."""
         match news:
             case Progress(position=position, lr=lr):

@@ -14,6 +14,7 @@ from raylr.events import (
     Copied,
     Exploit,
     Explored,
+    LoopAttached,
     News,
     OfTrial,
     PopulationNews,
@@ -72,12 +73,12 @@ class PopulationTrackers:
             case _:
                 assert_never(news)
 
-    def _tell(self, trial: str, told: News | TrialReport | TrialEnded) -> None:
+    def _tell(self, trial: str, told: News | TrialReport | TrialEnded | LoopAttached) -> None:
         match told:
             case TrialEnded(result):
                 for tracker in self._of(trial):
                     tracker.end(result)
-            case TrialReport() | Copied():
+            case TrialReport() | Copied() | LoopAttached():
                 pass  # of all ranks; the decision on them is told once
             case _:
                 for tracker in self._of(trial):
@@ -92,7 +93,9 @@ class PopulationTrackers:
         """The tracker of a trial, after that of the population, whose child it is."""
         own.note(f"trial {trial} begins")
         folder = own.run_dir / "trials" / trial
-        plan = LocalFolder(folder).read_json("plan.json")
+        plan = (
+            LocalFolder(folder).read_json("plan.json") if (folder / "plan.json").exists() else {}
+        )  # a loop's comes late
         settings = leaves({key: value for key, value in plan.items() if key not in ("story", "warnings")})
         family = Family(own.run_dir.name, own.run_dir, True)
         return trackers_of([own.name], RunFiles(folder, has_model=False), family, settings)[0]

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from raylr.errors import ConfigError
 from raylr.events import Exploit, Explored, OfTrial, PopulationPlanned, Progress, RoundDecided, Standing
-from raylr.planning.plan import Plan
+from raylr.planning.loop_plan import AnyPlan, plan_in
 from raylr.reporting.following import Look, Pace, follow
 from raylr.reporting.population import PopulationDisplay
 from raylr.reporting.rows import DAMAGE, last_row
@@ -28,7 +28,7 @@ class _Watcher:
 
     def __init__(self, files: Watched, display: PopulationDisplay) -> None:
         self.folder, self.files, self.display = files.folder, files, display
-        self.plan: Plan | None = None
+        self.plan: AnyPlan | None = None
         self.lineage = files.growing("lineage.jsonl")
         self.positions: dict[str, int] = {}
         self.round = 0
@@ -59,7 +59,7 @@ class _Watcher:
                 continue
             try:
                 space = self.folder.read_json(POPULATION)
-                self.plan = plan = Plan.model_validate(trial.read_json("plan.json"))
+                self.plan = plan = plan_in(trial)
                 count = int(space["trials"])
                 told = PopulationPlanned(
                     run_dir=str(self.folder),

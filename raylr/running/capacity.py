@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raylr.errors import ConfigError
+from raylr.planning.loop_plan import Workers
 from raylr.planning.plan import Plan
 from raylr.running.ray_internals.state import autoscaler
 
@@ -62,7 +63,7 @@ class Demand:
         return f"use --{self.field} {most}" if self.trials is not None and most else "lower --workers or add a node"
 
 
-def resources(plan: Plan, gpus: float | None = None) -> dict[str, float]:
+def resources(plan: Plan | Workers, gpus: float | None = None) -> dict[str, float]:
     """What Ray is to reserve for a worker; `gpus` is the share of one that it has, by default the plan's."""
     share = plan.gpus_per_worker if gpus is None else gpus
     return {"CPU": float(plan.cpus_per_worker), **({"GPU": share} if plan.device == "cuda" else {})}

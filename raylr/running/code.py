@@ -48,6 +48,13 @@ def keep_code(folder: Folder, plan: Plan, secret: str | None = None) -> None:
 
     Call it when one's own parts are imported.
     """
+    hooks = (*plan.hooks.update, *plan.hooks.test, *plan.hooks.end)
+    parts = (plan.model, plan.loss, *plan.metrics, *plan.transform, *hooks, plan.data_source)
+    keep_code_of(folder, parts, secret)
+
+
+def keep_code_of(folder: Folder, parts: tuple[str, ...], secret: str | None = None) -> None:
+    """The same for one's own parts of these names."""
     folder.remove(CODE_FOLDER)
     command = without(shlex.join([Path(sys.argv[0]).name, *(without(word, secret) for word in sys.argv[1:])]), secret)
     told: dict[str, Any] = {"command": command, "folder": os.getcwd()}
@@ -56,8 +63,7 @@ def keep_code(folder: Folder, plan: Plan, secret: str | None = None) -> None:
         if git.diff:
             told["git"] |= {"diff": f"{CODE_FOLDER}/{DIFF}", "diff_is_cut": git.is_cut}
             folder.write_bytes(f"{CODE_FOLDER}/{DIFF}", _hidden(git.diff, secret))
-    hooks = (*plan.hooks.update, *plan.hooks.test, *plan.hooks.end)
-    sources = own_sources((plan.model, plan.loss, *plan.metrics, *plan.transform, *hooks, plan.data_source))
+    sources = own_sources(parts)
     told["sources"] = digests(sources)
     for name, path in sources.items():
         if (text := _text(path)) is not None:

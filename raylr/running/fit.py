@@ -12,6 +12,7 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from raylr.errors import RaylrError
+from raylr.planning.loop_plan import Workers
 from raylr.planning.plan import Plan
 from raylr.running.capacity import resources
 from raylr.running.job import RAY_FOLDER
@@ -37,7 +38,7 @@ class TrainRun:
         self,
         rank: Callable[[dict[str, Any]], Any],
         settings: dict[str, Any],
-        plan: Plan,
+        plan: Plan | Workers,
         folder: Folder,
         trials: int = 1,
         gpus: float | None = None,
@@ -102,7 +103,7 @@ class TrainRun:
             self.outcome["error"] = error
 
 
-def is_resizable(plan: Plan) -> bool:
+def is_resizable(plan: Plan | Workers) -> bool:
     """True where workers come and go without a restart of the others."""
     return plan.failure_mode == "continue" and plan.workers[0] < plan.workers[1]
 
@@ -110,13 +111,13 @@ def is_resizable(plan: Plan) -> bool:
 def _trainer(
     rank: Callable[[dict[str, Any]], Any],
     settings: dict[str, Any],
-    plan: Plan,
+    plan: Plan | Workers,
     folder: Folder,
     trials: int,
     gpus: float | None,
 ) -> Any:
     """Ray Train's trainer, or workers of our own where their number changes while they train."""
-    if is_resizable(plan):
+    if isinstance(plan, Plan) and is_resizable(plan):
         return ResizableGroup(rank, settings, plan)
     low, high = plan.workers
     resize = {}
@@ -143,7 +144,7 @@ def _trainer(
     )
 
 
-def _classes(plan: Plan) -> tuple[Any, Any]:
+def _classes(plan: Plan | Workers) -> tuple[Any, Any]:
     """The class of Ray Train's trainer and its backend's config; the stock ones where Ray cannot replace one worker."""
     if not features().replace_one_worker:
         return StockTrainer, StockConfig()

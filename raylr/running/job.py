@@ -120,7 +120,7 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
         else:
             num_cpus = job.num_ranks * job.plan.cpus_per_worker
             stack.enter_context(own_cluster(num_cpus, hardware.num_gpus, lambda text: tell(Waiting(text))))
-        stack.enter_context(_aborts_told(tell, folder))
+        stack.enter_context(aborts_told(tell, folder))
         tell(Starting(job.num_ranks))
         _write_settings(config, folder, job)
         if address:
@@ -147,7 +147,7 @@ def _place(config: Config, job: Job, tell: Tell) -> tuple[Job, Folder]:
 
 
 @contextmanager
-def _aborts_told(tell: Tell, folder: Folder) -> Iterator[None]:
+def aborts_told(tell: Tell, folder: Folder) -> Iterator[None]:
     """Tell of an exception or an interrupt before the cluster is ended, and leave no address of it."""
     try:
         with cleared_at_once(lambda: tell(Aborted("stopped", "ended at once"))):

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from raylr.errors import ConfigError
 from raylr.storage import is_uri
+from raylr.training.attached.loop import OwnLoop
 from raylr.training.attached.surroundings import Plain
 
 WHERE = "raylr.json"
@@ -38,15 +39,15 @@ class InRayTrain(Plain):
             )
         return storage, name
 
-    def reported(self, metrics: Mapping[str, Any], kept_in: str | None) -> None:
+    def reported(self, loop: OwnLoop, row: Mapping[str, Any], kept_in: str | None) -> None:
         """Report to Ray Train, which keeps metrics with checkpoints: its own only says where ours is."""
         if kept_in is None:
-            ray.train.report(dict(metrics))
+            ray.train.report(dict(row))
             return
         with tempfile.TemporaryDirectory() as folder:
-            where = {"run_dir": kept_in, "position": metrics["position"], "step": metrics["step"]}
+            where = {"run_dir": kept_in, "position": row["position"], "step": row["step"]}
             (Path(folder) / WHERE).write_text(json.dumps(where))
-            ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))
+            ray.train.report(dict(row), checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def is_train_worker() -> bool:

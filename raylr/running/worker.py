@@ -18,6 +18,7 @@ from raylr.events import News, Order, Starting, Warned
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.legs import Leg
+from raylr.planning.loop_plan import Workers
 from raylr.planning.plan import Plan
 from raylr.running.failures import ending, warning
 from raylr.running.joiners import LEFT, Agreed, Answer, GivenUp, Left, Over
@@ -48,7 +49,7 @@ INTERFACES = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 class RayMembership:
     """A rank's membership of a run, agreed through the hub. `place` is its rank of so many; by default Ray Train says it."""
 
-    def __init__(self, hub: Any, plan: Plan, place: tuple[int, int] | None = None) -> None:
+    def __init__(self, hub: Any, plan: Plan | Workers, place: tuple[int, int] | None = None) -> None:
         self.hub, self.plan = hub, plan
         self.rank, self.world_size = place or _place_in_train()
         self.fewest = plan.workers[0] if place else None  # of a number that is not fixed, to begin with

@@ -103,18 +103,7 @@ class Exploration:
 
     def agreed(self, folder: Folder) -> Self:
         """Check that a population of this name is the same one. Raises ConfigError otherwise."""
-        config = self.space.config
-        if config.fresh or not folder.exists("space.json"):
-            if not config.fresh and folder.exists("plan.json"):
-                raise AnotherRun(f"name={folder.name} is a run, not a population; use another --name")
-            return self
-        old, new = folder.read_json("space.json"), plain(self.space)
-        different = [f"{key} was {old.get(key)!r} and is {new[key]!r}" for key in new if old.get(key) != new[key]]
-        if different:
-            told = differences(config, folder) or different
-            raise AnotherRun(
-                f"name={folder.name} is another population: {'; '.join(told)}; use --fresh, or another --name"
-            )
+        refuse_another(self.space.config, folder)
         return self
 
     def planned(self, folder: Folder) -> PopulationPlanned:
@@ -137,35 +126,48 @@ class Exploration:
 
     def write_plan(self, folder: Folder) -> None:
         folder.remove("failure.txt")
-        folder.write_json("space.json", plain(self.space))
+        folder.write_json("space.json", plain(self.space.config))
 
     def run(self, folder: Folder, info: DatasetInfo, tell: Listener, nodes_may_go: bool) -> dict[str, Any]:
         """Train all trials on the Ray that is connected; explore.json is written after every round."""
         return _run(self.space, folder, info, tell)
 
 
+def refuse_another(config: PopulationConfig, folder: Folder) -> None:
+    """Raise ConfigError where the folder holds a run, or another population."""
+    if config.fresh or not folder.exists("space.json"):
+        if not config.fresh and folder.exists("plan.json"):
+            raise AnotherRun(f"name={folder.name} is a run, not a population; use another --name")
+        return
+    old, new = folder.read_json("space.json"), plain(config)
+    different = [f"{key} was {old.get(key)!r} and is {new[key]!r}" for key in new if old.get(key) != new[key]]
+    if different:
+        told = differences(config, folder) or different
+        raise AnotherRun(f"name={folder.name} is another population: {'; '.join(told)}; use --fresh, or another --name")
+
+
 def checked_space(
     config: PopulationConfig, info: DatasetInfo, hardware: Hardware, offered: Features = ALL_FEATURES
 ) -> Space:
     """The population's space, on GPUs if all that train at once have places there."""
-    config = config.model_copy(update={"workers": config.workers or _workers(config, hardware.num_gpus)})
+    config = config.model_copy(update={"workers": config.workers or workers_of(config, hardware.num_gpus)})
     low, high = config.num_workers
     if low != high:
         raise ConfigError(
             f"workers={config.workers} changes while trials train; a trial needs a fixed number, such as {high}"
         )
-    gpus = _places(config, hardware.num_gpus) // config.num_at_once
+    gpus = places(config, hardware.num_gpus) // config.num_at_once
     return Space.of(config, info, Hardware(hardware.bf16, gpus if gpus >= high else 0), offered)
 
 
-def _workers(config: PopulationConfig, num_gpus: int) -> str:
+def workers_of(config: PopulationConfig, num_gpus: int) -> str:
     """Of a trial, where they are not given: an equal share of the GPUs; one where trials share them."""
     if config.gpus_per_worker < 1:
         return "1"
     return workers(config, num_gpus // config.num_at_once).value
 
 
-def _places(config: PopulationConfig, num_gpus: int) -> int:
+def places(config: PopulationConfig, num_gpus: int) -> int:
     """How many workers have a place on the GPUs. Raises ConfigError where GPUs are asked for and have too few."""
     share, each = config.gpus_per_worker, config.num_workers[1]
     if share < 1 and each > 1 and config.batch.backend != "gloo":

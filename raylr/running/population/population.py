@@ -88,6 +88,8 @@ class Population:
     def on_report(self, name: str, report: TrialReport) -> None:
         """Take the report of a trial; the last one of a round lets it be decided."""
         known = {"trial": name, **vars(report)}
+        if report.own is None:
+            del known["own"]  # of a loop of one's own alone
         row = {key: known[key] for key in sorted(known)}
         row |= {"settings": self.judge.settings(name), "time": time.time()}
         if self.journal.add_report(row):
@@ -156,10 +158,10 @@ class Population:
     def score(self, row: dict[str, Any]) -> float:
         """How good a report is: more is better, and what is not finite is worst."""
         metric = self.space.config.score
-        value = row[metric]
+        value = (row.get("own") or row).get(metric)
         if value is None or not math.isfinite(value):
             return WORST
-        return -value if metric == "test_loss" else float(value)
+        return -value if self.space.config.less_is_better else float(value)
 
     def standings(self, number: int) -> list[dict[str, Any]]:
         """The reports of a round and of trials that ended in a turn before, best first, each with its score."""

@@ -97,7 +97,8 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
         "weights_sha256",
         "optimizer_sha256",
     )
-    return {**{name: row[name] for name in kept}, "score": _finite(row["score"]), "base": row["settings"][BASE]}
+    own = {"metrics": row["own"]} if "own" in row else {}
+    return {**{name: row[name] for name in kept}, **own, "score": _finite(row["score"]), "base": row["settings"][BASE]}
 
 
 def _finite(score: float) -> float | None:

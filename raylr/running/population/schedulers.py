@@ -55,7 +55,7 @@ def _pbt(space: Space, bandit: Bandit | None = None) -> InPlacePBT:
 
 def scheduler_for(space: Space, names: Sequence[str]) -> TrialScheduler:
     """Tune's scheduler for the search that the config names."""
-    config, plan = space.config, space.plan
+    config = space.config
     match config.search:
         case "pbt":
             return _pbt(space)
@@ -64,7 +64,7 @@ def scheduler_for(space: Space, names: Sequence[str]) -> TrialScheduler:
         case "fire":
             return FirePBT(space, names, TIME, SCORE)
         case "asha":
-            rounds = plan.total_examples // plan.eval_every
+            rounds = space.rounds
             grace, factor = max(1, space.burn_in), config.reduction_factor
             return ASHAScheduler(
                 TIME, SCORE, "max", max_t=max(rounds, 2) + 1, grace_period=grace, reduction_factor=factor

@@ -72,16 +72,15 @@ class Space:
 
     def check(self) -> None:
         """Refuse bounds that the config's own values or the fields' rules do not allow."""
-        factor, range_ = self.bounds[LR], self.config.initial
-        if not factor.low <= 1.0 <= factor.high:
-            raise ConfigError(
-                f"factor_bounds={self.config.factor_bounds} must hold 1, the factor that trials start with"
-            )
-        if self.config.perturbations.low > 1 or self.config.perturbations.high < 1:
-            raise ConfigError(
-                f"perturbation_factors={self.config.perturbation_factors} must lead down and up; use 0.8:1.25"
-            )
         config = self.config
+        if config.score not in ("test_accuracy", "test_loss"):
+            raise ConfigError(
+                f"score={config.score} must be test_accuracy or test_loss; only a loop of one's own (loop) has other metrics"
+            )
+        if config.loop_config is not None:
+            raise ConfigError(
+                f"loop_config={config.loop_config} is for a loop of one's own; give loop, or leave it out"
+            )
         if config.stop.metric is not None:
             raise ConfigError(
                 f"stop.metric={config.stop.metric} ends one run, and the trials of a population end by its search; leave it "
@@ -91,20 +90,16 @@ class Space:
             raise ConfigError(
                 f"hooks.end={config.hooks.end} is called at the end of a run, and a population is none; leave it out"
             )
-        _refuse_missing_package(config)
-        _refuse_missing_feature(config, self.features)
-        if config.num_at_once < config.trials and config.search not in FIXED:
-            raise ConfigError(
-                f"at_once={config.at_once} of trials={config.trials} cannot take turns in search={config.search}, which "
-                f"compares all at each interval; use --search {', '.join(FIXED[:-1])} or {FIXED[-1]}, or --trials "
-                f"{config.at_once}"
-            )
-        need = 2 * config.subpopulations + config.num_evaluators
-        if config.search == "fire" and config.trials < need:
-            raise ConfigError(
-                f"trials={config.trials} are too few for fire: {config.subpopulations} sub-populations of two members and "
-                f"{config.num_evaluators} evaluators; use --trials {need}"
-            )
+        check_search(config, self.features)
+        self.check_start()
+        for field, bounds in self.bounds.items():
+            if field != LR:
+                for value in (bounds.low, bounds.high):
+                    self.plan_for({BASE: 1.0, LR: 1.0, field: value})
+
+    def check_start(self) -> None:
+        """Refuse bounds of the LR that hold nothing that trials would start with."""
+        range_ = self.config.initial
         lr_bounds = self.lr_bounds
         if lr_bounds is not None:
             peaks = [peak * share for peak in self._peaks() for share in (range_.low, range_.high)]
@@ -113,10 +108,11 @@ class Space:
                     f"lr_bounds={self.config.lr_bounds} hold none of the peak LRs {min(peaks):g} to {max(peaks):g} that "
                     "trials would start with; change --lr-bounds, --lr.base or --base-range"
                 )
-        for field, bounds in self.bounds.items():
-            if field != LR:
-                for value in (bounds.low, bounds.high):
-                    self.plan_for({BASE: 1.0, LR: 1.0, field: value})
+
+    @property
+    def rounds(self) -> int:
+        """How often trials are compared over the run."""
+        return self.plan.total_examples // self.plan.eval_every
 
     @property
     def lr_bounds(self) -> Bounds | None:
@@ -202,6 +198,29 @@ class Space:
         return {name: own[name] for name in own if own[name] != common[name] and name not in ("story", "warnings")}
 
 
+def check_search(config: PopulationConfig, offered: Features) -> None:
+    """Refuse a search that cannot be done, and bounds that contradict each other."""
+    factor = config.factor
+    if not factor.low <= 1.0 <= factor.high:
+        raise ConfigError(f"factor_bounds={config.factor_bounds} must hold 1, the factor that trials start with")
+    if config.perturbations.low > 1 or config.perturbations.high < 1:
+        raise ConfigError(f"perturbation_factors={config.perturbation_factors} must lead down and up; use 0.8:1.25")
+    _refuse_missing_package(config)
+    _refuse_missing_feature(config, offered)
+    if config.num_at_once < config.trials and config.search not in FIXED:
+        raise ConfigError(
+            f"at_once={config.at_once} of trials={config.trials} cannot take turns in search={config.search}, which "
+            f"compares all at each interval; use --search {', '.join(FIXED[:-1])} or {FIXED[-1]}, or --trials "
+            f"{config.at_once}"
+        )
+    need = 2 * config.subpopulations + config.num_evaluators
+    if config.search == "fire" and config.trials < need:
+        raise ConfigError(
+            f"trials={config.trials} are too few for fire: {config.subpopulations} sub-populations of two members and "
+            f"{config.num_evaluators} evaluators; use --trials {need}"
+        )
+
+
 def _refuse_missing_package(config: PopulationConfig) -> None:
     package, instead = NEEDS.get(config.search, (None, ""))
     if package is not None and importlib.util.find_spec(package) is None:
@@ -258,8 +277,8 @@ def _section(key: str) -> str:
     return key.split(".")[-2] if "." in key else ""
 
 
-def plain(space: Space) -> dict[str, Any]:
+def plain(config: PopulationConfig) -> dict[str, Any]:
     """What makes a population the same one: its space and its search, without what may change between two starts."""
     free = {"name", "storage", *ORDERS, "failure", "alerts", "checkpoint", "workers", "cpus_per_worker"}
     free |= {"hooks", "stop"}
-    return space.config.model_dump(mode="json", exclude=free)
+    return config.model_dump(mode="json", exclude=free)

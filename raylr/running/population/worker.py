@@ -11,6 +11,7 @@ import ray.train
 from raylr.config import DataConfig
 from raylr.events import Copied, Decision, News, OfTrial, TrialReport
 from raylr.lr import Policy
+from raylr.planning.loop_plan import Workers
 from raylr.planning.plan import Plan
 from raylr.running.failures import ending, warning
 from raylr.running.population.hub import HubOf
@@ -24,7 +25,7 @@ from raylr.training.trial import TrialLoop
 class TrialMembership(RayMembership):
     """A rank's membership of its trial: ranks are dealt to the trials in order, as many to each."""
 
-    def __init__(self, hubs: Any, trial: str, plan: Plan) -> None:
+    def __init__(self, hubs: Any, trial: str, plan: Plan | Workers) -> None:
         super().__init__(HubOf(hubs, trial), plan)
         self.hubs, self.trial = hubs, trial
         self.world_size = plan.workers[1]

@@ -56,9 +56,10 @@ def begin(
     attached = Attached(
         named(model, nn.Module, "model", "model"), named(optimizers, Optimizer, "optimizer", "optimizers"), dict(others)
     )
-    given = surroundings.policy_for(_policy(wish.policy))
-    driver = Driver(attached.optimizers, given, _batches(wish, surroundings.group.size))
-    plan = _plan(attached, driver, wish, surroundings.group.size)
+    own, size = _policy(wish.policy), surroundings.group.size
+    driver = Driver(attached.optimizers, own, _batches(wish, size))
+    driver.policy = given = surroundings.policy_for(own, _plan(attached, driver, wish, size))
+    plan = _plan(attached, driver, wish, size)
     record, earlier = _agreed(wish, attached, given, surroundings)
     loop = OwnLoop(attached, driver, plan, surroundings, record)
     if earlier.state is not None:
@@ -72,6 +73,7 @@ def begin(
         record.begin(plan, given, _config(attached, wish, plan), loop.position, loop.step)
         record.joined(loop.world_size, loop.position, earlier.state is not None)
     loop.follow_size()
+    surroundings.begun(loop)
     return loop
 
 

@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 from raylr.errors import ConfigError
 from raylr.events import (
     CheckpointOrder,
+    Copied,
     LROrder,
     Overridden,
+    Progress,
     RejoinOrder,
     Resized,
     RunEvent,
@@ -93,6 +95,16 @@ class OwnLoop:
     @property
     def step(self) -> int:
         return self._clock.step
+
+    @property
+    def lr(self) -> dict[str, float]:
+        """The LR of the last update by optimizer."""
+        return self._lr
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """What the last report had; None for a value that is not finite."""
+        return self._last
 
     @property
     def policy(self) -> Policy:
@@ -193,17 +205,17 @@ class OwnLoop:
         if self._record is not None:
             self._record.metrics.append(row)
             self._record.note_checkpoints()
-        is_kept = checkpoint and self.position > 0
+        is_kept = checkpoint and self.position > 0 and self._surroundings.keeps_reports
         if is_kept:
             self._checkpoint()
         self._obey()
-        folder = self.run_dir if is_kept else None
-        self._surroundings.reported(row, folder)
+        self._surroundings.reported(self, row, self.run_dir if is_kept else None)
 
     def finish(self) -> None:
         """End the run: `complete`, or `stopped` where that was ordered. `epochs` does so by itself."""
         if self.ended:
             return
+        self._surroundings.finishing(self)
         self.ended = True
         if self._record is None:
             return
@@ -213,7 +225,7 @@ class OwnLoop:
         problem = record.wait()
         status = "failed" if problem is not None else "stopped" if self.stopping else "complete"
         reason = {} if problem is None else {"reason": problem}
-        record.end({"status": status, **reason, **self._result()}, self.position)
+        self._surroundings.finished(record.end({"status": status, **reason, **self._result()}, self.position))
 
     def close(self) -> None:
         """Let the run's folder go without an end, so that another loop may go on with it."""
@@ -238,8 +250,10 @@ class OwnLoop:
             "position": clock.position,
             "step": clock.step,
             "clock": dict(vars(clock)),
+            "policy": replace(self.policy, overrides=()).to_json(),
             "overrides": [dict(vars(override)) for override in self.policy.overrides],
             "metrics": self._last,
+            "surroundings": self._surroundings.state(),
             "tally": tally if self._last.get("test_accuracy") is not None else {},
         }
 
@@ -248,7 +262,41 @@ class OwnLoop:
         self._attached.load(state)
         self._clock = Clock(**state["clock"])
         self._since, self._last = time.monotonic(), dict(state["metrics"])
-        self._driver.policy = replace(self.policy, overrides=tuple(Override(**one) for one in state["overrides"]))
+        overrides = tuple(Override(**one) for one in state["overrides"])
+        self._driver.policy = replace(Policy.from_json(state["policy"]), overrides=overrides)
+        self._surroundings.load(state["surroundings"])
+
+    def override(self, event: Overridden | Copied) -> None:
+        """Set a factor on all LRs from here on, and note why."""
+        self._driver.policy = self.policy.with_overrides(*event.entries())
+        self._note(event)
+
+    def keep_now(self) -> None:
+        """Return once the state here is in a whole checkpoint; on the rank that writes. Raises OSError where it is not."""
+        if self._record is not None:
+            if not self._record.is_kept(self.position):
+                self._checkpoint()
+            if (problem := self._record.wait()) is not None:
+                raise OSError(problem)
+
+    def hashes(self) -> tuple[str, str]:
+        """SHA-256 of the weights and of the optimizers' state."""
+        return self._attached.weights_sha256(), self._attached.optimizer_sha256()
+
+    def progress(self) -> Progress:
+        """How far the loop is; what only its author knows is not known."""
+        return Progress(
+            position=self.position,
+            total=self.plan.total_examples,
+            step=self.step,
+            epoch=self.position / self.plan.num_train,
+            lr=self._lr,
+            train_loss=None,
+            train_accuracy=None,
+            images_per_s=None,
+            world_size=self.world_size,
+            global_batch=self.global_batch,
+        )
 
     def follow_size(self) -> None:
         """Note another number of ranks than the state had; where the batch follows it, the policy does too."""
@@ -328,9 +376,7 @@ class OwnLoop:
         for order in orders_of_json(agreed[1].encode()):
             match order:
                 case LROrder(factor, for_examples, number):
-                    event = Overridden(*self._now(), "user", factor, for_examples, number)
-                    self._driver.policy = self.policy.with_overrides(*event.entries())
-                    self._note(event)
+                    self.override(Overridden(*self._now(), "user", factor, for_examples, number))
                 case CheckpointOrder(cause, number):
                     self._checkpoint(number, cause)
                 case StopOrder():
@@ -364,7 +410,6 @@ class OwnLoop:
             "steps": self.step,
             "position": self.position,
             "wall_s": self.wall_s,
-            "weights_sha256": self._attached.weights_sha256(),
-            "optimizer_sha256": self._attached.optimizer_sha256(),
+            **dict(zip(("weights_sha256", "optimizer_sha256"), self.hashes(), strict=True)),
             "policy_sha256": self.policy.sha256,
         }

@@ -130,8 +130,8 @@ class Record:
         with contextlib.suppress(OSError):
             self.events.flush()
 
-    def end(self, result: dict[str, Any], position: int) -> None:
-        """Write the result and let the folder go."""
+    def end(self, result: dict[str, Any], position: int) -> dict[str, Any]:
+        """Write the result, let the folder go, and return all of the result."""
         self.note(Ended(time.time(), position, _END_KINDS.get(result["status"], "failure")))
         for rows in (self.ledger, self.metrics, self.events):
             with contextlib.suppress(OSError):
@@ -141,13 +141,13 @@ class Record:
             "restarts": kinds.count("restart") + max(0, kinds.count("start") - 1),
             "resizes": kinds.count("resize"),
         }
+        result = {**result, **counts, "versions": _versions(), "hardware": _hardware()}
         try:
-            self.folder.write_json(
-                "result.json", {**result, **counts, "versions": _versions(), "hardware": _hardware()}
-            )
+            self.folder.write_json("result.json", result)
         except OSError as error:
             warnings.warn(f"result.json in {self.folder} was not written: {error}", stacklevel=2)
         self.close()
+        return result
 
     def close(self) -> None:
         """Let the rows and the folder go."""
