@@ -66,3 +66,23 @@ def test_a_run_that_was_begun_alone_goes_on_with_two_ranks(tmp_path: Path, way: 
     if way == "Ray Train":
         noted = max((tmp_path / "ray").rglob("raylr.json"))
         assert json.loads(noted.read_text())["run_dir"] == str(tmp_path / "own-loop")
+
+
+def test_a_lightning_module_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_lightning")
+    from jobs.examples.lightning_loop import main
+
+    (tmp_path / "lit").mkdir()
+    give(LocalFolder(tmp_path / "lit"), StopOrder())
+    arguments = ["--storage", str(tmp_path), "--name", "lit", "--epochs", "1"]
+    main(arguments)
+    told = json.loads((tmp_path / "lit/result.json").read_text())
+    assert told["status"] == "stopped"
+    assert 0 < told["steps"] < PER_EPOCH
+    main(arguments)
+    told = json.loads((tmp_path / "lit/result.json").read_text())
+    assert (told["status"], told["steps"], told["restarts"]) == ("complete", PER_EPOCH, 1)
+    assert told["test_accuracy"] > 0.6
+    rows = [json.loads(line) for line in (tmp_path / "lit/ledger.jsonl").read_text().splitlines()]
+    assert [row["position"] for row in rows] == list(range(0, EXAMPLES, BATCH))
+    assert rows[PER_EPOCH // 2]["lr"]["optimizer"] == pytest.approx(0.1, rel=1e-3)
