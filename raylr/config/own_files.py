@@ -1,6 +1,7 @@
 """Find the files of the user's own modules that a config names, and of what these import, by reading them alone."""
 
 import ast
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,13 +25,19 @@ def own_files(values: Any, here: Path) -> dict[Path, Path]:
     found = dict[Path, Path]()
     for source in sorted({match[1] for text in _texts(values) for match in OBJECT.finditer(text)}):
         if source.endswith(".py"):
-            path = (here / source).absolute()
+            path = Path(os.path.abspath(here / source))
             if path.is_file():
-                base = here if path.is_relative_to(here) else path.parent
+                base = path.parents[len(place_of(source, here).parts) - 1]
                 found |= {one.relative_to(base): one for one in _used([path], path.parent)}
         elif (root := _root(source.partition(".")[0], here)) is not None:
             found |= {one.relative_to(root): one for one in _used(_files(source, root), root)}
     return found
+
+
+def place_of(source: str, here: Path) -> Path:
+    """Return where a FILE.py lies below the folder that is sent: as below `here`, or by its name alone from elsewhere."""
+    path = Path(os.path.abspath(here / source))
+    return path.relative_to(here) if path.is_relative_to(here) else Path(path.name)
 
 
 def _texts(value: Any) -> Iterator[str]:

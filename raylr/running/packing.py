@@ -14,8 +14,8 @@ from typing import Any
 
 from raylr.config import Config
 from raylr.config.fields import Setting, settings
-from raylr.config.own_files import own_files
-from raylr.config.sources import is_path
+from raylr.config.own_files import own_files, place_of
+from raylr.config.sources import anywhere, is_own, is_path
 from raylr.errors import ConfigError
 from raylr.storage import is_uri
 
@@ -58,6 +58,9 @@ def pack(asked: Asked, config: Config, into: Path, includes: Iterable[Path] = ()
     for path in includes:
         _copy(path, into / _place(path, here), f"include={path}")
     fields = dict(asked.fields)
+    if is_own(source := config.data.source) and ".py:" in source:
+        file, _, name = source.rpartition(":")
+        fields["data.source"] = anywhere(source) if is_here else f"{place_of(file, here)}:{name}"
     for key, value in _paths(config):
         if not is_uri(value) and (found := _moved(key, value, here, into, is_here)) is not None:
             fields[key] = found.replace("$", "$$")

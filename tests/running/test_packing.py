@@ -1,6 +1,7 @@
 """What travels with a job, and the arguments under which it is found."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,18 @@ def test_a_file_with_an_object_travels_with_what_lies_beside_it(project: Path) -
     (project / "loose/loss.py").write_text("def (")
     with pytest.raises(ConfigError, match=r"loss\.py cannot be read as Python: .*; mend it"):
         own_files("loose/loss.py:f", project)
+
+
+@pytest.mark.parametrize("place", ["loose/loss.py", "{project}/loose/loss.py", "../elsewhere/loss.py"])
+def test_a_dataset_and_a_transform_of_ones_own_travel(project: Path, tmp_path: Path, place: str) -> None:
+    shutil.copytree(project / "loose", tmp_path / "elsewhere")
+    words = ["--data.source", f"{place.format(project=project)}:Photos", "--data.transform", "helper:f, RandAugment"]
+    arguments, files = packed(tmp_path / "job", *words)
+    folder = "" if place.startswith("..") else "loose/"
+    assert files == {f"{folder}loss.py", f"{folder}beside.py", "helper.py", "other/leaf.py"}
+    assert f"--data.source {folder}loss.py:Photos" in arguments
+    arguments, _ = packed(tmp_path / "here", *words, is_here=True)
+    assert f"--data.source {Path(os.path.abspath(place.format(project=project)))}:Photos" in arguments
 
 
 def test_the_package_that_runs_here_travels_and_is_the_one_that_a_job_imports(project: Path, tmp_path: Path) -> None:

@@ -297,7 +297,9 @@ def test_s3_without_credentials_is_refused_soon(config, monkeypatch, tmp_path):
 def test_a_server_that_is_silent_is_given_up(config, monkeypatch):
     monkeypatch.setattr(remote, "LOOK_TIMEOUT_S", 0.5)
     with serving(Server(b"", silent=True)) as server:
-        assert "no answer within 0.5 s; look at the address and the network" in told(config(server.url))
+        assert "no answer within 0.5 s; look at the address, the network and the credentials" in told(
+            config(server.url)
+        )
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_a_file_is_found_from_any_working_directory(tmp_path, monkeypatch):
         ("Shares", "the label of example 0 of train is a float; give a whole number from 0"),
         ("Keys", "example 0 of train is a dict; give (image, label)"),
         ("Beyond", "the label of example 3 of train is 2; it has 2 classes, numbered from 0"),
-        ("Gap", "no example of train has the label 1 of 0 to 2; number the classes from 0, or give the dataset a num_"),
+        ("Gap", "no example of train has the label 1 of 0 to 2; number the classes from 0, or name all of them"),
         ("Raises", "example 5 of train failed: FileNotFoundError: 5.png is gone (own_datasets.py, line "),
         (
             "Random",

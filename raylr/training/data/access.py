@@ -4,14 +4,14 @@ import warnings
 from dataclasses import replace
 
 from raylr.config import DataConfig
-from raylr.config.sources import is_own, is_remote, options_of
+from raylr.config.sources import is_own, is_path, is_remote, options_of
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
 from raylr.training.data import cache, fetching
 from raylr.training.data.cifar import Cifar10, UnavailableError
 from raylr.training.data.dataset import Dataset, Listed, Report, Source
+from raylr.training.data.files import refuse_options, source_at, source_of
 from raylr.training.data.own import OwnData
-from raylr.training.data.pictures import Pictures
 from raylr.training.data.synthetic import Synthetic
 
 STAND_IN = "the images are SYNTHETIC, not CIFAR-10"
@@ -70,20 +70,18 @@ def verify(config: DataConfig) -> None:
 def _wanted(config: DataConfig, report: Report | None = None) -> Source:
     """Return the source that the config names, the files of a URI fetched; for `auto` the first choice."""
     if is_remote(config.source):
-        return _of_copy(fetching.fetch(config.source, config.cache_dir, report))
+        return source_of(fetching.fetch(config.source, config.cache_dir, report), options_of(config.options))
     return _local(config)
 
 
 def _local(config: DataConfig) -> Source:
-    if config.source in ("auto", "cifar10"):
-        return Cifar10(config.root)
+    options = options_of(config.options)
+    if is_path(config.source):
+        return source_at(config.source, options)
     if is_own(config.source):
-        return OwnData(config.source, config.root, config.cache_dir, tuple(options_of(config.options).items()))
-    return Synthetic() if config.source == "synthetic" else Pictures(config.source)
-
-
-def _of_copy(copy: fetching.Copy) -> Source:
-    return Pictures(copy.uri, copy.path, copy.digest)
+        return OwnData(config.source, config.root, config.cache_dir, tuple(options.items()))
+    refuse_options(config.source, options)
+    return Synthetic() if config.source == "synthetic" else Cifar10(config.root)
 
 
 def _prepared(config: DataConfig) -> Source:
@@ -92,7 +90,7 @@ def _prepared(config: DataConfig) -> Source:
     if not is_remote(config.source):
         sources = [_local(config), *([Synthetic()] if config.source == "auto" else [])]
     elif (copy := fetching.copy_of(config.source, config.cache_dir)) is not None:
-        sources = [_of_copy(copy)]
+        sources = [source_of(copy, options_of(config.options))]
     for source in sources:
         if cache.is_made(cache.folder_of(config.cache_dir, source)):
             return source

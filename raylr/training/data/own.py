@@ -23,6 +23,7 @@ from PIL import Image
 from raylr.config.own_files import own_files
 from raylr.config.user_code import call_with, import_object, parameters
 from raylr.errors import ConfigError
+from raylr.training.data.classes import numbered
 from raylr.training.data.dataset import SPLITS, Contents, Images, Indices, Piece, Report
 from raylr.training.data.decoding import CHANNELS, Decoder, First, Shape
 
@@ -67,8 +68,8 @@ class OwnData:
                 if report is not None and (index % 500 == 499 or before + index + 1 == total):
                     report(before + index + 1, total, f"reading {self.name.rpartition(':')[2]}")
         spool.flush()
-        class_names = self._class_names(datasets["train"], labels)
-        return Contents(class_names, first.shape, labels, partial(_pieces, spool, counts, first.shape))
+        class_names, numbers = numbered(labels, self._told_names(datasets["train"]), self._decoder)
+        return Contents(class_names, first.shape, numbers, partial(_pieces, spool, counts, first.shape))
 
     def _made(self, split: str) -> Any:
         """Return the dataset of a split."""
@@ -145,24 +146,6 @@ class OwnData:
         height, width, channels = array.shape
         self._decoder.check_shape(name, (height, width, channels), first)
         return np.ascontiguousarray(array)
-
-    def _class_names(self, dataset: Any, labels: dict[str, Indices]) -> tuple[str, ...]:
-        """Return the names that the dataset gives its classes, else their numbers. Refuses labels that are none of them."""
-        names = self._told_names(dataset) or tuple(str(number) for number in range(int(labels["train"].max()) + 1))
-        for split in SPLITS:
-            for edge in (labels[split].min(), labels[split].max()):
-                if not 0 <= edge < len(names):
-                    where = int(np.flatnonzero(labels[split] == edge)[0])
-                    raise self._decoder.error(
-                        f"the label of example {where} of {split} is {edge}; it has {len(names)} classes, numbered from 0"
-                    )
-        missing = sorted(set(range(len(names))) - set(np.unique(labels["train"]).tolist()))
-        if missing and not self._told_names(dataset):
-            raise self._decoder.error(
-                f"no example of train has the label {missing[0]} of 0 to {len(names) - 1}; number the classes from 0, "
-                "or give the dataset a num_classes"
-            )
-        return names
 
     def _told_names(self, dataset: Any) -> tuple[str, ...]:
         """Return the names of its `classes` or `class_names`, or numbers for its `num_classes`; none of others."""

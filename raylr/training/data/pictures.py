@@ -18,6 +18,7 @@ from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
 from raylr.training.data.dataset import SPLITS, Contents, Indices, Piece, Report
 from raylr.training.data.decoding import Decoder, First
+from raylr.training.data.labelled import is_table, labels_in, ordered
 from raylr.training.data.members import ARCHIVES, LARGEST_FILE, Member, Packing, opened
 
 Listed = list[tuple[str, str, Member]]  # split, class, member; a folder that is a class too
@@ -71,30 +72,62 @@ class Pictures:
     def scan(self, report: Report | None = None) -> Contents:
         """List the images in the order of their names, which does not depend on the packing."""
         with self._opened() as packing:
-            listed = self._list(packing)
+            members = list(self._members(packing))
+            tables = [member for member in members if is_table(member.name) and not member.is_folder]
+            listed = self._labelled(packing, members, tables) if tables else self._list(members)
             class_names = self._class_names(listed)
+            if tables:
+                class_names = ordered(class_names)
+            number = {name: place for place, name in enumerate(class_names)}
             files = [(split, name, member) for split, name, member in listed if not member.is_folder]
             first = self._decoder.first(files[0][2].name, packing.read(files[0][2]))
         labels: dict[str, Indices] = {}
         places: dict[str, tuple[str, Indices]] = {}
         for split in SPLITS:
-            ordered = sorted((name, member.name) for its_split, name, member in files if its_split == split)
-            labels[split] = np.searchsorted(class_names, [name for name, _ in ordered])
-            places |= {name: (split, np.array([place])) for place, (_, name) in enumerate(ordered)}
+            sequence = sorted((name, member.name) for its_split, name, member in files if its_split == split)
+            labels[split] = np.array([number[name] for name, _ in sequence], dtype=np.int64)
+            places |= {name: (split, np.array([place])) for place, (_, name) in enumerate(sequence)}
         if len(places) < len(files):
             raise self._error("some file is in it twice; pack it anew")
         pieces = partial(self._decode, [member for _, _, member in files], places, first)
         return Contents(class_names, first.shape, labels, pieces)
 
-    def _list(self, packing: Packing) -> Listed:
+    def _members(self, packing: Packing) -> Iterator[Member]:
+        """Yield the members; a header that promises too much is refused before what it promises is looked for."""
+        for member in packing.members():
+            if member.size > LARGEST_FILE and not member.fault:
+                raise self._error(f"{member.name} has {member.size} bytes; an image has at most {LARGEST_FILE}")
+            yield member
+
+    def _labelled(self, packing: Packing, members: list[Member], tables: list[Member]) -> Listed:
+        """List the images that tables name, in the folder of a split; others are left out."""
+        there = {member.name: member for member in members}
+        listed: Listed = []
+        for table in tables:
+            for name, label in labels_in(table.name, packing.read(table), self._decoder).items():
+                member = there.get(name)
+                if member is None or member.is_folder:
+                    raise self._error(
+                        f"{table.name} names {name}, which is not there; add it, or take it out of the table"
+                    )
+                if member.fault:
+                    raise self._error(f"{name} {member.fault}{'' if ';' in member.fault else '; mend or remove it'}")
+                if (split := name.partition("/")[0]) not in SPLITS:
+                    raise self._error(f"{table.name} names {name}; images are below train/ and test/")
+                listed.append((split, label, member))
+        for split in SPLITS:
+            if split not in {its_split for its_split, _, _ in listed}:
+                raise self._error(f"no table names an image below {split}/; add {split}/metadata.csv")
+        order = {member.name: place for place, member in enumerate(members)}
+        return sorted(listed, key=lambda one: order[one[2].name])  # as they are stored
+
+    def _list(self, members: list[Member]) -> Listed:
         listed: Listed = []
         other = "nothing"
-        for member in packing.members():
+        for member in members:
             if member.fault:
                 self._refuse_fault(member)
                 continue
-            if member.size > LARGEST_FILE:
-                raise self._error(f"{member.name} has {member.size} bytes; an image has at most {LARGEST_FILE}")
             if place := self._place(member):
                 listed.append((*place, member))
             elif other == "nothing" and not member.is_folder:

@@ -29,6 +29,7 @@ AWS = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )  # fmt: skip
 AWS_FILES = (("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), ("AWS_CONFIG_FILE", "~/.aws/config"))
+DENIED = ("ACCESS_DENIED", "HTTP status 403", "HTTP status 401", "Failed to get token", "Unauthenticated")
 NO_CREDENTIALS = "there are no credentials here (AWS_ACCESS_KEY_ID, ~/.aws/credentials, the machine's own)"
 T = TypeVar("T")
 
@@ -253,7 +254,7 @@ def refusal(error: BaseException, scheme: str) -> str:
     said = first_line(error).partition(" (Request ID")[0]
     status = str(getattr(error, "status", getattr(getattr(error, "response", None), "status_code", "")))
     if isinstance(error, TimeoutError):
-        return f"{said}; look at the address and the network"
+        return f"{said}; look at the address, the network and the credentials"
     if status in ("401", "403") or any(
         word in said for word in ("ACCESS_DENIED", "HTTP status 403", "HTTP status 401")
     ):
