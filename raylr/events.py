@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from raylr.lr import Override, Policy
 from raylr.planning.plan import Plan, Reason
+from raylr.planning.watching import by_split
 
 # --- what happens to a run: the rows of events.jsonl
 
@@ -358,18 +359,30 @@ class Metrics:
     wall_s: float
     peak_gpu_mib: float | None = None  # as in Progress
     own: Mapping[str, float] = field(default_factory=dict)  # test_NAME of each of the config's `metrics`
+    split: str = "test"  # or validation: the images of this test
 
     @classmethod
     def of_row(cls, found: Mapping[str, Any]) -> "Metrics":
         """The metrics in a row of metrics.jsonl, of whatever version. Raises KeyError for one without the numbers."""
-        known = {"global_batch": None, "peak_gpu_mib": None, **found}
+        found = as_test(found)
+        known = {"global_batch": None, "peak_gpu_mib": None, "split": "test", **found}
         names = [one.name for one in fields(cls) if one.name != "own"]
         own = {name: value for name, value in found.items() if name.startswith("test_") and name not in names}
         return cls(**{name: known[name] for name in names}, own=own)
 
     def row(self) -> dict[str, Any]:
-        """The metrics as a row of metrics.jsonl."""
-        return {**{name: value for name, value in vars(self).items() if name != "own"}, **self.own}
+        """The metrics as a row of metrics.jsonl; its columns are called by the split, validation_loss for one."""
+        found = {name: value for name, value in vars(self).items() if name not in ("own", "split")}
+        return {by_split(name, self.split): value for name, value in {**found, **self.own}.items()}
+
+
+def as_test(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of metrics.jsonl with the names of a test's columns, whatever images it was made on, and the `split`."""
+    if "validation_accuracy" not in row:
+        return row
+    prefix = "validation_"
+    named = {f"test_{name.removeprefix(prefix)}" if name.startswith(prefix) else name: row[name] for name in row}
+    return {**named, "split": "validation"}
 
 
 @dataclass(frozen=True)

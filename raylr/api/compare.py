@@ -15,7 +15,7 @@ from raylr.config import Config
 from raylr.errors import ConfigError
 from raylr.lr.fields import nearest
 from raylr.planning.facts import local_hardware
-from raylr.planning.watching import ACCURACY, LOSS, column
+from raylr.planning.watching import ACCURACY, LOSS, by_split, column
 from raylr.reporting.sequential import MAX_PAIRS, Standing, Verdict, judged
 from raylr.running.driver import RunResult
 from raylr.running.session import connected_ray, named_cluster, own_cluster
@@ -77,7 +77,7 @@ def compare(
     a: str,
     b: str,
     common: Config | None = None,
-    metric: str = ACCURACY,
+    metric: str | None = None,
     max_seeds: int = 10,
     until_decided: bool = False,
     reuse: bool = False,
@@ -91,8 +91,9 @@ def compare(
 
     Both are trained with the same seeds, `common.seed` and those after it. Without `until_decided` one pair is added to those
     that are there; with it pairs follow until the test decides, or there are `max_seeds`. `reuse` also takes finished runs
-    of other names. `margin` is the least difference that B must have to be worth keeping. `tell` hears after every pair;
-    `train` trains a run, inside `hold`, which is entered once before the first.
+    of other names. `metric` is the accuracy on the images that the sides are tested on: those of the validation split where
+    `data.validation` holds some out, else the test images. `margin` is the least difference that B must have to be worth
+    keeping. `tell` hears after every pair; `train` trains a run, inside `hold`, which is entered once before the first.
 
     Raises ConfigError for sides that do not pair, KeyboardInterrupt where a run was stopped: the same call goes on.
     """
@@ -100,6 +101,7 @@ def compare(
         raise ConfigError(f"max-seeds={max_seeds} must be 1 to {MAX_PAIRS}, for which the test is worked out; use 10")
     common = common or Config()
     sides = sides_of(a, b, common)
+    metric = metric or by_split(ACCURACY, sides[0].plan.split)
     lower = _lower_is_better(metric, mode, sides)
     found = Comparison(metric, (), None, "RETEST", "", max_seeds, 0)
     with ExitStack() as stack:
@@ -122,19 +124,23 @@ def quietly(config: Config) -> RunResult:
 
 def _lower_is_better(metric: str, mode: str, sides: tuple[Side, Side]) -> bool:
     shared = [name for name in sides[0].plan.metrics if name in sides[1].plan.metrics]
-    known = [ACCURACY, LOSS, *map(column, shared)]
+    names, split = (ACCURACY, LOSS, *map(column, shared)), sides[0].plan.split
+    known = list(dict.fromkeys((*(by_split(one, split) for one in names), *names)))
     if metric not in known:
         raise ConfigError(f"metric={metric} is not measured by both; use {nearest(metric, known)}")
-    if mode == "auto" and any(":" in name and column(name) == metric for name in shared):
+    own = metric.replace("validation_", "test_", 1)
+    if mode == "auto" and any(":" in name and column(name) == own for name in shared):
         raise ConfigError(
             f"metric={metric} is one of your own, and mode=auto knows those of raylr; give --mode max or min"
         )
-    return mode == "min" or (mode == "auto" and metric == LOSS)
+    return mode == "min" or (mode == "auto" and own == LOSS)
 
 
 def _grain(metric: str, side: Side) -> float:
-    """The step in which a metric is measured: a share of test images is a whole number of them."""
-    return 0.0 if metric == LOSS else 1.0 / side.plan.num_test
+    """The step in which a metric is measured: a share of images is a whole number of them."""
+    if metric.endswith("_loss"):
+        return 0.0
+    return 1.0 / (side.plan.num_test if metric.startswith("test_") else side.plan.num_validation)
 
 
 def _pair(seed: int, results: list[RunResult], metric: str, lower: bool) -> Pair:

@@ -109,7 +109,10 @@ def retrain(
     """
     policy = policy_of_file(str(source.path)).policy
     peaks = {scale: cosine(config, policy, scale) for scale in scales(num_peaks)}
-    tried = {scale: _score(source, f"cosine-x{scale:g}", one, config.seed, train) for scale, one in peaks.items()}
+    tried = {
+        scale: _score(source, f"cosine-x{scale:g}", one, config.seed, train, chooses=True)
+        for scale, one in peaks.items()
+    }
     best = max(tried, key=lambda scale: tried[scale] or 0.0)
     entrants = {
         "raw": under(config, source.path),
@@ -157,9 +160,12 @@ def _changed(config: Config, lr: Callable[[LRConfig], LRConfig], **fields: Any) 
     return config.model_copy(update={"stretch": False, "fresh": False, **parts, **fields})
 
 
-def _score(source: Source, short: str, config: Config, seed: int, train: Train) -> float | None:
-    """The test accuracy of a run; None of one that failed."""
+def _score(source: Source, short: str, config: Config, seed: int, train: Train, chooses: bool = False) -> float | None:
+    """The test accuracy of a run; None of one that failed. What `chooses` looks at the validation split, if there is one."""
     result = train(config.model_copy(update={"name": f"{source.name}-{short}-seed{seed}", "seed": seed}))
     if result.status == "stopped":
         raise KeyboardInterrupt  # the same command goes on from here
-    return result.test_accuracy if result.status == "complete" else None
+    if result.status != "complete":
+        return None
+    held_out = result.model_dump().get("validation_accuracy") if chooses else None
+    return result.test_accuracy if held_out is None else held_out

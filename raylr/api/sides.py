@@ -144,7 +144,7 @@ def _refuse_what_does_not_pair(a: Side, b: Side) -> None:
         raise ConfigError(
             f"seed={a.config.seed} of A={a.what} beside seed={b.config.seed} of B={b.what} do not pair; give --seed for both"
         )
-    for field in ("source", "train_examples", "test_examples"):
+    for field in ("source", "train_examples", "test_examples", "validation"):
         ours, theirs = getattr(a.config.data, field), getattr(b.config.data, field)
         if ours != theirs:
             flag = f"--data.{field.replace('_', '-')}"

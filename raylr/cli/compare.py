@@ -73,7 +73,7 @@ def compare_command(arguments: Sequence[str]) -> click.Command:
     own = [
         click.Argument(["a"]),
         click.Argument(["b"]),
-        click.Option(["--metric"], default="test_accuracy", show_default=True, help="or test_loss, or one of --metrics"),
+        click.Option(["--metric"], help="such as test_loss, or one of --metrics [accuracy on what the sides are tested on]"),
         click.Option(["--mode"], type=click.Choice(["auto", "max", "min"]), default="auto", help="what is better [auto]"),
         click.Option(["--until-decided"], is_flag=True, help="go on to a decision or to --max-seeds"),
         click.Option(["--max-seeds"], type=int, default=10, show_default=True, help="pairs at most"),

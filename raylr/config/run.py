@@ -96,6 +96,12 @@ class DataConfig(Section):
     cache_dir: Location = Field("~/.cache/raylr/data", description="where the decoded images are kept, once per node")
     train_examples: Examples | None = Field(None, ge=1, description="train on so many of them, classes balanced [all]")
     test_examples: Examples | None = Field(None, ge=1, description="test on so many of them, classes balanced [all]")
+    validation: float | None = Field(
+        None,
+        ge=0,
+        le=0.5,
+        description="share of the training images held out, classes balanced, to test on [0; explore 0.1]",
+    )
     flip: Literal["random", "alternate", "none"] = Field("random", description="mirror images by chance or in turn")
     crop_padding: Pixels = Field(2, ge=0, le=16, description="reflected border before a random crop; 0 is off")
     cutout: Pixels = Field(0, ge=0, le=32, description="side of a random square set to the mean; 0 is off")

@@ -15,7 +15,7 @@ OLDEST_TORCH = "2.9"  # the first with torch.optim.Muon
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A data set in a few words. The counts are what is used of it: after train_examples and test_examples."""
+    """A data set in a few words. The counts are what is used of it: after train_examples, validation and test_examples."""
 
     source: str  # cifar10, synthetic, or the path as given: what `auto` was resolved to
     num_train: int
@@ -26,6 +26,7 @@ class DatasetInfo:
     note: str = ""  # what the user must not overlook, such as why the images are synthetic
     mean: tuple[float, ...] = ()  # per channel, in 0..1; empty until prepared
     std: tuple[float, ...] = ()
+    num_validation: int = 0  # training images that are held out; not among num_train
 
 
 @dataclass(frozen=True)

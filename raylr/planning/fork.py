@@ -27,7 +27,7 @@ END = "end"
 CAUSE = "fork"
 JUMP = 0.02  # of the LR before the joint: less is no jump
 FREE = ("checkpoint.",)  # beside what is free between two starts: when they are written changes no bit
-FIXED = ("model.", "data.source", "data.train_examples", "data.test_examples", "batch.reduce")
+FIXED = ("model.", "data.source", "data.train_examples", "data.test_examples", "data.validation", "batch.reduce")
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,8 @@ def _refuse_other_data(origin: Origin, plan: Plan, position: int) -> None:
     """Refuse what only the resolved numbers show."""
     old = origin.plan
     known = bool(plan.data_sha256 and old.data_sha256)
-    if (plan.num_train, plan.image_shape, plan.num_classes) != (old.num_train, old.image_shape, old.num_classes) or (
+    same = "num_train", "num_validation", "image_shape", "num_classes"
+    if any(getattr(plan, name) != getattr(old, name) for name in same) or (
         known and plan.data_sha256 != old.data_sha256
     ):
         raise ConfigError(

@@ -123,6 +123,8 @@ class Plan(Frozen):
     class_names: tuple[str, ...] = ()
     num_train: int
     num_test: int
+    num_validation: int = 0  # training images that are held out to test on, not among num_train
+    final_test: bool = True  # with them, read the test images once, at the end
     total_examples: int
     global_batch: int | None  # None with per_worker_size; the largest with a ramp
     ramp: tuple[tuple[int, int], ...] = ()  # positions, and the global batch from each on; empty where it never changes
@@ -185,6 +187,16 @@ class Plan(Frozen):
         rows = "".join(f"<tr>{''.join(f'<td {cell}>{escape(text)}</td>' for text in line)}</tr>" for line in lines)
         doubts = "".join(f"<div>warning: {escape(warning)}</div>" for warning in self.warnings)
         return f"<div><table>{rows}</table>{doubts}</div>"
+
+    @property
+    def split(self) -> str:
+        """The images that the run is tested on before its end: those of the test set, or training images held out."""
+        return "validation" if self.num_validation else "test"
+
+    @property
+    def num_scored(self) -> int:
+        """How many images that are."""
+        return self.num_validation or self.num_test
 
     def num_micro_batches(self, world_size: int) -> int:
         """The micro-batches of an update, of the largest one where they grow."""

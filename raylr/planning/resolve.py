@@ -38,11 +38,13 @@ def resolve(
     hardware: Hardware,
     imported: GivenPolicy | None = None,
     features: Features = ALL_FEATURES,
+    final_test: bool = True,
 ) -> tuple[Plan, Policy]:
     """The plan and the LR policy of a run. They differ between numbers of workers only where that must show.
 
     `imported` is a policy that takes the place of the config's own; `features` are those of the Ray that carries the plan
-    out. Raises ConfigError, one line that names the field, for everything that could not be carried out.
+    out. Without `final_test` a run with a validation split never reads the test images. Raises ConfigError, one
+    line that names the field, for everything that could not be carried out.
     """
     num_workers = workers(config, hardware.num_gpus)
     config = config.model_copy(update={"workers": num_workers.value})
@@ -79,6 +81,7 @@ def resolve(
         Chosen(f"{features.ray}: {features.summary()}", "its installed files") if features.ray else None,
     )
     plan = _plan(config, dataset, choices, share, parts, Clock(dataset.num_train, length.value, batches[-1]))
+    plan = plan.model_copy(update={"final_test": final_test})
     if ramp is not None:
         plan = plan.model_copy(update={"ramp": ramp.phases, "global_batch": max(ramp.sizes)})
     by_position = read_by_position(parts, given, policy, ramp.sizes[0] if ramp else batches[-1]) if given else ()
@@ -122,6 +125,7 @@ def _plan(
         class_names=dataset.class_names,
         num_train=dataset.num_train,
         num_test=dataset.num_test,
+        num_validation=dataset.num_validation,
         total_examples=clock.total_examples,
         global_batch=choices.global_batch.value,
         per_worker_size=config.batch.per_worker_size,
@@ -146,7 +150,7 @@ def _plan(
         optimizers=_optimizer_plans(parts, clock),
         guard=_guard(config, clock),
         metrics=watching.metrics(config, len(dataset.class_names)),
-        stop=watching.stop(config, clock),
+        stop=watching.stop(config, clock, "validation" if dataset.num_validation else "test"),
         hooks=watching.hooks(config.hooks),
         max_failures=config.failure.max_failures,
         failure_mode=choices.failure_mode.value,

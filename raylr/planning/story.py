@@ -35,6 +35,10 @@ def story(
     yield _line("data", f"{dataset.source}: {counts}, {plan.num_classes} classes", f"data.source={config.data.source}")
     if plan.transform:
         yield _line("transform", ", then ".join(_told(plan) + list(plan.transform)), "data.transform")
+    if plan.num_validation:
+        at_end = "the test images are read once, at the end" if plan.final_test else "the test images are not read"
+        held_out = f"{plan.num_validation:,} more training images, held out by the seed"
+        yield _line("validation", f"{held_out}; {at_end}", f"data.validation={config.data.validation:g}")
     compiled = ", compiled for its shapes on each worker" * plan.compile
     yield _line("model", f"{plan.model}{compiled}", f"model.name={plan.model}{', model.compile' * plan.compile}")
     yield from _batch(plan, choices)

@@ -22,6 +22,15 @@ def column(metric: str) -> str:
     return f"test_{metric.rpartition(':')[2]}"
 
 
+def by_split(name: str, split: str) -> str:
+    """The name of a test's column by the images that it was made on.
+
+    >>> by_split("test_loss", "validation"), by_split("train_loss", "validation")
+    ('validation_loss', 'train_loss')
+    """
+    return f"{split}_{name.removeprefix('test_')}" if name.startswith("test_") else name
+
+
 def metrics(config: Config, num_classes: int) -> tuple[str, ...]:
     """The metrics of tests in the order given. ConfigError for one that says nothing, and for two of one name."""
     found = config.metric_names
@@ -35,24 +44,28 @@ def metrics(config: Config, num_classes: int) -> tuple[str, ...]:
     return found
 
 
-def stop(config: Config, clock: Clock) -> StopPlan | None:
-    """When the run ends before its length; None for never. ConfigError for a metric that is not measured."""
+def stop(config: Config, clock: Clock, split: str = "test") -> StopPlan | None:
+    """When the run ends before its length; None for never. ConfigError for a metric that is not measured.
+
+    Its metric is one of the images that the run is tested on, those of the validation split where there is one.
+    """
     given, names = config.stop, config.metric_names
     if given.metric is None:
         return None
-    known = [ACCURACY, LOSS, *map(column, names)]
+    known = [by_split(one, split) for one in (ACCURACY, LOSS, *map(column, names))]
     if given.metric not in known:
-        near = difflib.get_close_matches(f"test_{given.metric.removeprefix('test_')}", known, n=1)
+        name = given.metric.removeprefix("test_").removeprefix("validation_")
+        near = difflib.get_close_matches(f"{split}_{name}", known, n=1)
         advice = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}, or add it to metrics"
         raise ConfigError(f"stop.metric={given.metric} is not measured; {advice}")
     mode: str = given.mode
     if mode == "auto":
-        if any(":" in one and column(one) == given.metric for one in names):
+        if any(":" in one and by_split(column(one), split) == given.metric for one in names):
             raise ConfigError(
                 f"stop.metric={given.metric} is one of your own, and stop.mode=auto knows only those of raylr; "
                 "give stop.mode=max or min"
             )
-        mode = "min" if given.metric == LOSS else "max"
+        mode = "min" if given.metric == by_split(LOSS, split) else "max"
     patience = examples(given.patience, clock, "stop.patience")
     if patience < 1:
         raise ConfigError(f"stop.patience={given.patience} is no time to get better in; use 1st or more")

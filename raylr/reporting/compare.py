@@ -50,6 +50,8 @@ def duration(seconds: float) -> str:
 FORMATS: dict[str, Callable[[Any], str]] = {
     "test_accuracy": _percent,
     "test_loss": lambda value: f"{value:.4f}",
+    "validation_accuracy": _percent,
+    "validation_loss": lambda value: f"{value:.4f}",
     "epochs": lambda value: f"{value:g}",
     "steps": _count,
     "images_per_s": _count,
@@ -82,6 +84,8 @@ def reached(run: RecordedRun) -> dict[str, Any]:
     if run.result or not run.last_metrics:
         return run.result
     last = run.last_metrics
+    if last.get("split") == "validation":
+        last = {name.replace("test_", "validation_"): value for name, value in last.items()}
     return {**last, "epochs": last.get("epoch"), "steps": last.get("step")}
 
 

@@ -25,6 +25,9 @@ def summary(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Ite
     length += [f"{result['steps']:,} updates"] if "steps" in result else []
     text = ", ".join(length) + (f" in {duration(result['wall_s'])}" if length and "wall_s" in result else "")
     yield f"{result['status']}" + (f": {text}" if text else "")
+    if (accuracy := result.get("validation_accuracy")) is not None:
+        yield f"validation accuracy {accuracy:.2%}{_best(accuracy, rows)}"
+        rows = ()  # of the test images there is one test
     if (accuracy := result.get("test_accuracy")) is not None:
         yield f"test accuracy {accuracy:.2%}{_best(accuracy, rows)}"
     if own := {name: value for name, value in result.get("metrics", {}).items() if isinstance(value, int | float)}:

@@ -1,7 +1,7 @@
 """The tests of a run as they come: columns that fit a terminal, or lines of a log. Each is shown once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raylr.events import Metrics
 from raylr.reporting.tables import rates
@@ -39,10 +39,10 @@ DROPPED = (
 GAP = "  "
 
 
-def columns_for(width: int, lr: Mapping[str, float], own: Iterable[str] = ()) -> list[Column]:
+def columns_for(width: int, lr: Mapping[str, float], own: Iterable[str] = (), split: str = "test") -> list[Column]:
     """The columns that fit so wide a terminal; the one of the LR is wide enough for these.
 
-    Metrics of one's own stand at the end, and give way last.
+    Metrics of one's own stand at the end, and give way last. Tests are called by the images that they are made on.
     """
     wide = max(9, len(rates(lr)) + (2 if len(lr) > 1 else 0))
     kept = [Column(one.heading, wide, one.text) if one.heading == "LR" else one for one in COLUMNS]
@@ -51,7 +51,12 @@ def columns_for(width: int, lr: Mapping[str, float], own: Iterable[str] = ()) ->
         if sum(one.width + len(GAP) for one in kept) - len(GAP) <= width:
             break
         kept = [one for one in kept if one.heading != heading]
-    return kept
+    return kept if split == "test" else [_called_by(split, one) for one in kept]
+
+
+def _called_by(split: str, column: Column) -> Column:
+    heading = column.heading.replace("test ", f"{split[:3]}. ")
+    return replace(column, heading=heading)
 
 
 def _own_column(name: str) -> Column:
@@ -71,8 +76,8 @@ def row(columns: Sequence[Column], metrics: Metrics) -> str:
 
 def line(metrics: Metrics) -> str:
     """The same as a line of a log."""
+    split = metrics.split
     own = "".join(f"  {name.removeprefix('test_')} {value:.4g}" for name, value in metrics.own.items())
-    return (
-        f"epoch {metrics.epoch:6.2f}  lr {rates(metrics.lr)}  train loss {metrics.train_loss:.4f}  test loss "
-        f"{metrics.test_loss:.4f}  test accuracy {metrics.test_accuracy:.2%}{own}  {metrics.images_per_s:,.0f} images/s"
-    )
+    tested = f"{split} loss {metrics.test_loss:.4f}  {split} accuracy {metrics.test_accuracy:.2%}{own}"
+    trained = f"epoch {metrics.epoch:6.2f}  lr {rates(metrics.lr)}  train loss {metrics.train_loss:.4f}"
+    return f"{trained}  {tested}  {metrics.images_per_s:,.0f} images/s"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
-from raylr.events import JoinKind
+from raylr.events import JoinKind, as_test
 from raylr.reporting.rows import DAMAGE, last_row
 from raylr.storage import (
     POPULATION,
@@ -32,7 +32,8 @@ class Listed:
     epoch: float | None = None
     epochs: float | None = None  # that it is to have
     test_accuracy: float | None = None  # of the last test; of a population, of its best trial
-    best_accuracy: float | None = None
+    validation_accuracy: float | None = None  # of the last test, where it was on a validation split
+    best_accuracy: float | None = None  # of the tests on the way
     best_epoch: float | None = None
     eta_s: float | None = None  # of a running one
     wall_s: float | None = None
@@ -54,7 +55,8 @@ def listed_under(storage: str) -> list[Listed]:
 
 def _run(folder: Folder) -> Listed:
     result, policy = _json(folder, RUN_RESULT), _json(folder, RUN)
-    tests = [row for row in _rows(folder, "metrics.jsonl") if isinstance(row.get("test_accuracy"), float)]
+    rows = map(as_test, _rows(folder, "metrics.jsonl"))
+    tests = [row for row in rows if isinstance(row.get("test_accuracy"), float)]
     best = max(tests, key=lambda row: row["test_accuracy"], default={})
     last = tests[-1] if tests else {}
     known: dict[str, Any] = {
@@ -62,7 +64,7 @@ def _run(folder: Folder) -> Listed:
         "kind": "run",
         "run_dir": str(folder),
         "epochs": _ratio(policy.get("total_examples"), policy.get("examples_per_epoch")),
-        "test_accuracy": last.get("test_accuracy"),
+        f"{last.get('split', 'test')}_accuracy": last.get("test_accuracy"),
         "best_accuracy": best.get("test_accuracy"),
         "best_epoch": best.get("epoch"),
     }
@@ -94,6 +96,7 @@ def _population(folder: Folder) -> Listed:
         epoch=done * epochs,
         epochs=epochs or None,
         test_accuracy=next((one.test_accuracy for one in runs if one.name == best), None),
+        validation_accuracy=next((one.validation_accuracy for one in runs if one.name == best), None),
         best_accuracy=max(accuracies, default=None),
         eta_s=_population_eta_s(trials, done) if status == RUNNING else None,
         wall_s=result.get("wall_s") if has_ended else None,

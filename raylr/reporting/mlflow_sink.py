@@ -13,7 +13,7 @@ from raylr.reporting.sinks import Family, known_as, remember
 PARAMS_AT_ONCE = 100  # of MLflow's log_batch
 METRICS_AT_ONCE = 1000
 MAX_LETTERS = 500  # of a parameter or a tag
-BEST = frozenset({"best_test_accuracy", "best_epoch"})
+BEST = frozenset({"best_test_accuracy", "best_validation_accuracy", "best_epoch"})
 SEND_S = 5.0  # between two messages with metrics
 
 

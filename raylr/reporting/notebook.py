@@ -183,7 +183,15 @@ def tests_html(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     own = [name for name in rows[-1] if name.startswith("test_") and name not in ("test_loss", "test_accuracy")]
-    heads = ["epoch", "LR", "train loss", "test loss", "test accuracy", *(name.removeprefix("test_") for name in own)]
+    split = rows[-1].get("split", "test")
+    heads = [
+        "epoch",
+        "LR",
+        "train loss",
+        f"{split} loss",
+        f"{split} accuracy",
+        *(name.removeprefix("test_") for name in own),
+    ]
     body = "".join(
         _row([f"{row['epoch']:.2f}", rates(row["lr"]), f"{row['train_loss']:.4f}", f"{row['test_loss']:.4f}",
               f"{row['test_accuracy']:.2%}", *(f"{row.get(name, float('nan')):.4f}" for name in own)])
@@ -194,7 +202,8 @@ def tests_html(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def curves_html(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the accuracies of a run's tests over the epochs, drawn."""
-    named = {"test accuracy": "test_accuracy", "train accuracy": "train_accuracy"}
+    split = rows[-1].get("split", "test") if rows else "test"
+    named = {f"{split} accuracy": "test_accuracy", "train accuracy": "train_accuracy"}
     return svg([Line(name, tuple((row["epoch"], row[key]) for row in rows)) for name, key in named.items()], "epoch")
 
 
@@ -207,8 +216,9 @@ def result_html(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
 
 def _numbers(result: Mapping[str, Any]) -> dict[str, str]:
     found = {"reason": str(result["reason"])} if "reason" in result else {}
-    if result.get("test_accuracy") is not None:
-        found["test accuracy"] = f"{result['test_accuracy']:.2%}"
+    for split in ("validation", "test"):
+        if (accuracy := result.get(f"{split}_accuracy")) is not None:
+            found[f"{split} accuracy"] = f"{accuracy:.2%}"
     if "epochs" in result:
         found["length"] = f"{result['epochs']:.4g} epochs, {result['steps']:,} updates in {result['wall_s']:,.1f} s"
     if result.get("weights_sha256"):

@@ -33,6 +33,7 @@ from raylr.events import (
     Unknown,
     Waiting,
     Warned,
+    as_test,
 )
 from raylr.events import Progress as Position
 from raylr.reporting import epochs
@@ -134,7 +135,7 @@ class Display:
         if progress.train_loss is not None:
             details.append(f"loss {progress.train_loss:.4f}")
         if self._tests:
-            details.append(f"test accuracy {self._tests[-1].test_accuracy:.2%}")
+            details.append(f"{self._tests[-1].split} accuracy {self._tests[-1].test_accuracy:.2%}")
         if progress.images_per_s is not None:
             details.append(f"{progress.images_per_s:,.0f} images/s")
         if progress.grad_norm is not None:
@@ -161,7 +162,7 @@ class Display:
             self._line(epochs.line(metrics))
             return
         if not self._columns:
-            self._columns = epochs.columns_for(self.out.width, metrics.lr, metrics.own)
+            self._columns = epochs.columns_for(self.out.width, metrics.lr, metrics.own, metrics.split)
             self._line(epochs.heading(self._columns))
         self._line(epochs.row(self._columns, metrics))
 
@@ -178,7 +179,7 @@ class Display:
         self._startup.end(started=False)
         self._end_bar()
         folder, result = folder_at(finished.run_dir), finished.result
-        rows = tests_of(folder) or [metrics.row() for metrics in self._tests]
+        rows = tests_of(folder) or [dict(as_test(metrics.row())) for metrics in self._tests]
         self._show_rows(rows)
         for line in failure(folder, result):
             self._path(line)

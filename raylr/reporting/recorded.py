@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from raylr.errors import ConfigError
-from raylr.events import ROUTINE
+from raylr.events import ROUTINE, as_test
 from raylr.planning.loop_plan import is_loop
 from raylr.reporting.relations import Parent, Trial, parent_of, trial_of
 from raylr.reporting.rows import DAMAGE, reported
@@ -205,6 +205,7 @@ def own_metrics(row: Mapping[str, Any]) -> list[str]:
 
 
 def _take_report(run: RecordedRun, row: dict[str, Any]) -> None:
+    row = dict(as_test(row))
     epoch = _finite(row["epoch"])
     if run.is_loop:
         values = reported(row)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raylr.errors import ConfigError
+from raylr.events import as_test
 from raylr.storage import Folder, LocalFolder
 
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -45,8 +46,12 @@ def harmless(text: bytes) -> bytes:
 
 
 def tests_of(folder: Folder) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl that are tests, without points of `log_every` and reports of a loop of one's own."""
-    return [row for row in folder.read_rows("metrics.jsonl") if row.keys() >= TESTED]
+    """The rows of metrics.jsonl that are tests, on the test set or a validation `split`.
+
+    Without points of `log_every` and reports of a loop of one's own.
+    """
+    rows = map(as_test, folder.read_rows("metrics.jsonl"))
+    return [dict(row) for row in rows if row.keys() >= TESTED]
 
 
 def reported(row: Mapping[str, Any]) -> dict[str, float]:
@@ -63,7 +68,8 @@ def best_test(folder: Folder) -> dict[str, Any]:
     if not tests:
         return {}
     best = max(tests, key=lambda row: float(row["test_accuracy"]))
-    return {"best_test_accuracy": best["test_accuracy"], "best_epoch": best["epoch"]}
+    name = f"best_{best.get('split', 'test')}_accuracy"
+    return {name: best["test_accuracy"], "best_epoch": best["epoch"]}
 
 
 def leaves(value: Any, key: str = "") -> dict[str, Any]:

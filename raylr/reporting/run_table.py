@@ -19,6 +19,13 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2%}"
 
 
+def _accuracy(one: Listed) -> str:
+    """Of the test images; before they are read, of those of the validation split, and it says so."""
+    if one.test_accuracy is None and one.validation_accuracy is not None:
+        return f"{one.validation_accuracy:.2%} of validation"
+    return _percent(one.test_accuracy)
+
+
 def _epoch(one: Listed) -> str:
     """How far it is: `2.1/5` as long as it is not at its end."""
     if one.epoch is None or one.epochs is None:
@@ -50,7 +57,7 @@ COLUMNS: dict[str, Callable[[Listed], str]] = {
     "run": lambda one: shortened(one.name, NAME_WIDTH),
     "status": _status,
     "epoch": _epoch,
-    "test accuracy": lambda one: _percent(one.test_accuracy),
+    "test accuracy": _accuracy,
     "best": _best,
     "time": _time,
     "data": lambda one: shortened(one.data_source or "", DATA_WIDTH),

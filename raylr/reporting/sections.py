@@ -63,7 +63,7 @@ def _loss(runs: Sequence[RecordedRun]) -> list[Section]:
     updates = _lines(runs, "update_loss")
     panels, remarks = [Panel("", lines)] if lines else [], []
     if lines:
-        remarks.append("Solid: test. Dashed: training, the mean since the evaluation before.")
+        remarks.append(f"Solid: {_split(runs)}. Dashed: training, the mean since the evaluation before.")
     if updates:
         panels.append(Panel("Training loss of each update", updates, height=1.9, noisy=True))
         remarks += _thinned(runs, "update_loss", updates)
@@ -100,7 +100,7 @@ def _thinned(runs: Sequence[RecordedRun], quantity: str, lines: Sequence[Line]) 
 
 def _accuracy(runs: Sequence[RecordedRun]) -> list[Section]:
     lines = _lines(runs, "train_accuracy", faint=True, name="train") + _lines(runs, "test_accuracy", name="test")
-    remark = "Solid: test. Dashed: training, on augmented images."
+    remark = f"Solid: {_split(runs)}. Dashed: training, on augmented images."
     return [Section("Accuracy", (Panel("", lines, scale="percent"),), (remark,))] if lines else []
 
 
@@ -108,8 +108,18 @@ def _own_metrics(runs: Sequence[RecordedRun]) -> list[Section]:
     """A picture for each of the metrics that the runs measure beside loss and accuracy."""
     names = dict.fromkeys(name for run in runs for name in run.own_metrics)
     panels = tuple(Panel(name.removeprefix("test_"), _lines(runs, name), height=1.9) for name in names)
-    remark = "As the loop reported them." if any(run.is_loop for run in runs) else "On the test images."
+    remark = (
+        "As the loop reported them."
+        if any(run.is_loop for run in runs)
+        else f"On the images of the split: {_split(runs)}."
+    )
     return [Section("Metrics", panels, (remark,))] if panels else []
+
+
+def _split(runs: Sequence[RecordedRun]) -> str:
+    """What the runs were tested on."""
+    names = dict.fromkeys(str(run.last_metrics.get("split", "test")) for run in runs)
+    return " and ".join("a validation split" if name == "validation" else "test" for name in names)
 
 
 def _throughput(runs: Sequence[RecordedRun]) -> list[Section]:

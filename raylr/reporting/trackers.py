@@ -177,9 +177,9 @@ class Tracker:
         return {
             "train/loss_since_test" if self._has_points else "train/loss": news.train_loss,
             "train/accuracy": news.train_accuracy,
-            "test/loss": news.test_loss,
-            "test/accuracy": news.test_accuracy,
-            **{f"test/{name.removeprefix('test_')}": value for name, value in news.own.items()},
+            f"{news.split}/loss": news.test_loss,
+            f"{news.split}/accuracy": news.test_accuracy,
+            **{f"{news.split}/{name.removeprefix('test_')}": value for name, value in news.own.items()},
             "images_per_s": news.images_per_s,
         }
 

@@ -81,11 +81,11 @@ def _standing(found: Facts) -> str:
 
 
 def _value(value: float, metric: str) -> str:
-    return f"{value:.4f}" if metric == "test_loss" else f"{value:.2%}"
+    return f"{value:.4f}" if metric.endswith("_loss") else f"{value:.2%}"
 
 
 def _change(value: float | None, metric: str, unit: bool = True) -> str:
     assert value is not None
-    if metric == "test_loss":
+    if metric.endswith("_loss"):
         return f"{value:+.4f}"
     return f"{100 * value:+.2f}{' points' if unit else ''}"

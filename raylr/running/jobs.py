@@ -100,8 +100,11 @@ def _told(storage: str, name: str) -> str:
 
 
 def _newest(tests: Sequence[dict[str, Any]]) -> str:
-    return f"epoch {tests[-1]['epoch']:.2f}, {_accuracy(tests[-1]['test_accuracy'])}" if tests else ""
+    if not tests:
+        return ""
+    last = tests[-1]
+    return f"epoch {last['epoch']:.2f}, {_accuracy(last['test_accuracy'], last.get('split', 'test'))}"
 
 
-def _accuracy(value: float | None) -> str:
-    return "" if value is None else f"test accuracy {value:.2%}"
+def _accuracy(value: float | None, split: str = "test") -> str:
+    return "" if value is None else f"{split} accuracy {value:.2%}"

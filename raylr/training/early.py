@@ -15,7 +15,7 @@ from raylr.training.totals import Totals
 def value_of(stop: StopPlan, totals: Totals) -> float:
     """The metric's value in the last test."""
     known = {"test_loss": totals.test_loss, "test_accuracy": totals.test_accuracy, **totals.test_own}
-    found = known[stop.metric]
+    found = known[stop.metric.replace("validation_", "test_", 1)]
     return math.nan if found is None else found
 
 

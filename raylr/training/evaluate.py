@@ -29,11 +29,16 @@ class Scores:
     own: Mapping[str, float] = field(default_factory=dict)
 
 
-def evaluate(trainer: Trainer, group: Group) -> Scores:
-    """The trainer's weights on the test set. Raises GroupBroken when a peer is gone."""
+def evaluate(trainer: Trainer, group: Group, at_end: bool = False) -> Scores:
+    """The trainer's weights on the images that the run is tested on. Raises GroupBroken when a peer is gone.
+
+    `at_end`: on the test set, of a run that was tested on a validation split until here.
+    """
     trainer.statistics.restore()
     trainer.model.eval()
-    return test(trainer.model, trainer.tests, trainer.normalise, trainer.plan, group)
+    whole = trainer.dataset.whole if at_end else None
+    tests = trainer.tests if whole is None else Split(whole.test_images, whole.test_labels, trainer.device)
+    return test(trainer.model, tests, trainer.normalise, trainer.plan, group)
 
 
 def mean_output(model: nn.Module, images: Tensor, views: str) -> Tensor:

@@ -36,15 +36,17 @@ from raylr.events import (
     StopOrder,
     Updated,
     Warned,
+    as_test,
     orders_of_json,
     orders_to_json,
     row,
 )
+from raylr.planning.watching import by_split
 from raylr.storage import Folder
 from raylr.training import checkpoint, early
 from raylr.training.checkpoint_index import names
 from raylr.training.diagnosis import diagnose
-from raylr.training.evaluate import evaluate
+from raylr.training.evaluate import Scores, evaluate
 from raylr.training.group import Group, GroupBroken, GroupUnusable
 from raylr.training.headroom import Reading, Unsteady
 from raylr.training.hooks import Hooks
@@ -76,6 +78,7 @@ class Loop:
             Hooks(when, names, str(folder), warnings.warn)
             for when, names in (("update", self.plan.hooks.update), ("test", self.plan.hooks.test))
         )
+        self.final: Scores | None = None  # on the test set, where the run was tested on a validation split
         self.last: Update | None = None
         self._unwritten: Update | None = None  # whose row is not yet in the ledger
         self._has_state = False
@@ -123,6 +126,8 @@ class Loop:
             self._evaluate(group)
         elif is_due(position, totals.checkpointed_at, self.plan.checkpoint_every, ended):
             self._checkpoint()
+        elif ended and self.plan.num_validation and self.plan.final_test and self.final is None:
+            self.final = evaluate(self.trainer, group, at_end=True)
         elif ended:
             return "complete"
         else:
@@ -256,6 +261,7 @@ class Loop:
             wall_s=self.totals.wall_s,
             peak_gpu_mib=peak_gpu_mib(self.trainer.device),
             own=tested.own,
+            split=self.plan.split,
         )
         self.metrics.append(metrics.row())
         self._publish(metrics)
@@ -303,6 +309,7 @@ class Loop:
     def _join(self) -> Quorum:
         """Form the group and agree on the state: a peer's, else the newest checkpoint's, else the initialisation."""
         self._write_row()
+        self.final = None  # it is made by all ranks of a group or none
         self.checkpoints.wait(0.0)  # it relies on rows that are let go here
         self._note_checkpoints()
         self.ledger.let_go()
@@ -373,9 +380,7 @@ class Loop:
         result = {
             "status": status,
             **reason,
-            "test_accuracy": totals.test_accuracy,
-            "test_loss": totals.test_loss,
-            **totals.test_own,
+            **self._scores(),
             **early.told(self.plan, totals),
             "epochs": self.trainer.position / self.plan.num_train,
             "steps": self.trainer.step,
@@ -389,6 +394,15 @@ class Loop:
         if self._is_writer:
             self.membership.end(result)
         return result
+
+    def _scores(self) -> dict[str, Any]:
+        """The last test's numbers by the images that it was made on; those of the test set are None until it is read."""
+        totals, split = self.totals, self.plan.split
+        last = {"test_accuracy": totals.test_accuracy, "test_loss": totals.test_loss, **totals.test_own}
+        if split == "test":
+            return last
+        at_end = self.final and {"test_accuracy": self.final.accuracy, "test_loss": self.final.loss, **self.final.own}
+        return {**(at_end or dict.fromkeys(last)), **{by_split(name, split): value for name, value in last.items()}}
 
     def state(self) -> dict[str, Any]:
         return {**self.trainer.state(), "tally": vars(self.totals)}
@@ -481,7 +495,7 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
 
 def metrics_key(row: dict[str, Any]) -> int:
     """The order of the rows of metrics.jsonl: by position, a point before the test there."""
-    return 2 * int(row["position"]) + ("test_accuracy" in row)
+    return 2 * int(row["position"]) + ("test_accuracy" in as_test(row))
 
 
 def point_of(update: Update, step: int, position: int, num_train: int, totals: Totals) -> Point:

@@ -22,6 +22,7 @@ from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.plan import Plan
+from raylr.planning.watching import by_split
 from raylr.storage import TRIALS, Folder, LocalFolder, folder_at, open_run
 from raylr.training import checkpoint, data
 from raylr.training.augment import Normalise
@@ -133,7 +134,7 @@ def _told(folder: Folder, plan: Plan, state: dict[str, Any], result: dict[str, A
         "status": result["status"],
         "position": state["position"],
         "epochs": state["position"] / plan.num_train,
-        "test_accuracy": checkpoint.accuracy_here(state),
+        by_split("test_accuracy", plan.split): checkpoint.accuracy_here(state),
         "weights_sha256": digest,
         "input": NORMALISED,
         **{name: value for name, value in plan.model_dump(mode="json").items() if name in names},

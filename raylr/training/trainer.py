@@ -23,6 +23,7 @@ from raylr.training.batchnorm import RunningStatistics
 from raylr.training.captured import Captured, Readback
 from raylr.training.compiled import compile_in_place
 from raylr.training.data import Dataset
+from raylr.training.data.validation import with_validation
 from raylr.training.feed import Feed, Split
 from raylr.training.group import Group
 from raylr.training.guard import Guard
@@ -79,6 +80,7 @@ class Trainer:
     captures = True  # on a GPU, run a micro-batch as a CUDA graph where model and loss are our own
 
     def __init__(self, plan: Plan, policy: Policy, dataset: Dataset) -> None:
+        dataset = with_validation(dataset, plan.num_validation, plan.seed)
         torch.set_num_threads(plan.num_threads)
         keep_freed_memory()
         self.plan, self.policy, self.dataset = plan, policy, dataset

@@ -18,7 +18,7 @@ from tests.running.stitching import stitched
 
 pytestmark = pytest.mark.timeout(300)
 TINY = [
-    "--data.source", "synthetic", "--data.train-examples", "320", "--data.test-examples", "100", "--epochs", "4",
+    "--data.source", "synthetic", "--data.train-examples", "356", "--data.test-examples", "100", "--epochs", "4",
     "--batch.global-size", "64", "--batch.micro-size", "16", "--eval.micro-size", "50", "--precision", "fp32",
 ]  # fmt: skip
 

@@ -30,6 +30,7 @@ from raylr.storage import Folder, run_folder
 if TYPE_CHECKING:
     from raylr.running.population.population import Turn
 
+VALIDATION = 0.1  # of the training images, unless told otherwise
 Listener = Callable[[PopulationNews], None]
 
 
@@ -62,6 +63,9 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
 def request_of(config: Config) -> Request:
     """Return the population as a job that is asked for."""
     wanted = config if isinstance(config, PopulationConfig) else PopulationConfig(**config.model_dump())
+    if wanted.data.validation is None:
+        held_out = wanted.data.model_copy(update={"validation": VALIDATION})
+        wanted = wanted.model_copy(update={"data": held_out})
     ranks = wanted.num_at_once * (wanted.num_workers[1] if wanted.workers else 1)
     gpus = math.ceil(ranks * wanted.gpus_per_worker) if wanted.gpu == "yes" else 0
 
@@ -118,7 +122,7 @@ class Exploration:
             model=plan.model,
             total_examples=plan.total_examples,
             global_batch=plan.batch_at(plan.workers[1]),
-            notes=self.space.features.notes(),
+            notes=(*self.space.features.notes(), _scored_on(plan)),
         )
 
     def ended(self, folder: Folder, result: dict[str, Any], again: bool) -> Explored:
@@ -144,6 +148,18 @@ def refuse_another(config: PopulationConfig, folder: Folder) -> None:
     if different:
         told = differences(config, folder) or different
         raise AnotherRun(f"name={folder.name} is another population: {'; '.join(told)}; use --fresh, or another --name")
+
+
+def _scored_on(plan: Plan) -> str:
+    """What trials are compared by."""
+    if not plan.num_validation:
+        return (
+            f"trials are compared on the {plan.num_test:,} TEST images; data.validation=0.1 keeps the search off them"
+        )
+    return (
+        f"trials are compared on {plan.num_validation:,} training images that are held out; no test image is read "
+        "(data.validation)"
+    )
 
 
 def checked_space(

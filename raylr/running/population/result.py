@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raylr.events import Copied, OfTrial, TrialEnded, TrialReport
+from raylr.planning.watching import by_split
 from raylr.running.job import without_traceback, write_failure
 from raylr.running.population.population import WORST, Population
 from raylr.running.population.space import BASE
@@ -64,7 +65,7 @@ class Results:
             "status": status,
             **more,
             "search": population.space.config.search,
-            "score": population.space.config.score,
+            "score": by_split(population.space.config.score, population.space.plan.split),
             "best": best["trial"] if best else None,
             "best_score": _finite(best["score"]) if best else None,
             "best_policy_sha256": policy.sha256 if policy else None,
@@ -72,7 +73,7 @@ class Results:
             "ancestry": population.ancestry(best["trial"]) if best else [],
             "rounds": population.round,
             "num_exploits": len(population.journal.lineage),
-            "trials": [_row(row) for row in population.standings(population.round)],
+            "trials": [_row(row, population.space.plan.split) for row in population.standings(population.round)],
             **self.identity,
             "wall_s": time.time() - self.started,
         }
@@ -85,7 +86,7 @@ class Results:
         return result
 
 
-def _row(row: dict[str, Any]) -> dict[str, Any]:
+def _row(row: dict[str, Any], split: str) -> dict[str, Any]:
     kept = (
         "trial",
         "round",
@@ -98,7 +99,8 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
         "optimizer_sha256",
     )
     own = {"metrics": row["own"]} if "own" in row else {}
-    return {**{name: row[name] for name in kept}, **own, "score": _finite(row["score"]), "base": row["settings"][BASE]}
+    numbers = {by_split(name, split): row[name] for name in kept}
+    return {**numbers, **own, "score": _finite(row["score"]), "base": row["settings"][BASE]}
 
 
 def _finite(score: float) -> float | None:

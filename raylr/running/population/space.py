@@ -51,7 +51,7 @@ class Space:
         features: Features = ALL_FEATURES,
     ) -> "Space":
         """The space of a config. Raises ConfigError for fields that cannot be mutated and bounds that cannot hold."""
-        plain_plan, policy = resolve(run_config(config, "1ep"), dataset, hardware, features=features)
+        plain_plan, policy = _resolved(run_config(config, "1ep"), dataset, hardware, features)
         clock = Clock(plain_plan.num_train, plain_plan.total_examples, plain_plan.batch_at(plain_plan.workers[1]))
         interval = examples(config.interval, clock, "interval")
         if not clock.global_batch <= interval <= clock.total_examples:
@@ -61,7 +61,7 @@ class Space:
                 else f"longer than the run of {clock.total_examples}; use 0.2dur, say"
             )
             raise ConfigError(f"interval={config.interval} is {interval} examples, {rule}")
-        plan, _ = resolve(run_config(config), dataset, hardware, features=features)
+        plan, _ = _resolved(run_config(config), dataset, hardware, features)
         burn_in = -(-examples(config.burn_in, clock, "burn_in") // interval)
         bounds = {LR: config.factor}
         for field, text in _mutations(config):
@@ -187,7 +187,7 @@ class Space:
                 for name in sections:
                     section = section[name]
                 section[leaf] = settings[field]
-        plan, _ = resolve(Config(**values), self.dataset, self.hardware, features=self.features)
+        plan, _ = _resolved(Config(**values), self.dataset, self.hardware, self.features)
         return plan
 
     def changes_for(self, settings: Mapping[str, float]) -> dict[str, Any]:
@@ -247,6 +247,11 @@ def run_config(config: PopulationConfig, interval: str | None = None) -> Config:
     values["eval"] |= every
     values["checkpoint"] |= {**every, "keep": max(3, config.checkpoint.keep)}
     return Config(**values)
+
+
+def _resolved(config: Config, dataset: DatasetInfo, hardware: Hardware, offered: Features) -> tuple[Plan, Policy]:
+    """The plan and policy of a trial, which never reads the test images where a validation split is held out."""
+    return resolve(config, dataset, hardware, features=offered, final_test=False)
 
 
 def _mutations(config: PopulationConfig) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from raylr.training.data.dataset import Dataset, Listed, Report, Source
 from raylr.training.data.files import refuse_options, source_at, source_of
 from raylr.training.data.own import OwnData
 from raylr.training.data.synthetic import Synthetic
+from raylr.training.data.validation import num_held_out
 
 STAND_IN = "the images are SYNTHETIC, not CIFAR-10"
 
@@ -104,14 +105,15 @@ def _open(config: DataConfig, source: Source) -> Dataset:
     sidecar, arrays = cache.open_cache(cache.folder_of(config.cache_dir, source))
     info = _limited(_info(source, sidecar, arrays), config)
     if not info.data_sha256:
-        info = replace(info, data_sha256=cache.data_sha256(arrays, info.num_train, info.num_test))
+        num_train = info.num_train + info.num_validation
+        info = replace(info, data_sha256=cache.data_sha256(arrays, num_train, info.num_test))
     if config.source == "auto" and info.source == "synthetic":
         info = replace(info, note=STAND_IN)
     return Dataset(
         info,
-        arrays["train_images"][: info.num_train],
+        arrays["train_images"][: info.num_train + info.num_validation],
         arrays["test_images"][: info.num_test],
-        arrays["train_labels"][: info.num_train],
+        arrays["train_labels"][: info.num_train + info.num_validation],
         arrays["test_labels"][: info.num_test],
         sidecar.mean,
         sidecar.std,
@@ -134,4 +136,11 @@ def _limited(info: DatasetInfo, config: DataConfig) -> DatasetInfo:
             raise ConfigError(f"data.{field}={number} is more than data.source={info.source} has; use at most {there}")
     num_train, num_test = wanted[0] or info.num_train, wanted[1] or info.num_test
     whole = (num_train, num_test) == (info.num_train, info.num_test)
-    return replace(info, num_train=num_train, num_test=num_test, data_sha256=info.data_sha256 if whole else "")
+    held_out = num_held_out(config.validation, num_train, len(info.class_names))
+    return replace(
+        info,
+        num_train=num_train - held_out,
+        num_validation=held_out,
+        num_test=num_test,
+        data_sha256=info.data_sha256 if whole else "",
+    )

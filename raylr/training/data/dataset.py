@@ -22,7 +22,10 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images, mapped from the cache: all ranks of a node share one copy. mean and std are per channel, in 0..1."""
+    """The images, mapped from the cache: all ranks of a node share one copy. mean and std are per channel, in 0..1.
+
+    Before the split the training images are all of them, those that are held out among them.
+    """
 
     info: DatasetInfo
     train_images: Images
@@ -31,6 +34,7 @@ class Dataset:
     test_labels: Indices
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    whole: "Dataset | None" = None  # of which this is what a run with a validation split sees
 
 
 @dataclass(frozen=True)
