@@ -49,6 +49,10 @@ class PlanCommand(ConfigCommand):
             return super()._call(config, config_file, **values)
         if config is None:
             raise ConfigError("at and cooldown plan a fork; name the run first, as in raylr plan RUN --at 3ep")
+        if values.get("rank") is not None:
+            raise ConfigError(
+                f"rank={values['rank']} ranks the shapes of a whole run; leave it out beside at or cooldown"
+            )
         return self.action(config, changes=self.given(values), at=at, cooldown=cooldown, **values)
 
 

@@ -23,6 +23,7 @@ from raylr.cli.find_lr import find_lr_command
 from raylr.cli.fork import PlanCommand, extend_command, fork_command, fork_options
 from raylr.cli.model import evaluate_command, export
 from raylr.cli.options import EXIT_CODES, ConfigCommand, Location
+from raylr.cli.refine import ranking, refine
 from raylr.cli.start import init_command
 from raylr.cli.submit import jobs, submit
 from raylr.cli.verify import verify
@@ -60,6 +61,7 @@ def plan(
     scheduler: str | None,
     step_unit: Literal["epoch", "update", "fraction"] | None,
     save: str | None,
+    rank: str | None,
     as_json: bool,
 ) -> int:
     """Tell what a run would do and its learning rate, and start nothing.
@@ -71,6 +73,8 @@ def plan(
     subclasses, those of transformers and timm, a function of the step (optax), a FILE.yaml that lists an LR for each update
     or epoch. --step-unit says when your loop steps it: after each epoch, after each update, or after each update with
     the epoch as a fraction, scheduler.step(epoch + i / iters). With --save the optimizer may be any, for raylr.drive.
+
+    --rank default puts known shapes in the order of a bound from convex theory, --rank RUN with the gradient norms of a run.
 
     With --at or --cooldown it takes a run and the flags of `raylr fork`, and shows the LR on both sides of the joint.
 
@@ -108,10 +112,14 @@ def plan(
     if save is not None:
         purpose = "raylr.drive" if is_for_drive(policy, parts_of(config)) else "--policy"
         shown.append(f"policy for {purpose}: {save_policy(policy, Path(save))}")
+    order: list[dict[str, Any]] | None = None
+    if rank is not None:
+        order, table = ranking(made, policy, rank)
+        shown += table
     told = made.model_dump(mode="json")
     found = {
         "story": told.pop("story"), "warnings": told.pop("warnings"), "plan": told, "sizes": rows,
-        "policy": json.loads(policy.to_json()), "policy_sha256": policy.sha256, "png": png, "saved": save,
+        "policy": json.loads(policy.to_json()), "policy_sha256": policy.sha256, "png": png, "saved": save, "rank": order,
     }  # fmt: skip
     Answer(as_json).lay_out(found, *shown)
     batches = {made.batches(size) for size in made.workers}
@@ -302,6 +310,9 @@ def program(arguments: Sequence[str]) -> click.Group:
         click.Option(
             ["--save"], type=Location(), metavar="FILE", help="write the LR policy there, for --policy or raylr.drive"
         ),
+        click.Option(
+            ["--rank"], metavar="RUN|default", help="rank shapes by the convex bound, with the norms of a run"
+        ),
         json_option(),
     ]
     raylr.add_command(init_command(arguments))
@@ -312,6 +323,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     raylr.add_command(verify)
     raylr.add_command(ConfigCommand("explore", explore, arguments, own=[json_option()], model=PopulationConfig))
     raylr.add_command(distill)
+    raylr.add_command(refine)
     raylr.add_command(explain)
     raylr.add_command(compare_command(arguments))
     raylr.add_command(find_lr_command(arguments))

@@ -107,7 +107,7 @@ def policy_as_given(
     elif policy.examples_per_epoch != num_train:
         raise ConfigError(
             f"{origin} was made for {policy.examples_per_epoch} training examples and "
-            f"the data has {num_train}; use the same data, or --stretch"
+            f"the data has {num_train}; use the same data and data.validation, or --stretch"
         )
     elif config.epochs is not None and run_length(config.epochs, num_train) != policy.total_examples:
         raise ConfigError(

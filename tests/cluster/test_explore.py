@@ -173,7 +173,7 @@ def test_the_best_policy_trains_from_scratch_with_one_hash_at_one_and_two_worker
     hashes = set()
     policy = str(four[1] / "best_policy.json")
     for workers in (1, 2):
-        flags = ["--policy", policy, "--workers", str(workers), "--seed", "5"]
+        flags = ["--policy", policy, "--workers", str(workers), "--seed", "5", "--data.validation", "0.1"]
         hashes.add(finished(command("train", where, f"replay-{workers}", *flags))["weights_sha256"])
     assert len(hashes) == 1
 
