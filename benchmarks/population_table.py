@@ -95,7 +95,7 @@ def main() -> None:
     storage = common.place(given) / f"population_table-{size}"
     flags = [
         *(f"--data.source={given.data}", f"--data.train-examples={given.train_examples}", "--workers=1", "--gpu=no"),
-        *(f"--data.test-examples={given.test_examples}", *flags),
+        *("--data.validation=0.1", f"--data.test-examples={given.test_examples}", *flags),
     ]
     population = [f"--trials={given.trials}", f"--interval={given.interval}", f"--epochs={given.epochs:g}"]
     found = measure(storage, given.seeds, population, flags)

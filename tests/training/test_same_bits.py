@@ -89,7 +89,7 @@ SHAPES = [
 
 
 def test_the_ledger_has_the_policys_lr_to_the_last_bit_for_every_shape_and_world_size(ranks, tmp_path):
-    of = plan(dropout=0.0, cutout=0)
+    of = plan(model="tests.training.tiny:build", dropout=0.0, cutout=0)
     policies = [policy(of, shape, 0 if shape.startswith(("cyclic", "one_cycle")) else 32) for shape in SHAPES]
     ledgers = {}
     for size in (1, 2, 4):
