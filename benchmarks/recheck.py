@@ -15,18 +15,20 @@ from benchmarks.common import Row, Store
 
 SHARES = (0.0, 0.01, 0.1, 1.0)
 NUM_TRAIN, BATCH, MICRO, WORKERS = 1024, 64, 16, 2
-STEPS_PER_EPOCH = NUM_TRAIN // BATCH
+SMALL = (16, 8)  # batch and micro-batch where only the number of updates counts
 FLAGS = [
     "--data.source=synthetic", f"--data.train-examples={NUM_TRAIN}", "--data.test-examples=200",
-    f"--batch.global-size={BATCH}", f"--batch.micro-size={MICRO}", "--eval.every=1dur", "--checkpoint.every=1dur",
+    "--eval.every=1dur", "--checkpoint.every=1dur",
     "--precision=fp32", f"--workers={WORKERS}", "--gpu=no", "--trackers=none", "--fresh",
 ]  # fmt: skip
 
 
-def measure(storage: Path, share: float, num_updates: int, name: str) -> Row:
+def measure(storage: Path, share: float, num_updates: int, name: str, sizes: tuple[int, int] = (BATCH, MICRO)) -> Row:
     """A run of so many updates: images/s, differences that were found, and the hash of its weights."""
-    epochs = num_updates / STEPS_PER_EPOCH
-    result = common.trained(storage, name, *FLAGS, f"--epochs={epochs:g}", f"--guard.recheck={share:g}")
+    batch, micro = sizes
+    flags = [*FLAGS, f"--batch.global-size={batch}", f"--batch.micro-size={micro}"]
+    epochs = num_updates * batch / NUM_TRAIN
+    result = common.trained(storage, name, *flags, f"--epochs={epochs:g}", f"--guard.recheck={share:g}")
     kinds = [json.loads(line)["kind"] for line in (storage / name / "events.jsonl").read_text().splitlines()]
     kept = {key: result[key] for key in ("images_per_s", "steps", "weights_sha256")}
     return {**kept, "differences": kinds.count("corruption")}
@@ -41,7 +43,7 @@ def main() -> None:
     store, storage = Store(out, "recheck"), out / "recheck"
     storage.mkdir(exist_ok=True)
     keys = {"what": "alarms", "updates": arguments.updates}
-    alarms = store.measured(keys, measure, storage, 1.0, arguments.updates, "alarms")
+    alarms = store.measured(keys, measure, storage, 1.0, arguments.updates, "alarms", SMALL)
     rates: dict[float, list[float]] = {share: [] for share in SHARES}
     found = set()
     for number in range(arguments.rounds):
