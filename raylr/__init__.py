@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from raylr.api.fork import extend, fork
     from raylr.api.look import explain, report
     from raylr.api.plan import plan
+    from raylr.api.race import race
     from raylr.api.refine import refine
     from raylr.api.train import train
     from raylr.config import Config
@@ -54,6 +55,7 @@ _HOMES = {
     "load_config": "raylr.config.load",
     "plan": "raylr.api.plan",
     "policy_from_scheduler": "raylr.torch_lr.importing",
+    "race": "raylr.api.race",
     "refine": "raylr.api.refine",
     "report": "raylr.api.look",
     "scheduler": "raylr.torch_lr.scheduler",
@@ -85,6 +87,7 @@ __all__ = [
     "load_config",
     "plan",
     "policy_from_scheduler",
+    "race",
     "refine",
     "report",
     "scheduler",

@@ -179,6 +179,8 @@ def _with(before: Comparison, pair: Pair, num_trained: int, margin: float, grain
 class Runs:
     """The runs of a comparison or a range test: finished ones where there are, else trained, all on one Ray."""
 
+    """The runs of a comparison or a race: finished ones where there are, else trained, all on one Ray."""
+
     def __init__(self, sides: tuple[Side, ...], start: Callable[[], None], reuse: bool, train: Train) -> None:
         self.start, self.train = start, train
         self.num_trained, self._has_started = 0, False

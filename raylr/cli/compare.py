@@ -21,7 +21,7 @@ def _compare(
     config: Config,
     a: str,
     b: str,
-    metric: str,
+    metric: str | None,
     mode: Literal["auto", "max", "min"],
     until_decided: bool,
     max_seeds: int,

@@ -23,6 +23,7 @@ from raylr.cli.find_lr import find_lr_command
 from raylr.cli.fork import PlanCommand, extend_command, fork_command, fork_options
 from raylr.cli.model import evaluate_command, export
 from raylr.cli.options import EXIT_CODES, ConfigCommand, Location
+from raylr.cli.race import race_command
 from raylr.cli.refine import ranking, refine
 from raylr.cli.start import init_command
 from raylr.cli.submit import jobs, submit
@@ -327,6 +328,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     raylr.add_command(explain)
     raylr.add_command(compare_command(arguments))
     raylr.add_command(find_lr_command(arguments))
+    raylr.add_command(race_command(arguments))
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     data.add_command(ConfigCommand("describe", describe_data, arguments, sections=["data"], own=[json_option()]))
     for name, action in (("prepare", prepare_data), ("verify", verify_data)):

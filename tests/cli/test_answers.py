@@ -68,7 +68,7 @@ def in_a_terminal(*arguments: str, columns: int = 80) -> str:
 
 
 def test_plan_answers_with_its_numbers_at_each_size(capsys: pytest.CaptureFixture[str]) -> None:
-    found = answer(capsys, "plan", *SYNTHETIC, "--lr.base", "0.2", "--world-sizes", "1,2,16")
+    found = answer(capsys, "plan", *SYNTHETIC, "--lr.base", "0.2", "--world-sizes", "1,2,16", "--rank", "default")
     assert lacking("plan", {**found, "sizes": found["sizes"][:2]}) == []
     assert found["plan"]["global_batch"] == 512
     assert [row["workers"] for row in found["sizes"]] == [1, 2, 16]
