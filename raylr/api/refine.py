@@ -14,6 +14,7 @@ from raylr.lr import Clock, Policy, parse_shape
 from raylr.lr.policy import Schedule, Warmup
 from raylr.lr.refine import TOLERANCE, bound, knots_of, refined
 from raylr.lr.shapes import Knot, Knots
+from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.plan import Plan
 from raylr.running.driver import RunResult
 from raylr.storage import Folder, LocalFolder, open_run
@@ -89,6 +90,7 @@ def refine(
     if not 0 < tau <= 0.5:
         raise ConfigError(f"tau={tau:g} must be above 0 and at most 0.5 of the run; use 0.1")
     folder = open_run(run, storage)
+    refuse_loop(folder, "refine")
     path = out or _beside(folder)
     found = _refined(folder, (), tau, exponent, path)
     source = Source(path, folder)
