@@ -49,6 +49,9 @@ class PopulationConfig(Config):
     eval_rounds: int = Field(10, ge=1, description="of fire: intervals after which an evaluator without success stops")
     reduction_factor: float = Field(3.0, gt=1, description="of asha: one in so many trials goes on past each rung")
     burn_in: Duration = Field("0ep", description="nothing is copied before")
+    settle: Duration = Field(
+        "0ep", description="nothing is copied in so long a stretch at the end, by pbt, pb2 and fire"
+    )
 
     @field_validator("synch")
     @classmethod

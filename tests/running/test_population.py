@@ -173,6 +173,24 @@ def test_burn_in_lets_nobody_copy_before(tmp_path):
     assert Copy in {type(order) for _, order in world.orders}
 
 
+@pytest.mark.parametrize("search", ["pbt", "pb2", "fire"])
+def test_nobody_copies_while_the_population_settles(tmp_path, search):
+    world = World(tmp_path, rises_best_at(0.5), trials=6, search=search, settle="2.5ep")  # the last 3 of 12 rounds
+    rounds = []
+    for number in range(1, 13):
+        before = len(world.orders)
+        world.round(number, ended=number == 12)
+        rounds.append(Copy in {type(order) for _, order in world.orders[before:]})
+    assert any(rounds[:9])
+    assert not any(rounds[9:])
+
+
+def test_a_population_that_only_settles_is_refused():
+    with pytest.raises(ConfigError, match=r"settle=12ep leaves no interval to copy in after burn_in=0ep; shorten it"):
+        space(settle="12ep")
+    space(settle="12ep", search="random")
+
+
 @pytest.mark.parametrize("search", ["grid", "random"])
 def test_a_search_of_fixed_lrs_lets_every_trial_train_on_and_names_the_best(search, tmp_path):
     world = World(tmp_path, rises_best_at(1.0), trials=5, search=search).run(4)

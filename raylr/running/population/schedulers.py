@@ -15,7 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from raylr.running.population.bandit import Bandit
 from raylr.running.population.fire import WORST, FirePBT
 from raylr.running.population.lineage import draw
-from raylr.running.population.space import Settings, Space
+from raylr.running.population.space import COPYING, Settings, Space
 from raylr.running.ray_internals.tune import SCORE, TIME, InPlacePBT, Trials
 
 logging.getLogger("ray.tune").setLevel(logging.WARNING)  # it logs every exploit in ten lines; ours are in lineage.jsonl
@@ -105,6 +105,8 @@ class Judge:
 
     def decide(self, number: int, scores: dict[str, float]) -> dict[str, Verdict]:
         """What each trial does after round `number` (from 1), given the scores of all that live; more is better."""
+        if self.space.config.search in COPYING and number > self.space.last_copy:
+            return {name: Verdict(self.settings(name)) for name in scores}
         donors: dict[str, str] = getattr(self.scheduler, "donors", {})
         donors.clear()
         for name in scores:

@@ -26,6 +26,7 @@ LR, BASE = "lr", "base"
 # Fields that may change while a trial trains: those that bend neither its clock nor its data nor its model's shape.
 MUTABLE_SECTIONS = ("optimizer", "loss", "guard", "model")
 NEEDS = {"pb2": ("sklearn", "pbt"), "optuna": ("optuna", "random")}  # packages of extras, and what does without
+COPYING = ("pbt", "pb2", "fire")  # searches in which a trial becomes another's copy
 OWN = set(PopulationConfig.model_fields) - set(Config.model_fields)
 
 
@@ -98,7 +99,11 @@ class Space:
                     self.plan_for({BASE: 1.0, LR: 1.0, field: value})
 
     def check_start(self) -> None:
-        """Refuse bounds of the LR that hold nothing that trials would start with."""
+        """Refuse a search that copies nothing, and bounds of the LR that hold nothing that trials would start with."""
+        if self.config.search in COPYING and self.last_copy <= self.burn_in:
+            raise ConfigError(
+                f"settle={self.config.settle} leaves no interval to copy in after burn_in={self.config.burn_in}; shorten it"
+            )
         range_ = self.config.initial
         lr_bounds = self.lr_bounds
         if lr_bounds is not None:
@@ -113,6 +118,17 @@ class Space:
     def rounds(self) -> int:
         """How often trials are compared over the run."""
         return self.plan.total_examples // self.plan.eval_every
+
+    @property
+    def last_copy(self) -> int:
+        """The last round after which a trial may become another's copy: none in the stretch that `settle` asks for.
+
+        A copy that trains no longer is judged by its donor's weights, and an LR that was cut just before the end looks better
+        than it is.
+        """
+        clock = Clock(self.plan.num_train, self.plan.total_examples, self.plan.batch_at(self.plan.workers[1]))
+        interval = self.plan.total_examples // self.rounds
+        return self.rounds - -(-examples(self.config.settle, clock, "settle") // interval)
 
     @property
     def lr_bounds(self) -> Bounds | None:
