@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from raylr.torch_lr.drive import drive
     from raylr.torch_lr.importing import policy_from_scheduler
     from raylr.torch_lr.scheduler import scheduler
+    from raylr.training.task import Task
     from raylr.training.trained import Evaluation, evaluate, export, load
 
     __version__: str
@@ -41,6 +42,7 @@ _HOMES = {
     "PopulationResult": "raylr.running.population.driver",
     "RaylrError": "raylr.errors",
     "RunResult": "raylr.running.driver",
+    "Task": "raylr.training.task",
     "Verified": "raylr.running.verify",
     "compare": "raylr.api.compare",
     "drive": "raylr.torch_lr.drive",
@@ -73,6 +75,7 @@ __all__ = [
     "Ramp",
     "RaylrError",
     "RunResult",
+    "Task",
     "Verified",
     "compare",
     "drive",

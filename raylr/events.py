@@ -117,9 +117,12 @@ class Copied(Event):
     factor: float
     weights_sha256: str
     optimizer_sha256: str
+    factors: Mapping[str, float] | None = None  # of each optimizer, where they are changed one by one
 
     def entries(self) -> tuple[Override, ...]:
         """What it adds to the donor's policy."""
+        if self.factors:
+            return tuple(Override(self.position, factor, 0, name, "pbt") for name, factor in self.factors.items())
         return (Override(self.position, self.factor, 0, "*", "pbt"),)
 
 
@@ -341,6 +344,9 @@ class Logged:
     points: tuple[Point, ...]
 
 
+OWN = ("test_", "train_")  # how the names of metrics of one's own begin
+
+
 @dataclass(frozen=True)
 class Metrics:
     """A row of metrics.jsonl: a test of the weights, and the training since the last one."""
@@ -350,15 +356,15 @@ class Metrics:
     epoch: float
     lr: Mapping[str, float]
     train_loss: float
-    train_accuracy: float
+    train_accuracy: float | None  # as test_accuracy, None for a task of one's own that has none
     images_per_s: float
     test_loss: float
-    test_accuracy: float
+    test_accuracy: float | None
     world_size: int
     global_batch: int | None
     wall_s: float
     peak_gpu_mib: float | None = None  # as in Progress
-    own: Mapping[str, float] = field(default_factory=dict)  # test_NAME of each of the config's `metrics`
+    own: Mapping[str, float] = field(default_factory=dict)  # test_NAME of `metrics`; test_NAME and train_NAME of a task
     split: str = "test"  # or validation: the images of this test
 
     @classmethod
@@ -367,7 +373,7 @@ class Metrics:
         found = as_test(found)
         known = {"global_batch": None, "peak_gpu_mib": None, "split": "test", **found}
         names = [one.name for one in fields(cls) if one.name != "own"]
-        own = {name: value for name, value in found.items() if name.startswith("test_") and name not in names}
+        own = {name: value for name, value in found.items() if name.startswith(OWN) and name not in names}
         return cls(**{name: known[name] for name in names}, own=own)
 
     def row(self) -> dict[str, Any]:
@@ -394,7 +400,7 @@ class Updated:
     epoch: float
     lr: Mapping[str, float]
     loss: float
-    accuracy: float
+    accuracy: float | None  # None for a task of one's own that has none
     global_batch: int
     world_size: int
     rolled_back: bool = False  # the guard took it back
@@ -499,6 +505,7 @@ class TrialReport:
     overrides: tuple[Mapping[str, Any], ...]
     train_s: float
     own: Mapping[str, float | None] | None = None  # what a loop of one's own reported
+    task_score: float | None = None  # of a task of one's own, turned so that more is better
 
 
 @dataclass(frozen=True)
@@ -544,6 +551,7 @@ class Copy:
     changes: Mapping[str, Any]
     weights_sha256: str
     optimizer_sha256: str
+    factors: Mapping[str, float] = field(default_factory=dict)  # of each optimizer, where they are changed one by one
 
 
 Decision = Train | Stop | Copy

@@ -24,6 +24,7 @@ FLOORS = [
     ["events"],
     ["torch_lr"],
     ["training", "reporting"],
+    ["tasks"],
     ["running.ray_internals"],
     ["running.local_cluster"],
     ["running"],
@@ -117,7 +118,7 @@ def test_the_policy_needs_the_standard_library_alone(module: str) -> None:
 def test_ray_is_imported_in_running_alone_and_torch_where_it_trains(module: str) -> None:
     room = room_of(module).partition(".")[0]
     forbidden = {"ray"} if room != "running" else set()
-    if room not in ("running", "training", "torch_lr"):
+    if room not in ("running", "training", "tasks", "torch_lr"):
         forbidden |= {"torch", "torchvision"}
     assert not outside(module) & forbidden
 

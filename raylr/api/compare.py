@@ -15,6 +15,7 @@ from raylr.config import Config
 from raylr.errors import ConfigError
 from raylr.lr.fields import nearest
 from raylr.planning.facts import local_hardware
+from raylr.planning.plan import TaskPlan
 from raylr.planning.watching import ACCURACY, LOSS, by_split, column
 from raylr.reporting.sequential import MAX_PAIRS, Standing, Verdict, judged
 from raylr.running.driver import RunResult
@@ -89,6 +90,8 @@ def compare(
 ) -> Comparison:
     """Compare two runs, configs (YAML) or policies (JSON) by their paths or names, and return what was found.
 
+    Two of one task are compared by its score where `metric` is the accuracy.
+
     Both are trained with the same seeds, `common.seed` and those after it. Without `until_decided` one pair is added to those
     that are there; with it pairs follow until the test decides, or there are `max_seeds`. `reuse` also takes finished runs
     of other names. `metric` is the accuracy on the images that the sides are tested on: those of the validation split where
@@ -101,15 +104,17 @@ def compare(
         raise ConfigError(f"max-seeds={max_seeds} must be 1 to {MAX_PAIRS}, for which the test is worked out; use 10")
     common = common or Config()
     sides = sides_of(a, b, common)
-    metric = metric or by_split(ACCURACY, sides[0].plan.split)
-    lower = _lower_is_better(metric, mode, sides)
+    tasks = [one.plan.task for one in sides]
+    task = tasks[0] if tasks[0] is not None and tasks[0].score == getattr(tasks[1], "score", None) else None
+    metric = metric or (task.score if task is not None else by_split(ACCURACY, sides[0].plan.split))
+    lower = _lower_is_better(metric, mode, sides, task)
     found = Comparison(metric, (), None, "RETEST", "", max_seeds, 0)
     with ExitStack() as stack:
         runs = Runs(sides, lambda: stack.enter_context((hold or one_ray)(sides)), reuse, train or quietly)
         for seed in range(sides[0].config.seed, sides[0].config.seed + max_seeds):
             before = runs.num_trained
             pair = _pair(seed, [runs.result(side, seed) for side in sides], metric, lower)
-            found = _with(found, pair, runs.num_trained, margin, _grain(metric, sides[0]))
+            found = _with(found, pair, runs.num_trained, margin, 0.0 if task else _grain(metric, sides[0]))
             if tell is not None:
                 tell(found)
             if found.verdict != "RETEST" or (runs.num_trained > before and not until_decided):
@@ -122,10 +127,11 @@ def quietly(config: Config) -> RunResult:
     return train_one(config, progress=False)
 
 
-def _lower_is_better(metric: str, mode: str, sides: tuple[Side, Side]) -> bool:
+def _lower_is_better(metric: str, mode: str, sides: tuple[Side, Side], task: TaskPlan | None) -> bool:
     shared = [name for name in sides[0].plan.metrics if name in sides[1].plan.metrics]
     names, split = (ACCURACY, LOSS, *map(column, shared)), sides[0].plan.split
     known = list(dict.fromkeys((*(by_split(one, split) for one in names), *names)))
+    known += [task.score] if task is not None else []
     if metric not in known:
         raise ConfigError(f"metric={metric} is not measured by both; use {nearest(metric, known)}")
     own = metric.replace("validation_", "test_", 1)
@@ -133,6 +139,8 @@ def _lower_is_better(metric: str, mode: str, sides: tuple[Side, Side]) -> bool:
         raise ConfigError(
             f"metric={metric} is one of your own, and mode=auto knows those of raylr; give --mode max or min"
         )
+    if mode == "auto" and task is not None and metric == task.score:
+        return task.mode == "min"
     return mode == "min" or (mode == "auto" and own == LOSS)
 
 

@@ -107,6 +107,11 @@ def find_lr(
     if updates < range_test.FEWEST:
         raise ConfigError(f"updates={updates} are too few for a curve; use {range_test.FEWEST} or more, such as 100")
     plan, _ = planned(config)
+    if plan.task is not None:
+        raise ConfigError(
+            f"task={plan.task.name} beside find-lr, which reads the headroom on images; search its LR with "
+            "`raylr explore --search grid`"
+        )
     batch = plan.batch_at(plan.workers[1], 0)
     tests = [_test(config, plan, batch, part, _range(part, low, high), updates) for part in parts_of(config)]
     with ExitStack() as stack:

@@ -14,8 +14,8 @@ from raylr.running import forking
 from raylr.running.driver import Listener, RunResult
 from raylr.running.forking import ForkOrder
 from raylr.running.ray_internals.features import features
-from raylr.training.data import describe
 from raylr.training.own_parts import look_at_own_parts
+from raylr.training.source import describe
 
 
 def fork(
@@ -69,6 +69,6 @@ def follow(order: ForkOrder, on_event: Listener | None = None, progress: bool | 
 def plan_fork(order: ForkOrder) -> tuple[Plan, Policy, tuple[Leg, ...]]:
     """What a fork would do, and the legs before it; nothing is started."""
     parent, config = forking.origin(order)
-    made = forking.resolved_fork(parent, order, config, describe(config.data), local_hardware(), features())
+    made = forking.resolved_fork(parent, order, config, describe(config), local_hardware(), features())
     look_at_own_parts(made.plan)
     return made.plan, made.policy, made.legs

@@ -15,8 +15,8 @@ from raylr.planning.lr import GivenPolicy, Part, parts_of, refuse_lr_beside
 from raylr.planning.plan import Plan, Reason
 from raylr.planning.resolve import resolve
 from raylr.running.ray_internals.features import features
-from raylr.training.data import describe
 from raylr.training.own_parts import look_at_own_parts
+from raylr.training.source import describe
 
 
 def plan(config: Config | Mapping[str, Any] | str | PathLike[str]) -> tuple[Plan, Policy]:
@@ -26,7 +26,7 @@ def plan(config: Config | Mapping[str, Any] | str | PathLike[str]) -> tuple[Plan
     tried on one micro-batch. Raises ConfigError for a config that `raylr train` would refuse.
     """
     config, offered = config_of(config), features()
-    made, policy = resolve(config, describe(config.data), local_hardware(), features=offered)
+    made, policy = resolve(config, describe(config), local_hardware(), features=offered)
     return look_at_own_parts(made), policy
 
 
@@ -55,7 +55,7 @@ def plan_imported(
             "batch.global_size, and give it as --policy with the ramp"
         )
     offered = features()
-    dataset, hardware = describe(config.data), local_hardware()
+    dataset, hardware = describe(config), local_hardware()
     made, _ = resolve(config, dataset, hardware, features=offered)
     look_at_own_parts(made)
     clock = Clock(made.num_train, made.total_examples, made.batch_at(made.workers[1]))

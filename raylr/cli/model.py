@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,11 +32,17 @@ def _evaluate(config: Config, run: str, storage: str, best: bool, as_json: bool)
     found = evaluate(run, given, storage, best)
     Answer(as_json).say(
         found.row(),
-        f"test accuracy {found.test_accuracy:.2%}, test loss {found.test_loss:.4f} on {found.num_test:,} images of "
-        f"{found.data_source}",
+        f"{_told(found)} on {found.num_test:,} examples of {found.data_source}",
         f"weights of {found.run} after {found.position:,} examples, SHA-256 {found.weights_sha256[:12]}",
     )
     return 0
+
+
+def _told(found: Any) -> str:
+    """The numbers of an evaluation; of a task of one's own also its other metrics."""
+    accuracy = [] if found.test_accuracy is None else [f"test accuracy {found.test_accuracy:.2%}"]
+    own = [f"{name.removeprefix('test_')} {value:.4g}" for name, value in found.own.items()]
+    return ", ".join([*accuracy, f"test loss {found.test_loss:.4f}", *own])
 
 
 @click.command()

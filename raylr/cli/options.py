@@ -13,10 +13,15 @@ import click
 from raylr.config import Config
 from raylr.config.fields import Setting, settings, unknown_field
 from raylr.config.load import load_config
+from raylr.config.own_task import NAME, SHORT, task_named, task_settings
 from raylr.errors import ConfigError
 
 EXIT_CODES = {"complete": 0, "stopped": 143}  # of a run or a population by its status; 1 for all else
-TITLES = {"": "run", "optimizers.NAME": "several optimizers, each with a NAME"}
+TITLES = {
+    "": "run",
+    "task": "a task of one's own; with --task its settings are listed",
+    "optimizers.NAME": "several optimizers, each with a NAME",
+}
 
 EPILOG = """Fields are `batch: {global_size: 512}` in CONFIG.yaml and `--batch.global-size 512` as flags; `raylr fields`
 lists them with their units. A duration is 5ep (epochs), 400st (updates), 20000ex (examples) or 0.3dur (of the run). In a
@@ -37,7 +42,10 @@ class FieldOption(click.Option):
         self.setting = setting
         section, _, leaf = setting.key.replace("_", "-").rpartition(".")
         dotted = f"{section}." if section else ""
-        if setting.kind == "yes|no":
+        if setting.key == NAME:
+            self.label = f"--{SHORT} {_metavar(setting)}"
+            super().__init__([name, f"--{SHORT}", f"--{dotted}{leaf}"], default=None)
+        elif setting.kind == "yes|no":
             self.label = f"--{dotted}[no-]{leaf}"
             super().__init__([name, f"--{dotted}{leaf}/--{dotted}no-{leaf}"], default=None)
         else:
@@ -69,7 +77,7 @@ class ConfigCommand(click.Command):
         wanted = None if sections is None else set(sections)
         self.fields = [
             FieldOption(setting, f"field{number}")
-            for number, setting in enumerate(settings(model, names=_group_names(arguments)))
+            for number, setting in enumerate(_settings(model, arguments))
             if wanted is None or setting.section in wanted
         ]
         super().__init__(
@@ -128,6 +136,21 @@ class ConfigCommand(click.Command):
 def _file_option() -> click.Option:
     """The flag --config, for those who look for one; the file also goes without it."""
     return click.Option(["--config", "config_file"], type=Location(), metavar="FILE", help="the same as CONFIG.yaml")
+
+
+def _settings(model: type[Config], arguments: Sequence[str]) -> list[Setting]:
+    """The fields of a config for these arguments: of named optimizers, and of the task that they or their file name.
+
+    Settings of a task that is named elsewhere, such as in the record of a run, are text for whoever reads them.
+    """
+    found = list(settings(model, names=_group_names(arguments)))
+    place = 1 + next(index for index, setting in enumerate(found) if setting.key == NAME)
+    name = task_named(arguments)
+    own = task_settings(name) if name is not None else []
+    flags = [match[1].replace("-", "_") for argument in arguments if (match := re.match(r"--(task\.[^=]+)", argument))]
+    if name is None:
+        own = [Setting(flag, "text", "", "", "of the task") for flag in dict.fromkeys(flags) if flag != NAME]
+    return [*found[:place], *own, *found[place:]]
 
 
 def _group_names(arguments: Sequence[str]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from raylr.config.run import (
     OptimizerConfig,
     Scaling,
     StopConfig,
+    TaskConfig,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "OptimizerConfig",
     "Scaling",
     "StopConfig",
+    "TaskConfig",
 ]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from raylr.config.fields import Setting, settings, shown
+from raylr.config.own_task import NAME, SHORT
 from raylr.config.run import ORDERS, Config
 from raylr.config.yaml_text import NULL, load_text
 from raylr.errors import ConfigError
@@ -220,7 +221,7 @@ def leaves(tree: Mapping[Any, Any], prefix: str = "", depth: int = 1) -> Iterato
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in leaves.items():
-        *sections, last = key.split(".")
+        *sections, last = (NAME if key == SHORT and not isinstance(value, dict) else key).split(".")
         section = tree
         for depth, name in enumerate(sections):
             section = section.setdefault(name, {})

@@ -18,7 +18,7 @@ def own_sources(parts: Iterable[str]) -> dict[str, Path]:
     installed: the user's own. A module without a source file has none.
     """
     found = dict[str, Path]()
-    for name in (part.rpartition(":")[0] for part in parts if ":" in part):
+    for name in (part.rpartition(":")[0] for part in parts if ":" in part and not part.startswith("raylr.")):
         module = sys.modules.get(imported_as(name) if name.endswith(".py") else name)
         if module is not None and (path := _source(module)) is not None:
             root = path.parents[module.__name__.count(".") + (path.name == "__init__.py")]

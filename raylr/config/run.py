@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raylr.config.fields import is_utf8, meaning, refusal
+from raylr.config.own_task import with_task
 from raylr.config.secrets import is_masked, masked
 from raylr.config.sources import options_text
 from raylr.config.transforms import transform_names, transform_text
@@ -80,6 +81,18 @@ class Section(BaseModel):
         told = (cls.__doc__ or "").partition(FIELDS)[0]
         lines = [f"{name}: {meaning(info)}" for name, info in cls.model_fields.items()]
         cls.__doc__ = "\n    ".join([told + FIELDS, *lines])
+
+
+class TaskConfig(Section):
+    """A task of one's own in place of image classification; its settings stand beside its name."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str | None = Field(None, description="package.module:Task or FILE.py:Task [image classification]")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, typed."""
+        return dict(self.model_extra or {})
 
 
 class DataConfig(Section):
@@ -362,6 +375,7 @@ class Config(Section):
     metrics: str | None = Field(
         None, description="measured in tests, by commas: top5, or one's own as package.module:name [none]"
     )
+    task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     batch: BatchConfig = BatchConfig()
@@ -385,6 +399,11 @@ class Config(Section):
                 super().__init__(**values)
             except ValidationError as error:
                 raise refusal(error, type(self)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_its_task(cls, values: Any) -> Any:
+        return with_task(values)
 
     @field_validator("name")
     @classmethod

@@ -27,7 +27,15 @@ END = "end"
 CAUSE = "fork"
 JUMP = 0.02  # of the LR before the joint: less is no jump
 FREE = ("checkpoint.",)  # beside what is free between two starts: when they are written changes no bit
-FIXED = ("model.", "data.source", "data.train_examples", "data.test_examples", "data.validation", "batch.reduce")
+FIXED = (
+    "task.",
+    "model.",
+    "data.source",
+    "data.train_examples",
+    "data.test_examples",
+    "data.validation",
+    "batch.reduce",
+)
 
 
 @dataclass(frozen=True)

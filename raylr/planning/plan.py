@@ -101,6 +101,20 @@ class Parent(Frozen):
     changes: tuple[str, ...] = ()
 
 
+class TaskPlan(Frozen):
+    """A task of one's own: its class by import path, its settings, the phases of its updates, and what is better in tests."""
+
+    name: str
+    settings: dict[str, Any] = {}
+    score: str = "test_loss"  # the column of metrics.jsonl
+    mode: str = "min"  # or max
+    phases: tuple[str, ...] = ()  # parts of the model that train one after another in an update; empty: all at once
+    takes_dataset: bool = False  # it trains on the examples of data.source
+
+    def __hash__(self) -> int:
+        return hash((self.name, repr(self.settings)))
+
+
 class Plan(Frozen):
     """The resolved numbers of one run."""
 
@@ -111,7 +125,8 @@ class Plan(Frozen):
     workers: tuple[int, int]
     cpus_per_worker: int
     gpus_per_worker: float = 1.0  # on cuda; less than 1 where workers share a card
-    model: str
+    task: TaskPlan | None = None  # of one's own; None is image classification
+    model: str  # empty with a task, which has its own
     dropout: float
     compile: bool = False
     num_classes: int
@@ -175,6 +190,11 @@ class Plan(Frozen):
         if self.ramp and position is not None:
             return Ramp(self.ramp).batch_at(position)
         return self.global_batch if self.global_batch is not None else (self.per_worker_size or 0) * world_size
+
+    @property
+    def what(self) -> str:
+        """What is trained in a word: the name of the task's class, or the model's."""
+        return (self.task.name if self.task is not None else self.model).rpartition(":")[2]
 
     def batches(self, world_size: int) -> Ramp:
         """The global batches of `world_size` workers over the run."""

@@ -9,7 +9,7 @@ from raylr.config import Config
 from raylr.config.transforms import transform_names
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, Ramp, examples, lint
-from raylr.planning import instruments, watching
+from raylr.planning import instruments, own_task, watching
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, TUNED
 from raylr.planning.device import backend, device, gpus_per_worker
@@ -46,6 +46,8 @@ def resolve(
     out. Without `final_test` a run with a validation split never reads the test images. Raises ConfigError, one
     line that names the field, for everything that could not be carried out.
     """
+    if dataset.task is not None:
+        own_task.refuse_beside(config, dataset.task)
     num_workers = workers(config, hardware.num_gpus)
     config = config.model_copy(update={"workers": num_workers.value})
     parts = parts_of(config)
@@ -96,6 +98,7 @@ def resolve(
             *_warnings(plan, dataset, hardware, policy, batches, features),
             *(traps(config, parts, policy, batches[-1]) if given is None else ()),
             *watching.doubts(config, plan),
+            *(own_task.doubts(dataset.task, parts) if dataset.task is not None and given is None else ()),
         ),
     }
     return plan.model_copy(update=told), policy
@@ -113,7 +116,8 @@ def _plan(
         workers=(low, high),
         cpus_per_worker=config.cpus_per_worker,
         gpus_per_worker=share,
-        model=config.model.name,
+        task=dataset.task,
+        model=config.model.name if dataset.task is None else "",
         dropout=config.model.dropout,
         compile=config.model.compile,
         num_classes=len(dataset.class_names),
@@ -144,13 +148,13 @@ def _plan(
         label_smoothing=config.loss.label_smoothing,
         clip_norm=config.loss.clip_norm,
         flip=config.data.flip,
-        crop_padding=_crop_padding(config, min(dataset.image_shape[:2])),
+        crop_padding=0 if dataset.task is not None else _crop_padding(config, min(dataset.image_shape[:2])),
         cutout=config.data.cutout,
         transform=transform_names(config.data.transform),
         optimizers=_optimizer_plans(parts, clock),
         guard=_guard(config, clock),
         metrics=watching.metrics(config, len(dataset.class_names)),
-        stop=watching.stop(config, clock, "validation" if dataset.num_validation else "test"),
+        stop=watching.stop(config, clock, "validation" if dataset.num_validation else "test", dataset.task),
         hooks=watching.hooks(config.hooks),
         max_failures=config.failure.max_failures,
         failure_mode=choices.failure_mode.value,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from raylr.config import Config
+from raylr.planning import own_task
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.lr import Part
 from raylr.planning.plan import Chosen, Plan, Reason
@@ -30,17 +31,9 @@ def story(
     config: Config, dataset: DatasetInfo, parts: list[Part], plan: Plan, choices: Choices, lr: list[Reason]
 ) -> Iterator[Reason]:
     """The lines of the story in the order of the choices."""
-    height, width, channels = dataset.image_shape
-    counts = f"{plan.num_train:,} training and {plan.num_test:,} test images of {height} x {width} x {channels}"
-    yield _line("data", f"{dataset.source}: {counts}, {plan.num_classes} classes", f"data.source={config.data.source}")
-    if plan.transform:
-        yield _line("transform", ", then ".join(_told(plan) + list(plan.transform)), "data.transform")
-    if plan.num_validation:
-        at_end = "the test images are read once, at the end" if plan.final_test else "the test images are not read"
-        held_out = f"{plan.num_validation:,} more training images, held out by the seed"
-        yield _line("validation", f"{held_out}; {at_end}", f"data.validation={config.data.validation:g}")
-    compiled = ", compiled for its shapes on each worker" * plan.compile
-    yield _line("model", f"{plan.model}{compiled}", f"model.name={plan.model}{', model.compile' * plan.compile}")
+    yield from (
+        own_task.story_lines(config, plan, plan.task) if plan.task is not None else _images(config, dataset, plan)
+    )
     yield from _batch(plan, choices)
     yield from _micro(plan, choices.micro)
     epochs = f"{plan.total_examples / plan.num_train:g}ep = {plan.total_examples:,} examples"
@@ -67,6 +60,21 @@ def story(
         if plan.workers[0] < plan.workers[1]:
             does = "the others go on, with more or fewer as nodes come and go"
     yield _line("lost worker", f"{plan.failure_mode}: {does}", choices.failure_mode.why)
+
+
+def _images(config: Config, dataset: DatasetInfo, plan: Plan) -> Iterator[Reason]:
+    """The lines about data and model of image classification."""
+    height, width, channels = dataset.image_shape
+    counts = f"{plan.num_train:,} training and {plan.num_test:,} test images of {height} x {width} x {channels}"
+    yield _line("data", f"{dataset.source}: {counts}, {plan.num_classes} classes", f"data.source={config.data.source}")
+    if plan.transform:
+        yield _line("transform", ", then ".join(_told(plan) + list(plan.transform)), "data.transform")
+    if plan.num_validation:
+        at_end = "the test images are read once, at the end" if plan.final_test else "the test images are not read"
+        held_out = f"{plan.num_validation:,} more training images, held out by the seed"
+        yield _line("validation", f"{held_out}; {at_end}", f"data.validation={config.data.validation:g}")
+    compiled = ", compiled for its shapes on each worker" * plan.compile
+    yield _line("model", f"{plan.model}{compiled}", f"model.name={plan.model}{', model.compile' * plan.compile}")
 
 
 def _line(what: str, value: str, why: str) -> Reason:

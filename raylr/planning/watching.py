@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from raylr.config import Config, HooksConfig
 from raylr.errors import ConfigError
 from raylr.lr import Clock, examples
-from raylr.planning.plan import HooksPlan, Plan, Reason, StopPlan
+from raylr.planning.plan import HooksPlan, Plan, Reason, StopPlan, TaskPlan
 
 LOSS, ACCURACY = "test_loss", "test_accuracy"
 TOP = re.compile(r"top([1-9]\d*)")
@@ -44,15 +44,18 @@ def metrics(config: Config, num_classes: int) -> tuple[str, ...]:
     return found
 
 
-def stop(config: Config, clock: Clock, split: str = "test") -> StopPlan | None:
+def stop(config: Config, clock: Clock, split: str = "test", task: TaskPlan | None = None) -> StopPlan | None:
     """When the run ends before its length; None for never. ConfigError for a metric that is not measured.
 
-    Its metric is one of the images that the run is tested on, those of the validation split where there is one.
+    Its metric is one of the images that the run is tested on, those of the validation split where there is one. What a task
+    measures beside its score is known once it was tried: see `raylr.training.task_look`.
     """
     given, names = config.stop, config.metric_names
     if given.metric is None:
         return None
     known = [by_split(one, split) for one in (ACCURACY, LOSS, *map(column, names))]
+    if task is not None:
+        known = list(dict.fromkeys([*known, task.score, *([given.metric] if given.metric.startswith("test_") else [])]))
     if given.metric not in known:
         name = given.metric.removeprefix("test_").removeprefix("validation_")
         near = difflib.get_close_matches(f"{split}_{name}", known, n=1)
@@ -65,11 +68,23 @@ def stop(config: Config, clock: Clock, split: str = "test") -> StopPlan | None:
                 f"stop.metric={given.metric} is one of your own, and stop.mode=auto knows only those of raylr; "
                 "give stop.mode=max or min"
             )
-        mode = "min" if given.metric == by_split(LOSS, split) else "max"
+        mode = _mode(given.metric, split, task)
     patience = examples(given.patience, clock, "stop.patience")
     if patience < 1:
         raise ConfigError(f"stop.patience={given.patience} is no time to get better in; use 1st or more")
     return StopPlan(metric=given.metric, mode=mode, patience=patience, min_delta=given.min_delta)
+
+
+def _mode(metric: str, split: str, task: TaskPlan | None) -> str:
+    """What is better of a metric; ConfigError where a task's own does not say."""
+    if task is not None and metric == task.score:
+        return task.mode
+    if task is not None and metric not in (LOSS, ACCURACY):
+        raise ConfigError(
+            f"stop.metric={metric} is no score of task={task.name}, and stop.mode=auto knows {task.score} alone; give "
+            "stop.mode=max or min"
+        )
+    return "min" if metric == by_split(LOSS, split) else "max"
 
 
 def hooks(config: HooksConfig) -> HooksPlan:

@@ -100,8 +100,10 @@ def cell(facts: Mapping[str, Any], key: str) -> str:
 
 
 def headline(run: RecordedRun) -> tuple[str, str]:
-    """The number that stands for a run, and its name: the test accuracy, or what a loop of one's own reports first."""
-    facts, name = reached(run), "test_accuracy"
+    """The number that stands for a run, and its name: the test accuracy, a task's score, or what a loop reports first."""
+    facts, name, task = reached(run), "test_accuracy", run.plan.get("task")
+    if isinstance(task, dict) and facts.get(name) is None:
+        name = str(task.get("score"))
     if run.is_loop and facts.get(name) is None:
         name = next(iter(reported(run.last_metrics)), name)
         facts = run.last_metrics

@@ -30,10 +30,16 @@ def summary(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Ite
         rows = ()  # of the test images there is one test
     if (accuracy := result.get("test_accuracy")) is not None:
         yield f"test accuracy {accuracy:.2%}{_best(accuracy, rows)}"
+    elif told := [f"{name.replace('_', ' ')} {result[name]:.4g}" for name in result if _is_metric(name, result[name])]:
+        yield ", ".join(told)
     if own := {name: value for name, value in result.get("metrics", {}).items() if isinstance(value, int | float)}:
         yield ", ".join(f"{name} {value:.4g}" for name, value in own.items() if name != "test_accuracy")
     if told := list(_disturbances(result)):
         yield f"on the way: {', '.join(told)}"
+
+
+def _is_metric(name: str, value: object) -> bool:
+    return name.startswith("test_") and isinstance(value, float)
 
 
 def _best(accuracy: float, rows: Sequence[Mapping[str, Any]]) -> str:

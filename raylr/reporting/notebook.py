@@ -184,26 +184,22 @@ def tests_html(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     own = [name for name in rows[-1] if name.startswith("test_") and name not in ("test_loss", "test_accuracy")]
     split = rows[-1].get("split", "test")
-    heads = [
-        "epoch",
-        "LR",
-        "train loss",
-        f"{split} loss",
-        f"{split} accuracy",
-        *(name.removeprefix("test_") for name in own),
-    ]
+    accuracy = ["test_accuracy"] if rows[-1]["test_accuracy"] is not None else []
+    named = [name.removeprefix("test_") for name in own]
+    heads = ["epoch", "LR", "train loss", f"{split} loss", *(f"{split} accuracy" for _ in accuracy), *named]
     body = "".join(
         _row([f"{row['epoch']:.2f}", rates(row["lr"]), f"{row['train_loss']:.4f}", f"{row['test_loss']:.4f}",
-              f"{row['test_accuracy']:.2%}", *(f"{row.get(name, float('nan')):.4f}" for name in own)])
+              *(f"{row[name]:.2%}" for name in accuracy), *(f"{row.get(name, float('nan')):.4f}" for name in own)])
         for row in rows[-NUM_ROWS:]
     )  # fmt: skip
     return f"<table><tr>{''.join(f'<th {CELL}>{escape(head)}</th>' for head in heads)}</tr>{body}</table>"
 
 
 def curves_html(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the accuracies of a run's tests over the epochs, drawn."""
+    """Return the accuracies of a run's tests over the epochs, drawn; the losses of a task that has no accuracy."""
     split = rows[-1].get("split", "test") if rows else "test"
-    named = {f"{split} accuracy": "test_accuracy", "train accuracy": "train_accuracy"}
+    what = "loss" if rows and rows[-1]["test_accuracy"] is None else "accuracy"
+    named = {f"{split} {what}": f"test_{what}", f"train {what}": f"train_{what}"}
     return svg([Line(name, tuple((row["epoch"], row[key]) for row in rows)) for name, key in named.items()], "epoch")
 
 

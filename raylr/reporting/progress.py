@@ -135,7 +135,9 @@ class Display:
         if progress.train_loss is not None:
             details.append(f"loss {progress.train_loss:.4f}")
         if self._tests:
-            details.append(f"{self._tests[-1].split} accuracy {self._tests[-1].test_accuracy:.2%}")
+            last = self._tests[-1]
+            accuracy = "" if last.test_accuracy is None else f"{last.split} accuracy {last.test_accuracy:.2%}"
+            details.append(accuracy or f"{last.split} loss {last.test_loss:.4f}")
         if progress.images_per_s is not None:
             details.append(f"{progress.images_per_s:,.0f} images/s")
         if progress.grad_norm is not None:

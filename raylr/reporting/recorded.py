@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from raylr.errors import ConfigError
-from raylr.events import ROUTINE, as_test
+from raylr.events import OWN, ROUTINE, as_test
 from raylr.planning.loop_plan import is_loop
 from raylr.reporting.relations import Parent, Trial, parent_of, trial_of
 from raylr.reporting.rows import DAMAGE, reported
+from raylr.reporting.samples import Sample, samples_of
 from raylr.storage import Folder, LocalFolder, open_run
 
 FACTORS = ("peak", "warmup", "shape", "override")
@@ -72,6 +73,7 @@ class RecordedRun:
     notes: list[str] = field(default_factory=list)
     trial: Trial | None = None
     parent: Parent | None = None
+    samples: list[Sample] = field(default_factory=list)
 
     @property
     def is_loop(self) -> bool:
@@ -120,6 +122,7 @@ def read_run(run_dir: Path, origin: Folder | None = None) -> RecordedRun:
     try:
         run = _read(LocalFolder(run_dir))
         run.trial = trial_of(origin or folder)
+        run.samples = samples_of(origin or folder, int(run.policy["examples_per_epoch"]))
         return run
     except OSError as error:
         raise ConfigError(f"run={run_dir} cannot be read ({error.strerror}); make it readable") from None
@@ -200,8 +203,8 @@ def _take_update(run: RecordedRun, row: dict[str, Any]) -> None:
 
 
 def own_metrics(row: Mapping[str, Any]) -> list[str]:
-    """The columns of a test that are the config's own `metrics`."""
-    return [name for name in row if name.startswith("test_") and name not in METRICS]
+    """The columns of a test that are the config's own `metrics`, or a task's."""
+    return [name for name in row if name.startswith(OWN) and name not in METRICS]
 
 
 def _take_report(run: RecordedRun, row: dict[str, Any]) -> None:

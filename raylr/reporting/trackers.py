@@ -55,6 +55,12 @@ from raylr.storage import LocalFolder, is_uri
 REMOTE_INTERVAL_S = 5.0  # between two points of progress that go over a network
 
 
+def _place(name: str, split: str) -> str:
+    """Where a metric of one's own stands: `train/NAME`, or by the images that were tested."""
+    begin, _, rest = name.partition("_")
+    return f"{split if begin == 'test' else begin}/{rest}"
+
+
 class Tracker:
     """Turns the events of a run into numbers and notes for one sink."""
 
@@ -179,7 +185,7 @@ class Tracker:
             "train/accuracy": news.train_accuracy,
             f"{news.split}/loss": news.test_loss,
             f"{news.split}/accuracy": news.test_accuracy,
-            **{f"{news.split}/{name.removeprefix('test_')}": value for name, value in news.own.items()},
+            **{_place(name, news.split): value for name, value in news.own.items()},
             "images_per_s": news.images_per_s,
         }
 

@@ -49,7 +49,8 @@ def keep_code(folder: Folder, plan: Plan, secret: str | None = None) -> None:
     Call it when one's own parts are imported.
     """
     hooks = (*plan.hooks.update, *plan.hooks.test, *plan.hooks.end)
-    parts = (plan.model, plan.loss, *plan.metrics, *plan.transform, *hooks, plan.data_source)
+    task = plan.task.name if plan.task is not None else ""
+    parts = (task, plan.model, plan.loss, *plan.metrics, *plan.transform, *hooks, plan.data_source)
     keep_code_of(folder, parts, secret)
 
 

@@ -99,7 +99,7 @@ class Run:
         """The name as given, else model, optimizers and seed."""
         plan = self.plan
         kinds = "-".join(one.kind for one in plan.optimizers.values())
-        return self.config.name or f"{plan.model.rpartition(':')[2]}-{kinds}-{plan.seed}"
+        return self.config.name or f"{plan.what}-{kinds}-{plan.seed}"
 
     @property
     def demand(self) -> Demand:

@@ -27,8 +27,8 @@ from raylr.running.ray_internals.state import is_submitted_job
 from raylr.running.session import connected_ray, named_cluster, own_cluster, taken_ray
 from raylr.running.signals import cleared_at_once, shielded
 from raylr.storage import Folder, is_uri, run_folder
-from raylr.training.data import describe, prepare
 from raylr.training.own_parts import look_at_own_parts
+from raylr.training.source import describe, prepare
 
 RAY_FOLDER = ".ray"  # what Ray Train wants to have on the storage; empty of ours, and removed at the end
 Tell = Callable[[Any], None]  # takes the news of the job
@@ -96,9 +96,9 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
     def report(done: int, total: int, what: str = "decoding images") -> None:
         tell(Preparing(done, total, what))
 
-    described = describe(config.data, report)
+    described = describe(config, report)
     resolve(described, request.enough if address else local_hardware())  # before a download or decoding
-    info = prepare(config.data, report)
+    info = prepare(config, report)
     with ExitStack() as stack:
         hardware = local_hardware()
         if address:
@@ -212,7 +212,7 @@ def checked(request: Request) -> str | None:
     webhook(request.config.alerts)
     if not sees_data(request.config):
         return request.config.name
-    job = request.resolve(describe(request.config.data), request.enough)
+    job = request.resolve(describe(request.config), request.enough)
     look_at_own_parts(job.plan)
     return job.name
 

@@ -15,6 +15,7 @@ from typing import Any
 from raylr.config import Config
 from raylr.config.fields import Setting, settings
 from raylr.config.own_files import own_files, place_of
+from raylr.config.own_task import NAME, task_settings
 from raylr.config.sources import anywhere, is_own, is_path
 from raylr.errors import ConfigError
 from raylr.storage import is_uri
@@ -38,7 +39,8 @@ class Asked:
 
     def arguments(self, model: type[Config]) -> list[str]:
         """Return them as words of a command line."""
-        known = {setting.key: setting for setting in settings(model)}
+        own = task_settings(self.fields[NAME]) if NAME in self.fields else []
+        known = {setting.key: setting for setting in [*settings(model), *own]}
         words = [self.verb, *([self.config_path] if self.config_path else []), *self.others]
         for key, value in self.fields.items():
             words += _flag(key, value, known.get(re.sub(r"^optimizers\.[^.]+\.", "optimizers.NAME.", key)))
@@ -81,7 +83,8 @@ def _flag(key: str, value: str, setting: Setting | None) -> list[str]:
 
 def _paths(config: Config) -> Iterator[tuple[str, str]]:
     """The fields of the config that are paths and have a value; where they are not given, the default's."""
-    for setting in settings(type(config)):
+    own = task_settings(config.task.name) if config.task.name is not None else []
+    for setting in [*settings(type(config)), *own]:
         value: Any = config
         if setting.unit != "path" or "NAME" in setting.key:
             continue

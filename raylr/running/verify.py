@@ -27,7 +27,7 @@ from raylr.running.job import data_for_workers
 from raylr.running.machines import differences_here
 from raylr.storage import Folder, open_run, population_of
 from raylr.training.checkpoint_index import names
-from raylr.training.data import prepare
+from raylr.training.source import prepare
 
 if TYPE_CHECKING:
     from raylr.training.replay import Difference, Interval, Record
@@ -225,7 +225,7 @@ def _record(origin: Origin) -> "Record":
 def _data(origin: Origin) -> DataConfig:
     """The data, prepared here. Raises ConfigError where they are not the run's."""
     config = origin.config
-    info = prepare(config.data)
+    info = prepare(config)
     if info.data_sha256 != origin.plan.data_sha256:
         raise ConfigError(
             f"data.source={config.data.source} has the SHA-256 {info.data_sha256[:12]}, and the run's had "

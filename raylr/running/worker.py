@@ -24,7 +24,6 @@ from raylr.running.failures import ending, warning
 from raylr.running.joiners import LEFT, Agreed, Answer, GivenUp, Left, Over
 from raylr.running.priority import restore_priority
 from raylr.storage import run_folder
-from raylr.training.data import load, prepare
 from raylr.training.ddp import trainer_for
 from raylr.training.fork import ForkLoop
 from raylr.training.group import (
@@ -39,6 +38,7 @@ from raylr.training.group import (
 from raylr.training.loop import Loop
 from raylr.training.membership import Mark, Quorum, RunEnded
 from raylr.training.network import REACH_TIMEOUT_S, Endpoint, all_of, unreachable
+from raylr.training.source import load, prepare_for
 
 SAY_EVERY_S = 30.0
 JOIN_TIMEOUT_S = 3600.0  # for the others, who may have to decode their images first
@@ -238,15 +238,16 @@ def _train(config: dict[str, Any], plan: Plan, policy: Policy, membership: RayMe
     prepare_as_planned(plan, data)
     folder = run_folder(config["storage"], config["name"])
     if "legs" in config:
-        return ForkLoop(plan, policy, tuple(map(Leg.of_data, config["legs"])), load(data), membership, folder).run()
-    return Loop(trainer_for(plan)(plan, policy, load(data)), membership, folder).run()
+        legs = tuple(map(Leg.of_data, config["legs"]))
+        return ForkLoop(plan, policy, legs, load(plan, data), membership, folder).run()
+    return Loop(trainer_for(plan)(plan, policy, load(plan, data)), membership, folder).run()
 
 
 def prepare_as_planned(plan: Plan, data: DataConfig) -> None:
     """Prepare this host's data. Raises RaylrError, naming the host, where they are not there or are not the run's."""
     address = ray.util.get_node_ip_address()
     try:
-        info = prepare(data)
+        info = prepare_for(plan, data)
     except ConfigError as error:
         raise RaylrError(f"on host {address}: {error}") from error
     different = other_data(plan, info, address)

@@ -3,6 +3,7 @@
 from raylr.storage.folder import Appender, Folder
 from raylr.storage.local import LocalFolder
 from raylr.storage.locate import (
+    PICTURES,
     POPULATION,
     POPULATION_RESULT,
     RUN,
@@ -19,6 +20,7 @@ from raylr.storage.locate import (
 )
 
 __all__ = [
+    "PICTURES",
     "POPULATION",
     "POPULATION_RESULT",
     "RUN",

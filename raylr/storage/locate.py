@@ -11,6 +11,7 @@ from raylr.storage.local import LocalFolder
 RUN, POPULATION = "policy.json", "space.json"  # the file by which the folder of each is known
 RUN_RESULT, POPULATION_RESULT = "result.json", "explore.json"  # how each ended
 TRIALS = "trials"  # in the folder of a population
+PICTURES = "pictures"  # that a task made of its model in tests, in the folder of a run
 MAX_NAME = 255  # bytes of a file's name that a system takes
 
 

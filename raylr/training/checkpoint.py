@@ -41,6 +41,7 @@ def write(folder: Folder, state: dict[str, Any], keep: int) -> None:
         "position": state["position"],
         "step": state["step"],
         "test_accuracy": accuracy_here(state),
+        **({} if (score := score_here(state)) is None else {"score": score}),
         "sha256": _sha256(data),
     }
     folder.write_bytes(f"{name}.pt", data)
@@ -54,6 +55,12 @@ def write(folder: Folder, state: dict[str, Any], keep: int) -> None:
         if old != best_one:
             folder.remove(f"checkpoints/{old}.json")
             folder.remove(f"checkpoints/{old}.pt")
+
+
+def score_here(state: dict[str, Any]) -> float | None:
+    """A task's score of exactly these weights, more is better, where they were evaluated; None for images."""
+    tally = state.get("tally", {})
+    return tally.get("score") if tally.get("evaluated_at") == state["position"] else None
 
 
 def accuracy_here(state: dict[str, Any]) -> float | None:

@@ -21,10 +21,14 @@ def note(folder: Folder, name: str) -> dict[str, Any]:
 
 
 def best(folder: Folder) -> str | None:
-    """Name of the checkpoint of best test accuracy, the newest of equal ones; None where none was evaluated."""
-    accuracies = {name: note(folder, name).get("test_accuracy") for name in names(folder)}
-    evaluated = [name for name, accuracy in accuracies.items() if accuracy is not None]
-    return max(evaluated, key=lambda name: (accuracies[name], name), default=None)
+    """Name of the checkpoint of best test accuracy, or of a task's best score, the newest of equal ones.
+
+    None where none was evaluated.
+    """
+    notes = {name: note(folder, name) for name in names(folder)}
+    scores = {name: found.get("score", found.get("test_accuracy")) for name, found in notes.items()}
+    evaluated = [name for name, score in scores.items() if score is not None]
+    return max(evaluated, key=lambda name: (scores[name], name), default=None)
 
 
 def refuse_other_formats(folder: Folder) -> None:

@@ -13,6 +13,7 @@ from raylr.planning.plan import Plan
 from raylr.training.group import Group
 from raylr.training.seeding import seed_generators
 from raylr.training.stream import examples_at, micro_batch_seed
+from raylr.training.task_trainer import TaskTrainer
 from raylr.training.trainer import EXTRAS, Trainer, Update
 
 
@@ -56,5 +57,7 @@ class DDPTrainer(Trainer):
 
 
 def trainer_for(plan: Plan) -> type[Trainer]:
-    """The trainer that the plan's `reduce` names."""
+    """The trainer of the plan's task, or the one that its `reduce` names."""
+    if plan.task is not None:
+        return TaskTrainer
     return DDPTrainer if plan.reduce == "ddp" else Trainer

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from raylr.training.stream import examples_at
+from raylr.training.task import losses, train_batch
+from raylr.training.task_trainer import TaskTrainer
 from raylr.training.trainer import Trainer
 
 NUM_LOOKED_AT = 256
@@ -16,7 +18,30 @@ WIDE = 100.0  # a scale this far from 1 is worth a word
 
 def diagnose(trainer: Trainer, position: int, batch: int) -> list[str]:
     """Findings as lines: about the batch at `position`, the data as a whole, and the initialisation."""
+    if isinstance(trainer, TaskTrainer):
+        return [*_of_task(trainer, position, batch), *_advice(trainer)]
     return [*_of_batch(trainer, position, batch), *_of_data(trainer), *_of_model(trainer), *_advice(trainer)]
+
+
+def _of_task(trainer: TaskTrainer, position: int, batch: int) -> list[str]:
+    """What a task gave for the examples of the last bad batch, and its loss there with fresh weights."""
+    plan = trainer.plan
+    ids, epochs = examples_at(plan.seed, position, batch, plan.num_train)
+    found = train_batch(trainer.task, ids, epochs, plan.seed)
+    lines = [
+        f"the last bad batch holds examples [{position}, {position + batch}) of the stream, the first is number {ids[0]}"
+    ]
+    for place, tensor in enumerate(found):
+        rows = [not bool(row.isfinite().all()) for row in tensor] if tensor.is_floating_point() else []
+        if any(rows):
+            lines.append(f"tensor {place} of the task's batch is not finite for example number {ids[rows.index(True)]}")
+    fresh = type(trainer)(plan, trainer.policy, trainer.dataset)
+    few = tuple(tensor[: plan.micro_size].to(fresh.device) for tensor in found)
+    losses_there = {
+        phase.name or "fresh": float(losses(fresh.task, phase.name, fresh.model, few)[0]) for phase in fresh.phases
+    }
+    told = ", ".join(f"{name} {loss:.3g}" for name, loss in losses_there.items())
+    return [*lines, f"a fresh model has there the loss {told}"]
 
 
 def _of_batch(trainer: Trainer, position: int, batch: int) -> list[str]:

@@ -4,9 +4,6 @@ The examples are cut into fixed slices that are dealt to the ranks. A slice's su
 is zero everywhere else, so adding up the ranks' tables is exact, and every rank adds the cells in the same order.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,16 +14,9 @@ from raylr.training.feed import Split
 from raylr.training.group import Group
 from raylr.training.metrics import metrics_of
 from raylr.training.reduce import micro_batches_of
+from raylr.training.scores import Scores
+from raylr.training.task_trainer import TaskTrainer, test_task
 from raylr.training.trainer import Trainer, precision
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Mean cross-entropy and share of right answers (0..1) on the test examples, and the plan's metrics by column."""
-
-    loss: float
-    accuracy: float
-    own: Mapping[str, float] = field(default_factory=dict)
 
 
 def evaluate(trainer: Trainer, group: Group, at_end: bool = False) -> Scores:
@@ -36,6 +26,8 @@ def evaluate(trainer: Trainer, group: Group, at_end: bool = False) -> Scores:
     """
     trainer.statistics.restore()
     trainer.model.eval()
+    if isinstance(trainer, TaskTrainer):
+        return test_task(trainer.model, trainer.task, trainer.plan, group)
     whole = trainer.dataset.whole if at_end else None
     tests = trainer.tests if whole is None else Split(whole.test_images, whole.test_labels, trainer.device)
     return test(trainer.model, tests, trainer.normalise, trainer.plan, group)

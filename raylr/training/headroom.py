@@ -71,7 +71,7 @@ class Headroom:
     def _read(self, update: "Update", before: Mapping[str, torch.Tensor], group: Group) -> Reading | Unsteady | None:
         """Read along the update that led here; None where it has moved no weight."""
         trainer = self.trainer
-        weights = list(trainer.model.parameters())
+        weights: list[torch.Tensor] = list(trainer.model.parameters())
         start = [before[name] for name, _ in trainer.model.named_parameters()]
         with torch.no_grad():
             change = torch._foreach_sub(weights, start)

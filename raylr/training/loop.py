@@ -43,10 +43,10 @@ from raylr.events import (
 )
 from raylr.planning.watching import by_split
 from raylr.storage import Folder
-from raylr.training import checkpoint, early
+from raylr.training import checkpoint, early, gallery
 from raylr.training.checkpoint_index import names
 from raylr.training.diagnosis import diagnose
-from raylr.training.evaluate import Scores, evaluate
+from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken, GroupUnusable
 from raylr.training.headroom import Reading, Unsteady
 from raylr.training.hooks import Hooks
@@ -55,6 +55,7 @@ from raylr.training.memory import peak_gpu_mib
 from raylr.training.norms import finite
 from raylr.training.recheck import Corrupted, Unreliable, blamed
 from raylr.training.rows import Rows
+from raylr.training.scores import Scores
 from raylr.training.totals import Totals
 from raylr.training.trainer import Trainer, Update
 
@@ -260,12 +261,13 @@ class Loop:
             global_batch=self.plan.batch_at(group.size, self.trainer.position),
             wall_s=self.totals.wall_s,
             peak_gpu_mib=peak_gpu_mib(self.trainer.device),
-            own=tested.own,
+            own={**before.own_averages(), **tested.own},
             split=self.plan.split,
         )
         self.metrics.append(metrics.row())
         self._publish(metrics)
         if self._is_writer:
+            gallery.keep(self.folder, self.trainer.position, self.trainer.pictures())
             self.on_test(metrics)
         if self.plan.stop is not None and early.is_over(self.plan, self.totals):
             self._note(early.event(self.plan.stop, self.totals, self._now()))
@@ -460,7 +462,7 @@ def updated(update: Update, num_train: int) -> Updated:
         update.position / num_train,
         update.lr,
         update.loss,
-        update.num_correct / update.global_batch,
+        finite(update.num_correct / update.global_batch),
         update.global_batch,
         update.world_size,
         update.rolled_back,

@@ -11,6 +11,11 @@ def look_at_own_parts(plan: Plan) -> Plan:
     Returns the plan, with a line in its story where a model of one's own has no BatchNorm.
     """
     check_hooks(plan.hooks)
+    if plan.task is not None:
+        from raylr.training.task_look import look
+
+        look(plan)
+        return plan
     own = ":" in plan.model + plan.loss or any(":" in name for name in plan.metrics) or bool(plan.transform)
     if own or any(one.match != "*" for one in plan.optimizers.values()):
         from raylr.training.check import check

@@ -18,11 +18,12 @@ from raylr.planning.legs import Leg
 from raylr.planning.plan import Plan
 from raylr.storage import run_folder
 from raylr.training import checkpoint
-from raylr.training.data import Dataset, load
+from raylr.training.data import Dataset
 from raylr.training.fork import ForkLoop
 from raylr.training.group import Group, connect, form_group, listen
 from raylr.training.loop import ledger_row
 from raylr.training.membership import Plain
+from raylr.training.source import load
 
 OF_THE_STATE = ("model", "optimizers", "overrides", "position", "step", "guard")
 
@@ -183,4 +184,4 @@ def replay_rank(
     plan = record.plan
     device = torch.device(plan.device)
     group = form_group(store, 1, place, size, device, plan.stall_s, plan.reduce == "ddp") if size > 1 else Group()
-    return replay(record, intervals, load(data), group, told if place == 0 else lambda count: None)
+    return replay(record, intervals, load(record.plan, data), group, told if place == 0 else lambda count: None)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, Self
 
-from raylr.training.evaluate import Scores
 from raylr.training.headroom import Reading
+from raylr.training.norms import finite
+from raylr.training.scores import Scores
 from raylr.training.trainer import Update
 
 AVERAGED_READINGS = 5
@@ -19,13 +20,15 @@ class Totals:
     evaluated_at: int = 0
     checkpointed_at: int = 0
     loss: float = 0.0  # sums over the examples since the last evaluation
-    num_correct: int = 0
+    num_correct: float = 0  # NaN where a task counts none
     num_examples: int = 0
     train_s: float = 0.0
     total_train_s: float = 0.0
     wall_s: float = 0.0
     test_loss: float | None = None
     test_accuracy: float | None = None
+    train_own: dict[str, float] = field(default_factory=dict)  # other sums of a task, by name
+    score: float | None = None  # a task's, of the last test, turned so that more is better
     test_own: dict[str, float] = field(default_factory=dict)  # of the plan's metrics, by column
     best: float | None = None  # value of the metric of `stop`, and where it was reached
     best_at: int = 0
@@ -56,6 +59,7 @@ class Totals:
             loss=self.loss + update.loss * update.global_batch,
             num_correct=self.num_correct + update.num_correct,
             num_examples=self.num_examples + update.global_batch,
+            train_own={name: self.train_own.get(name, 0.0) + value for name, value in update.own.items()},
             logged_loss=self.logged_loss + update.loss * update.global_batch,
             logged_examples=self.logged_examples + update.global_batch,
         )
@@ -81,22 +85,28 @@ class Totals:
             loss=0.0,
             num_correct=0,
             num_examples=0,
+            train_own={},
             train_s=0.0,
             wall_s=self.wall_s + seconds,
             test_loss=tested.loss,
             test_accuracy=tested.accuracy,
             test_own=dict(tested.own),
+            score=tested.score,
         )
 
     def with_best(self, value: float) -> Self:
         """With the value of the last test as the best one."""
         return replace(self, best=value, best_at=self.evaluated_at)
 
+    def own_averages(self) -> dict[str, float]:
+        """A task's other means over the training examples since the last evaluation, by column."""
+        return {f"train_{name}": value / max(1, self.num_examples) for name, value in self.train_own.items()}
+
     def averages(self) -> dict[str, Any]:
         """Training loss, accuracy and images/s since the last evaluation."""
         count = max(1, self.num_examples)
         return {
             "train_loss": self.loss / count,
-            "train_accuracy": self.num_correct / count,
+            "train_accuracy": finite(self.num_correct / count),
             "images_per_s": self.num_examples / self.train_s if self.train_s else 0.0,
         }

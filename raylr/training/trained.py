@@ -24,16 +24,20 @@ from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.plan import Plan
 from raylr.planning.watching import by_split
 from raylr.storage import TRIALS, Folder, LocalFolder, folder_at, open_run
-from raylr.training import checkpoint, data
+from raylr.training import checkpoint, data, source
 from raylr.training.augment import Normalise
 from raylr.training.checkpoint_index import best as best_name
 from raylr.training.checkpoint_index import refuse_other_formats
+from raylr.training.data.dataset import noise_like
 from raylr.training.evaluate import test
 from raylr.training.feed import Split
 from raylr.training.group import Group
 from raylr.training.hashing import weights_sha256
 from raylr.training.kernels import use_gpu
 from raylr.training.models import build
+from raylr.training.source import prepare_for
+from raylr.training.task import made
+from raylr.training.task_trainer import test_task
 
 NORMALISED = "(x / 255 - pixel_mean) / pixel_std, per channel, as float32 [batch, channels, height, width]"
 
@@ -47,7 +51,7 @@ class Evaluation:
     data_source: str
     num_test: int
     test_loss: float
-    test_accuracy: float
+    test_accuracy: float | None  # None for a task of one's own that has none
     weights_sha256: str
     own: Mapping[str, float] = field(default_factory=dict)  # test_NAME of the run's `metrics`
 
@@ -76,6 +80,8 @@ def evaluate(
     Others are normalised like the run's own. ConfigError for data of other classes or of images of another shape.
     """
     folder, plan = _opened(run, storage)
+    if plan.task is not None:
+        return _evaluate_task(folder, plan, data_fields or {}, best)
     chosen = _data(folder, plan, data_fields or {})
     _refuse_others(plan, data.describe(chosen), folder)
     found = data.prepare(chosen)
@@ -97,6 +103,36 @@ def evaluate(
         str(folder), state["position"], images.info.source, len(images.test_labels), tested.loss, tested.accuracy, digest,
         dict(tested.own),
     )  # fmt: skip
+
+
+def _evaluate_task(folder: Folder, plan: Plan, given: Mapping[str, Any], best: bool) -> Evaluation:
+    """The same of a task of one's own, on its own test examples, or on others where it trains on those of data.source."""
+    named = plan.task.name if plan.task is not None else ""
+    if given and not (plan.task is not None and plan.task.takes_dataset):
+        key, value = next(iter(given.items()))
+        raise ConfigError(f"data.{key}={value} beside task={named}, which has its own examples; leave it out")
+    chosen = _data(folder, plan, given)
+    found = prepare_for(plan, chosen)
+    if not given and found.data_sha256 != plan.data_sha256:
+        raise ConfigError(f"task={named} has other data than {folder.name} was trained on; evaluate where they are")
+    task, state = source.load(plan, chosen), _state(folder, best)
+    device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
+    use_gpu(device, deterministic=True)
+    model = _model(folder, plan, state, task)
+    digest = weights_sha256(model)
+    with _threads(plan.num_threads):
+        here = plan.model_copy(update={"device": str(device)})
+        tested = test_task(model.to(device), task, here, Group())
+    return Evaluation(
+        str(folder),
+        state["position"],
+        found.source,
+        task.num_test,
+        tested.loss,
+        tested.accuracy,
+        digest,
+        dict(tested.own),
+    )
 
 
 def export(run: str | Path, out: str | Path | None = None, storage: str = "runs", best: bool = False) -> Path:
@@ -138,6 +174,11 @@ def _told(folder: Folder, plan: Plan, state: dict[str, Any], result: dict[str, A
         "weights_sha256": digest,
         "input": NORMALISED,
         **{name: value for name, value in plan.model_dump(mode="json").items() if name in names},
+        **(
+            {}
+            if plan.task is None
+            else {"task": plan.task.model_dump(mode="json"), "input": "as the task's batch gives it"}
+        ),
         "config": folder.read_json("config.json") if folder.exists("config.json") else {},
     }
 
@@ -157,12 +198,23 @@ def _state(folder: Folder, best: bool) -> dict[str, Any]:
     return state
 
 
-def _model(folder: Folder, plan: Plan, state: dict[str, Any]) -> nn.Module:
+def _built(plan: Plan, task: Any) -> nn.Module:
+    """A new model of the plan; of a task that trains on a data set, it is made for noise of the same shape."""
+    if plan.task is None:
+        return build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
+    noise = noise_like(plan.image_shape, plan.class_names) if plan.task.takes_dataset else None
+    model: nn.Module = (task or made(plan.task, noise)).model()
+    return model
+
+
+def _model(folder: Folder, plan: Plan, state: dict[str, Any], task: Any = None) -> nn.Module:
     """The model with the weights. Warns where the source of one's own has changed since the run's last start."""
-    model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
+    with torch.random.fork_rng(devices=[]):
+        model = _built(plan, task)
     code = _code_folder(folder)
     changed = _changed(code, plan)
-    told = f"model.name={plan.model} has changed since {folder.name} was trained ({', '.join(changed)})"
+    part = f"{'task' if plan.task else 'model.name'}={_own_part(plan)}"
+    told = f"{part} has changed since {folder.name} was trained ({', '.join(changed)})"
     kept = f"the source that it was trained with is in {code}/{CODE_FOLDER}"
     try:
         model.load_state_dict(state["model"])
@@ -182,11 +234,15 @@ def _code_folder(folder: Folder) -> Folder:
 
 
 def _changed(code: Folder, plan: Plan) -> list[str]:
-    """The modules of the model whose source is not the one that was kept."""
-    if ":" not in plan.model or not code.exists(CODE):
+    """The modules of the model or the task whose source is not the one that was kept."""
+    if ":" not in _own_part(plan) or not code.exists(CODE):
         return []
     kept = code.read_json(CODE)["sources"]
-    return [name for name, digest in digests(own_sources([plan.model])).items() if kept.get(name) != digest]
+    return [name for name, digest in digests(own_sources([_own_part(plan)])).items() if kept.get(name) != digest]
+
+
+def _own_part(plan: Plan) -> str:
+    return plan.task.name if plan.task is not None else plan.model
 
 
 def _data(folder: Folder, plan: Plan, given: Mapping[str, Any]) -> DataConfig:

@@ -5,14 +5,14 @@ optimizer step. State changes only after the sum, so an update whose collective 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raylr.errors import ConfigError
 from raylr.lr import Factors, Override, Policy
@@ -61,12 +61,13 @@ class Update:
     factors: dict[str, Factors]
     causes: tuple[str, ...]
     loss: float
-    num_correct: int
+    num_correct: float  # NaN for a task that counts no right answers
     has_orders: bool
     rolled_back: bool = False
     grad_norm: float = math.nan
     norms: Callable[[], Norms] | None = None
     reading: Reading | Unsteady | None = None  # of the headroom, where one was due
+    own: Mapping[str, float] = field(default_factory=dict)  # other sums of a task over the examples
 
     @property
     def lr(self) -> dict[str, float]:
@@ -87,27 +88,43 @@ class Trainer:
         self.device = torch.device(plan.device)
         use_gpu(self.device, deterministic=plan.reduce == "tree")
         torch.manual_seed(plan.seed)
-        model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
-        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if plan.compile:
-            compile_in_place(self.model)
-        self.loss = loss_for(plan.loss, plan.num_classes, plan.label_smoothing)
+        self.model = self._build()
         self.optimizers = build_optimizers(self.model, plan.optimizers)
         self.norms = NormReader(self.optimizers, self.device)
-        self.statistics = RunningStatistics(self.model if self.own_statistics else torch.nn.Module())
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.held = Held(plan.optimizers, self.optimizers)
         self.guard = Guard(plan.guard)
         self.headroom = None if plan.headroom_every is None else Headroom(self, plan.headroom_every)
         self.position, self.step = 0, 0
+        self._free: list[Tensor] = []
+        self._begun: tuple[tuple[int, range], list[Tensor]] = (-1, range(0)), []  # sums of an update to come
+        self._allot()
+        self.reads_late = self.device.type == "cuda"
+        self._numbers = Readback(self.device)
+        self._open(dataset)
+
+    def _build(self) -> nn.Module:
+        """Build the model on its device, and its loss."""
+        plan = self.plan
+        model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
+        there: nn.Module = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if plan.compile:
+            compile_in_place(there)
+        self.loss = loss_for(plan.loss, plan.num_classes, plan.label_smoothing)
+        return there
+
+    def _allot(self) -> None:
+        """Take BatchNorm's statistics, and make the buffer that holds the sum of an update and its gradients."""
+        self.statistics = RunningStatistics(self.model if self.own_statistics else nn.Module())
+        self.parameters: list[Tensor] = [one for one in self.model.parameters() if one.requires_grad]
         self.num_weights = sum(parameter.numel() for parameter in self.parameters)
         self.length = self.num_weights + self.statistics.length + EXTRAS
         self.result = self._new_buffer()
         for parameter, view in zip(self.parameters, self._gradient_views(self.result), strict=True):
             parameter.grad = view
-        self._free: list[Tensor] = []
-        self._begun: tuple[tuple[int, range], list[Tensor]] = (-1, range(0)), []  # sums of an update to come
-        self.reads_late = self.device.type == "cuda"
+
+    def _open(self, dataset: Dataset) -> None:
+        """Open the data, and what passes them through the model."""
+        plan = self.plan
         capture = self.captures and self.device.type == "cuda" and plan.reduce == "tree"
         self.feed = Feed(plan, dataset, self.device, capture)
         whiten(self.model, lambda: self.feed.split.at(slice(0, NUM_IMAGES))[0], dataset.mean, dataset.std)
@@ -119,7 +136,6 @@ class Trainer:
         for optimizer in self.optimizers.values():
             if isinstance(optimizer, FilterMuon):
                 optimizer.directions.wanted = capture
-        self._numbers = Readback(self.device)
 
     def fits(self, world_size: int) -> bool:
         """True while another update of this many workers ends within the run."""
@@ -180,9 +196,7 @@ class Trainer:
         gradient = self.result[: self.num_weights]
         norm = torch.linalg.vector_norm(gradient)
         self._numbers.begin(torch.cat((self.result[self.length - EXTRAS : self.length], norm.view(1))))
-        if self.plan.clip_norm is not None:
-            largest = torch.full_like(norm, self.plan.clip_norm, dtype=torch.float64)
-            gradient.mul_((largest / (norm.double() + 1e-6)).clamp(max=1.0).nan_to_num(1.0))
+        clip(gradient, norm, self.plan.clip_norm)
         self.feed.ahead(self.position + batch, self._own_micro_batches(self.position + batch, group))
         factors = None
         if self.reads_late and group.size == 1 and not self.guard.is_due(self.position):
@@ -357,6 +371,10 @@ class Trainer:
                 device = names[name].device
                 optimizer.state[names[name]] = {key: _copy(value, device) for key, value in values.items()}
 
+    def pictures(self) -> Mapping[str, Tensor]:
+        """What a task shows of its model after a test: nothing for images."""
+        return {}
+
     def weights_sha256(self) -> str:
         self.statistics.restore()
         return weights_sha256(self.model)
@@ -375,7 +393,7 @@ class Trainer:
         )
 
     def _optimizer_state(self) -> dict[str, dict[str, dict[str, Any]]]:
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         return {
             name: {
                 names[parameter]: {key: _copy(value) for key, value in values.items()}
@@ -408,6 +426,13 @@ class Trainer:
             views.append(buffer[offset : offset + parameter.numel()].as_strided(parameter.shape, parameter.stride()))
             offset += parameter.numel()
         return views
+
+
+def clip(gradient: Tensor, norm: Tensor, largest: float | None) -> None:
+    """Scale a gradient of this norm to the largest norm that it may have, where that is less; nothing without one."""
+    if largest is not None:
+        most = torch.full_like(norm, largest, dtype=torch.float64)
+        gradient.mul_((most / (norm.double() + 1e-6)).clamp(max=1.0).nan_to_num(1.0))
 
 
 def precision(plan: Plan, device: str | None = None) -> AbstractContextManager[None]:

@@ -103,6 +103,7 @@ class TrialLoop(Loop):
             optimizer_sha256=trainer.optimizer_sha256(),
             overrides=tuple(vars(entry) for entry in trainer.policy.overrides),
             train_s=totals.total_train_s,
+            task_score=None if lost else totals.score,
         )
 
     def _copy(self, order: Copy) -> None:
@@ -119,7 +120,8 @@ class TrialLoop(Loop):
         for name, value, expected in found:
             if value != expected:
                 raise RaylrError(f"{name} after the exploit of {order.donor} is {value}, not {expected}")
-        done = Copied(*self._now(), os.getpid(), order.round, order.donor, order.factor, weights, optimizer)
+        factors = dict(order.factors) or None
+        done = Copied(*self._now(), os.getpid(), order.round, order.donor, order.factor, weights, optimizer, factors)
         self.trainer.policy = self.trainer.policy.with_overrides(*done.entries())
         self._note(done)
         if not self._is_writer:  # which has published it

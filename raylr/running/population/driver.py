@@ -87,7 +87,7 @@ class Exploration:
         """The name as given, else search, model, optimizers and seed."""
         config, plan = self.space.config, self.plan
         kinds = "-".join(one.kind for one in plan.optimizers.values())
-        return config.name or f"{config.search}-{plan.model.rpartition(':')[2]}-{kinds}-{plan.seed}"
+        return config.name or f"{config.search}-{plan.what}-{kinds}-{plan.seed}"
 
     @property
     def plan(self) -> Plan:
@@ -119,7 +119,7 @@ class Exploration:
             at_once=config.num_at_once,
             interval=config.interval,
             search=config.search,
-            model=plan.model,
+            model=plan.model or plan.what,
             total_examples=plan.total_examples,
             global_batch=plan.batch_at(plan.workers[1]),
             notes=(*self.space.features.notes(), _scored_on(plan)),

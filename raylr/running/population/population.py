@@ -24,6 +24,8 @@ from raylr.events import (
     event_of_row,
 )
 from raylr.lr import Override, Policy
+from raylr.planning.plan import TaskPlan
+from raylr.planning.watching import by_split
 from raylr.running.population.journal import Journal
 from raylr.running.population.lineage import ancestry, trial_ids
 from raylr.running.population.schedulers import Judge, Verdict
@@ -123,7 +125,8 @@ class Population:
             return Stop() if verdict.stops else Train()
         donor, changes = reports[verdict.donor], self.space.changes_for(verdict.settings)
         hashes = donor["weights_sha256"], donor["optimizer_sha256"]
-        return Copy(number, verdict.donor, verdict.settings[LR], changes, *hashes)
+        factors = self.space.factor_of_each(verdict.settings)
+        return Copy(number, verdict.donor, verdict.settings[LR], changes, *hashes, factors)
 
     def on_copied(self, trial: str, event: Copied) -> None:
         """Note that a rank carried out an exploit; with the last rank of its trial it becomes a row of the lineage."""
@@ -155,13 +158,29 @@ class Population:
             latency_s=None if decided is None else at - decided,
         )
 
+    @property
+    def _has_task_score(self) -> bool:
+        """Whether trials are compared by a task's own score: not where test_loss is asked for."""
+        return isinstance(self.space.plan.task, TaskPlan) and self.space.config.score != "test_loss"
+
+    @property
+    def score_name(self) -> str:
+        """What trials are compared by."""
+        task, given = self.space.plan.task, self.space.config.score
+        if isinstance(task, TaskPlan) and self._has_task_score:
+            return task.score
+        return by_split(given, self.space.plan.split)
+
     def score(self, row: dict[str, Any]) -> float:
         """How good a report is: more is better, and what is not finite is worst."""
-        metric = self.space.config.score
-        value = (row.get("own") or row).get(metric)
+        if self._has_task_score:
+            value, less_is_better = row["task_score"], False
+        else:
+            value = (row.get("own") or row).get(self.space.config.score)
+            less_is_better = self.space.config.less_is_better
         if value is None or not math.isfinite(value):
             return WORST
-        return -value if self.space.config.less_is_better else float(value)
+        return -value if less_is_better else float(value)
 
     def standings(self, number: int) -> list[dict[str, Any]]:
         """The reports of a round and of trials that ended in a turn before, best first, each with its score."""

@@ -65,7 +65,7 @@ class Results:
             "status": status,
             **more,
             "search": population.space.config.search,
-            "score": by_split(population.space.config.score, population.space.plan.split),
+            "score": population.score_name,
             "best": best["trial"] if best else None,
             "best_score": _finite(best["score"]) if best else None,
             "best_policy_sha256": policy.sha256 if policy else None,

@@ -1,7 +1,8 @@
 """What trials start with and what may be changed in them: settings by name, their bounds, and the plan that they make.
 
 A trial's settings are plain numbers: `base` (the multiple of the config's base LRs that it started with, never changed),
-`lr` (the factor of the override, 1 at the start), and the other fields that are mutated, under their own names.
+`lr` (the factor of the override, 1 at the start), and the other fields that are mutated, under their own names. Where a task's
+phases have an LR each, `lr.NAME` is a factor of that optimizer alone, and those are mutated in place of `lr`.
 """
 
 import importlib.util
@@ -65,6 +66,8 @@ class Space:
         plan, _ = _resolved(run_config(config), dataset, hardware, features)
         burn_in = -(-examples(config.burn_in, clock, "burn_in") // interval)
         bounds = {LR: config.factor}
+        if plan.task is not None and plan.task.phases:
+            bounds |= {f"{LR}.{name}": config.factor for name in plan.optimizers}
         for field, text in _mutations(config):
             bounds[field] = Bounds.parse(text, f"mutate: {field}", log=False)
         space = cls(config, dataset, hardware, plan, policy, bounds, burn_in, features)
@@ -94,7 +97,7 @@ class Space:
         check_search(config, self.features)
         self.check_start()
         for field, bounds in self.bounds.items():
-            if field != LR:
+            if not is_factor(field):
                 for value in (bounds.low, bounds.high):
                     self.plan_for({BASE: 1.0, LR: 1.0, field: value})
 
@@ -155,15 +158,17 @@ class Space:
             order = list(range(count))
             draw(config.seed, "order").shuffle(order)
             share = (order[index] + draw(config.seed, "base", index).random()) / count
-        start = {BASE: self.base_bounds.clamped(config.initial.at(share)), LR: 1.0}
-        others = [field for field in self.bounds if field != LR]
+        start = {BASE: self.base_bounds.clamped(config.initial.at(share)), **self.factors}
+        others = [field for field in self.bounds if not is_factor(field)]
         return start | {field: self.bounds[field].at(draw(config.seed, field, index).random()) for field in others}
 
     def mutated(self, settings: Mapping[str, float], *what: object) -> Settings:
         """The settings of a donor, each perturbed or drawn again inside its bounds; `what` names the occasion."""
         config, result = self.config, dict(settings)
         for field, bounds in self.bounds.items():
-            limits = self.limits(settings[BASE]) if field == LR else bounds
+            if field == LR and len(self.factors) > 1:
+                continue
+            limits = self.limits(settings[BASE]) if is_factor(field) else bounds
             random = draw(config.seed, "mutate", field, *what)
             if random.random() < config.resample_probability:
                 result[field] = limits.at(random.random())
@@ -171,6 +176,16 @@ class Space:
                 down, up = config.perturbations.low, config.perturbations.high
                 result[field] = limits.perturbed(settings[field], random.choice((down, up)))
         return result
+
+    @property
+    def factors(self) -> Settings:
+        """The factors of the LR that trials start with: that of all optimizers, and those of each alone, if any."""
+        return {field: 1.0 for field in self.bounds if is_factor(field)}
+
+    def factor_of_each(self, settings: Mapping[str, float]) -> dict[str, float]:
+        """The whole factor of each optimizer that has one of its own; empty where all share one."""
+        own = [field for field in self.factors if field != LR]
+        return {field.removeprefix(f"{LR}."): settings[LR] * settings[field] for field in own}
 
     def limits(self, base: float) -> Bounds:
         """Bounds of the factor for a trial that started with this base LR."""
@@ -197,7 +212,7 @@ class Space:
         """The plan of a trial of these settings. Raises ConfigError where a field does not take its value."""
         values = run_config(self.config).model_dump(mode="json")
         for field in self.bounds:
-            if field in settings and field != LR:
+            if field in settings and not is_factor(field):
                 *sections, leaf = field.split(".")
                 section = values
                 for name in sections:
@@ -208,10 +223,15 @@ class Space:
 
     def changes_for(self, settings: Mapping[str, float]) -> dict[str, Any]:
         """The fields of the population's plan that are others in the plan of a trial of these settings."""
-        if len(self.bounds) == 1:
+        if all(map(is_factor, self.bounds)):
             return {}
         common, own = self.plan.model_dump(mode="json"), self.plan_for(settings).model_dump(mode="json")
         return {name: own[name] for name in own if own[name] != common[name] and name not in ("story", "warnings")}
+
+
+def is_factor(field: str) -> bool:
+    """Whether a setting is a factor of the LR: of all optimizers, or of one."""
+    return field == LR or field.startswith(f"{LR}.")
 
 
 def check_search(config: PopulationConfig, offered: Features) -> None:

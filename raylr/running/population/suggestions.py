@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import optuna
 from ray.tune.search.optuna import OptunaSearch
 
-from raylr.running.population.space import BASE, LR, Settings, Space
+from raylr.running.population.space import BASE, Settings, Space, is_factor
 
 SCORE = "score"
 
@@ -16,7 +16,8 @@ class Suggestions:
 
     def __init__(self, space: Space) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        bounds = {BASE: space.base_bounds} | {field: one for field, one in space.bounds.items() if field != LR}
+        self.factors = space.factors
+        bounds = {BASE: space.base_bounds} | {field: one for field, one in space.bounds.items() if not is_factor(field)}
         first = [space.initial(index) for index in range(space.config.num_at_once)]
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -38,7 +39,7 @@ class Suggestions:
 
     def settings(self, names: Sequence[str]) -> dict[str, Settings]:
         """What these trials start with; none of them has a score yet."""
-        return {name: {LR: 1.0, **self.search.suggest(name)} for name in names}
+        return {name: {**self.factors, **self.search.suggest(name)} for name in names}
 
     def tell(self, scores: Mapping[str, float]) -> None:
         """Take the last scores of trials, more being better, in an order that does not depend on which came first."""

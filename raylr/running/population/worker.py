@@ -18,7 +18,8 @@ from raylr.running.population.hub import HubOf
 from raylr.running.priority import restore_priority
 from raylr.running.worker import RayMembership, prepare_as_planned
 from raylr.storage import run_folder
-from raylr.training.data import Dataset, load
+from raylr.training.data import Dataset
+from raylr.training.source import load
 from raylr.training.trial import TrialLoop
 
 
@@ -84,7 +85,7 @@ def _train_trials(config: dict[str, Any]) -> dict[str, Any]:
     slot = ray.train.get_context().get_world_rank() // plan.workers[1]
     data = DataConfig.model_validate(config["data"])
     prepare_as_planned(plan, data)
-    dataset, turn, result = load(data), 0, dict[str, Any]()
+    dataset, turn, result = load(plan, data), 0, dict[str, Any]()
     while (trial := ray.get(hubs.turn.remote(slot, turn))) is not None:
         membership = TrialMembership(hubs, trial["name"], plan)
         membership.publish_warnings()

@@ -12,6 +12,7 @@ from raylr.planning.facts import DatasetInfo
 Images = npt.NDArray[np.uint8]  # [N, H, W, C]
 Indices = npt.NDArray[np.int64]
 SPLITS = ("train", "test")
+NUM_FEW = 64
 
 
 class Report(Protocol):
@@ -35,6 +36,15 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     whole: "Dataset | None" = None  # of which this is what a run with a validation split sees
+
+
+def noise_like(image_shape: tuple[int, int, int], class_names: tuple[str, ...]) -> Dataset:
+    """Return a few images of noise of all classes in turn, the same in both splits: enough to try a program on."""
+    images = np.random.default_rng(0).integers(0, 256, (NUM_FEW, *image_shape), dtype=np.uint8)
+    labels = np.arange(NUM_FEW, dtype=np.int64) % len(class_names)
+    info = DatasetInfo("noise", NUM_FEW, NUM_FEW, class_names, image_shape)
+    channels = image_shape[2]
+    return Dataset(info, images, images, labels, labels, (0.5,) * channels, (0.25,) * channels)
 
 
 @dataclass(frozen=True)

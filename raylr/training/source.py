@@ -1,0 +1,66 @@
+"""What a run trains on: the images that `data` names, or the examples of a task of one's own.
+
+As `raylr.training.data` for images, and like it without torch: `describe` says what is there, `prepare` makes it ready on
+this node, `load` gives it to a rank. Torch is imported for a task alone.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from raylr.config import Config, DataConfig
+from raylr.planning.facts import DatasetInfo
+from raylr.planning.plan import Plan, TaskPlan
+from raylr.training import data
+from raylr.training.data.dataset import Report
+
+
+def describe(config: Config, report: Report | None = None) -> DatasetInfo:
+    """Describe what a config trains on, as `data.describe` does. ConfigError for a task that cannot be made."""
+    task = task_of(config)
+    if task is not None and not task.takes_dataset:
+        return _of_task(task)
+    return replace(data.describe(config.data, report), task=task)
+
+
+def prepare(config: Config, report: Report | None = None) -> DatasetInfo:
+    """Make it ready on this node."""
+    return _prepared(task_of(config), config.data, report)
+
+
+def prepare_for(plan: Plan, config: DataConfig) -> DatasetInfo:
+    """The same for a plan, on the nodes that train."""
+    return _prepared(plan.task, config, None)
+
+
+def load(plan: Plan, config: DataConfig) -> Any:
+    """What a rank trains on, once it is ready: a Dataset, or the plan's task."""
+    if plan.task is None:
+        return data.load(config)
+    from raylr.training.task import made
+
+    return made(plan.task, data.load(config) if plan.task.takes_dataset else None)
+
+
+def task_of(config: Config) -> TaskPlan | None:
+    """The task of a config in plain numbers; None for image classification."""
+    if config.task.name is None:
+        return None
+    from raylr.training.task import plan_of
+
+    return plan_of(config.task.name, config.task.settings)
+
+
+def _prepared(task: TaskPlan | None, config: DataConfig, report: Report | None) -> DatasetInfo:
+    if task is not None and not task.takes_dataset:
+        return _of_task(task)
+    return replace(data.prepare(config, report), task=task)
+
+
+def _of_task(task: TaskPlan) -> DatasetInfo:
+    """Describe the examples of a task that has its own."""
+    from raylr.training.task import made, sha256_of_data
+
+    found = made(task)
+    return DatasetInfo(
+        task.name, found.num_train, found.num_test, (), (0, 0, 0), sha256_of_data(found, f"task={task.name}"), task=task
+    )
