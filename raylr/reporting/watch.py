@@ -35,7 +35,7 @@ REPORT = {*METRICS, "step", "position", "epoch", "world_size", "wall_s"}
 class PlanOnFile(BaseModel):
     """The fields of a plan.json that are shown, of any version."""
 
-    task: str = ""
+    task: Any = None  # "loop" for a loop of one's own, the settings of a task of one's own
     num_train: int
     total_examples: int
     global_batch: int | None = None
