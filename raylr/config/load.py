@@ -72,7 +72,8 @@ def config_of_record(record: Mapping[str, Any], overrides: Mapping[str, str] | N
 def _not_replaced(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values without the fields that one which is `given` excludes: flags take precedence over a file."""
     others = {other for one, other in EXCLUSIVE if one in given}
-    return {key: value for key, value in values.items() if key not in others}
+    mappings = tuple(f"{key}." for key in given if key.endswith("optimizer.options"))
+    return {key: value for key, value in values.items() if key not in others and not key.startswith(mappings)}
 
 
 def config_of(

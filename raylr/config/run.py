@@ -7,11 +7,13 @@ and `batch: {global_size: ...}` in YAML. Nothing is chosen here: that is `resolv
 import difflib
 import re
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raylr.config.fields import is_utf8, meaning, refusal
+from raylr.config.own_options import options_of
 from raylr.config.own_task import with_task
 from raylr.config.secrets import is_masked, masked
 from raylr.config.sources import options_text
@@ -43,10 +45,10 @@ Seconds = Annotated[float, "s"]
 Epochs = Annotated[float, "epochs"]
 FailureMode = Literal["continue", "restart"]
 Scaling = Literal["none", "linear", "sqrt", "legw", "sde"]
-OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "lars", "muon"]
 Views = Literal["none", "mirror", "mirror_translate"]
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 ORDERS = ("fresh", "address", "stretch")  # fields that apply to one start only
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lars", "muon")
 MODELS = ("cnn-small", "cnn-medium", "cnn-large", "airbench", "resnet18", "vit-small")
 
 
@@ -61,6 +63,15 @@ def names_in(text: str | None) -> tuple[str, ...]:
 
 def _by_commas(names: Any) -> Any:
     return ",".join(map(str, names)) or None if isinstance(names, list | tuple) else names
+
+
+def _known_or_own(name: str, known: Sequence[str], own: str) -> str:
+    """A name of `known` or of one's own. ValueError with the nearest one for others."""
+    if name in known or re.fullmatch(OWN, name):
+        return name
+    nearest = difflib.get_close_matches(name, known, n=1)
+    advice = f"did you mean {nearest[0]}?" if nearest else f"one's own is {own}"
+    raise ValueError(f"is not one of {', '.join(known)}; {advice}")
 
 
 class Section(BaseModel):
@@ -151,11 +162,7 @@ class ModelConfig(Section):
     @field_validator("name")
     @classmethod
     def _is_known_or_a_path(cls, name: str) -> str:
-        if name in MODELS or re.fullmatch(OWN, name):
-            return name
-        nearest = difflib.get_close_matches(name, MODELS, n=1)
-        advice = f"did you mean {nearest[0]}?" if nearest else "one's own is package.module:factory"
-        raise ValueError(f"is not one of {', '.join(MODELS)}; {advice}")
+        return _known_or_own(name, MODELS, "package.module:factory")
 
 
 class BatchConfig(Section):
@@ -180,7 +187,10 @@ class BatchConfig(Section):
 class OptimizerConfig(Section):
     """The algorithm that turns gradients into updates; its LR is in the section lr."""
 
-    name: OptimizerName = Field("sgd", description="the algorithm")
+    name: str = Field("sgd", description=f"{', '.join(OPTIMIZERS)}, or one's own as package.module:Class")
+    options: Annotated[dict[str, Any] | None, "mapping"] = Field(
+        None, description='arguments of one\'s own, such as "{betas: [0.9, 0.95]}" [none]'
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, lars, rmsprop and muon")
     nesterov: bool = Field(True, description="of sgd, lars and muon")
     beta1: float = Field(0.9, ge=0, lt=1, description="of adam and adamw")
@@ -193,6 +203,19 @@ class OptimizerConfig(Section):
         5, ge=1, le=20, description="of muon: steps of Newton and Schulz towards an orthogonal update"
     )
     normalise: bool = Field(False, description="of muon: give each weight the norm sqrt(filters) before its update")
+
+    @field_validator("name")
+    @classmethod
+    def _is_known_or_a_path(cls, name: str) -> str:
+        return _known_or_own(name, OPTIMIZERS, "package.module:Class")
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _are_a_mapping(cls, options: Any) -> Any:
+        found = options_of(options)
+        if not isinstance(found, dict):
+            raise ValueError("is no mapping; write its arguments as {betas: [0.9, 0.95], eps: 1e-6}")
+        return found
 
 
 class LRConfig(Section):

@@ -29,7 +29,7 @@ def import_object(text: str, field: str) -> Any:
     except ConfigError as error:
         raise ConfigError(f"{field}={text}, {error}") from None
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{field}={text}, {source} does not import: {_told(error)}") from error
+        raise ConfigError(f"{field}={text}, {source} does not import: {told(error)}") from error
     if not hasattr(module, name):
         close = difflib.get_close_matches(name, vars(module), n=1)
         advice = f"did you mean {close[0]}?" if close else "define it there"
@@ -46,7 +46,7 @@ def call_with(function: Callable[..., Any], offered: Mapping[str, object], field
     try:
         return function(**arguments)
     except Exception as error:
-        raise ConfigError(f"{field} failed: {_told(error)}") from error
+        raise ConfigError(f"{field} failed: {told(error)}") from error
 
 
 def accepts(function: Callable[..., Any], name: str) -> bool:
@@ -92,7 +92,7 @@ def _module_of_file(path: Path) -> ModuleType:
     return module
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """Return the error in one line, with the place where it was raised unless that is this file."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     frames = [frame for frame in frames if "importlib" not in frame.filename]

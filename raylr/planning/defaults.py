@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from raylr.config import Scaling
+from raylr.config import LRConfig, Scaling
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ TUNED = {
     "muon": Tuned(base_lr=0.25, reference_batch=512, scaling="sqrt", weight_decay=0.0),
     "rmsprop": Tuned(base_lr=0.001, reference_batch=512, scaling="sqrt", weight_decay=0.0),
 }
+
 EPOCHS = 8.0
 GLOBAL_BATCH = 512
 SHAPE = "linear"  # ends at its floor, 0
@@ -31,6 +32,13 @@ WARMUP_EPOCHS = (
     1.0  # up to k = 1, and as much again for each doubling of the batch beyond (Goyal 2017: 5 epochs at k = 32)
 )
 WARMUP_SHARE = 0.2  # of the run, at most
+
+
+def tuned_for(name: str, lr: LRConfig, batch: int) -> Tuned:
+    """What is known of an optimizer by name; of one's own what the config says, and no scaling where it names none."""
+    if name in TUNED:
+        return TUNED[name]
+    return Tuned(lr.base or 0.0, lr.reference_batch or batch, lr.scaling or "none", weight_decay=0.0)
 
 
 def warmup_epochs(k: float, epochs: float, legw: bool = False) -> float:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from raylr.config import Config, LRConfig, OptimizerConfig
+from raylr.config.own_options import is_own, short_name
 from raylr.errors import ConfigError
 from raylr.lr import (
     Clock,
@@ -24,7 +25,7 @@ from raylr.lr import (
 )
 from raylr.lr.durations import rounded_half_up
 from raylr.lr.shapes import Seesaw
-from raylr.planning.defaults import SHAPE, TUNED, warmup_epochs
+from raylr.planning.defaults import SHAPE, tuned_for, warmup_epochs
 from raylr.planning.plan import Reason
 
 
@@ -43,8 +44,10 @@ class Part:
 def parts_of(config: Config) -> list[Part]:
     """The optimizers of a run by name; a single one is called by its algorithm."""
     if not config.optimizers:
-        return [Part(config.optimizer.name, "", "*", config.optimizer, config.lr)]
-    beside = [f"optimizer.{name}" for name in _given(config.optimizer)] + [f"lr.{name}" for name in _given(config.lr)]
+        return [Part(short_name(config.optimizer.name), "", "*", config.optimizer, config.lr)]
+    beside = [f"optimizer.{name}" for name in given_fields(config.optimizer)] + [
+        f"lr.{name}" for name in given_fields(config.lr)
+    ]
     if beside:
         first = next(iter(config.optimizers))
         raise ConfigError(f"{beside[0]} beside optimizers.{first}; set it for each, as optimizers.{first}.{beside[0]}")
@@ -57,7 +60,7 @@ def parts_of(config: Config) -> list[Part]:
     ]
 
 
-def _given(section: OptimizerConfig | LRConfig) -> list[str]:
+def given_fields(section: OptimizerConfig | LRConfig) -> list[str]:
     """Names of the fields that differ from their defaults, but for lr.rewarm, which is the run's."""
     defaults = type(section)()
     names = [name for name in type(section).model_fields if name != "rewarm"]
@@ -148,7 +151,7 @@ def _refuse_contradictions(parts: list[Part], given: GivenPolicy) -> None:
 def refuse_lr_beside(parts: list[Part], origin: str) -> None:
     """Raise ConfigError for a field of the LR that is given beside a policy, which sets it."""
     for part in parts:
-        if fields := _given(part.lr):
+        if fields := given_fields(part.lr):
             raise ConfigError(f"{part.prefix}lr.{fields[0]} beside {origin}, which sets the LR; drop one of the two")
 
 
@@ -162,12 +165,12 @@ def policy_of_config(parts: list[Part], clock: Clock, first: int) -> tuple[Polic
 
 def _schedule(part: Part, clock: Clock, first: int) -> tuple[Schedule, str]:
     """The schedule of one optimizer, and why its warmup is so long."""
-    lr, tuned = part.lr, TUNED[part.optimizer.name]
+    lr, tuned = part.lr, tuned_for(part.optimizer.name, part.lr, first)
     scaling = lr.scaling or tuned.scaling
-    if scaling == "sde" and part.optimizer.name in ("sgd", "lars", "muon"):
+    if scaling == "sde" and part.optimizer.name not in ("adam", "adamw", "rmsprop"):
+        instead = "sqrt" if is_own(part.optimizer.name) else tuned.scaling
         raise ConfigError(
-            f"{part.prefix}lr.scaling=sde is the rule of adam, adamw and rmsprop; "
-            f"use {tuned.scaling} with {part.optimizer.name}"
+            f"{part.prefix}lr.scaling=sde is the rule of adam, adamw and rmsprop; use {instead} with {part.optimizer.name}"
         )
     if lr.warmup_from == "zero" and lr.warmup_rise in ("exponential", "constant"):
         raise ConfigError(
@@ -236,6 +239,8 @@ def _story(part: Part, schedule: Schedule, why_warmup: str, clock: Clock, batch:
     tuned = f"tuned for {part.optimizer.name}"
     yield _line(part, "lr.base", base, "given" if lr.base or lr.reference_batch else tuned)
     rule = f"the rule of {'SGD' if schedule.scaling == 'linear' else 'Adam-like optimizers'}"
+    if is_own(part.optimizer.name):
+        rule = "the batch is the one at which it was tuned"
     yield _line(part, "lr.scaling", schedule.scaling, "given" if lr.scaling else rule)
     product = f"{schedule.base_lr:g} x {schedule.scaling}(k) at k = {batch} / {schedule.reference_batch} = {k:g}"
     yield _line(part, "lr peak", f"{schedule.peak(batch):.6g}", product)

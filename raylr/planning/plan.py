@@ -34,6 +34,7 @@ class OptimizerPlan(Frozen):
     until: int | None = None  # examples, after which its parameters are held
     ns_steps: int = 5
     normalise: bool = False
+    options: dict[str, Any] = {}  # arguments of one's own, whose `kind` is package.module:Class
 
 
 class GuardPlan(Frozen):

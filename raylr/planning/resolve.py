@@ -11,7 +11,7 @@ from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, Ramp, examples, lint
 from raylr.planning import instruments, own_task, watching
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
-from raylr.planning.defaults import EPOCHS, TUNED
+from raylr.planning.defaults import EPOCHS, tuned_for
 from raylr.planning.device import backend, device, gpus_per_worker
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.lr import (
@@ -25,6 +25,7 @@ from raylr.planning.lr import (
     run_length,
 )
 from raylr.planning.micro import micro_size
+from raylr.planning.own_optimizer import check_momentum, check_own
 from raylr.planning.plan import Chosen, GuardPlan, OptimizerPlan, Plan
 from raylr.planning.ramp import batches_of, check_policy, doubts, given_ramp, ramp_story, traded_ramp
 from raylr.planning.story import Choices, story
@@ -53,6 +54,8 @@ def resolve(
     parts = parts_of(config)
     batches = possible_batches(config, dataset)
     given = imported or (policy_of_file(config.policy) if config.policy is not None else None)
+    one_batch = batches[0] if len(set(batches)) == 1 and config.batch.ramp is None else None
+    check_own(parts, one_batch, given is not None)
     if given is not None:
         policy, lr_story = policy_as_given(config, parts, given, dataset.num_train)
         length = Chosen(policy.total_examples, "the policy's")
@@ -69,6 +72,7 @@ def resolve(
         policy, lr_story = policy_of_config(parts, Clock(dataset.num_train, length.value, batches[-1]), first)
     ramp = traded_ramp(config, policy, batches[-1], ramp)
     check_policy(policy, parts, batches_of(ramp, batches))
+    check_momentum(parts, policy)
     where = device(config, hardware)
     share = gpus_per_worker(config, hardware, where.value)
     choices = Choices(
@@ -238,10 +242,14 @@ def _optimizer_plan(part: Part, clock: Clock) -> OptimizerPlan:
         raise ConfigError(
             f'{part.prefix}optimizer.name=lars needs a package that is not installed; pip install "raylr[lars]", or use sgd'
         )
-    decay = chosen.weight_decay if chosen.weight_decay is not None else TUNED[chosen.name].weight_decay
-    others = chosen.model_dump(exclude={"name", "weight_decay"})
+    decay = chosen.weight_decay
+    if decay is None:
+        decay = tuned_for(chosen.name, part.lr, clock.global_batch).weight_decay
+    others = chosen.model_dump(exclude={"name", "weight_decay", "options"})
     until = _interval(part.until, clock, f"{part.prefix}until") if part.until is not None else None
-    return OptimizerPlan(kind=chosen.name, match=part.match, weight_decay=decay, until=until, **others)
+    return OptimizerPlan(
+        kind=chosen.name, match=part.match, weight_decay=decay, until=until, options=chosen.options or {}, **others
+    )
 
 
 def _crop_padding(config: Config, side: int) -> int:

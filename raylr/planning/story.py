@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from raylr.config import Config
+from raylr.config.own_options import is_own
 from raylr.planning import own_task
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.lr import Part
@@ -135,8 +136,12 @@ def _optimizer(part: Part, plan: Plan) -> Reason:
         "muon": f"{momentum}, {chosen.ns_steps} steps of Newton and Schulz{norms}",
         "rmsprop": f"smoothing {chosen.beta2:g}, momentum {chosen.momentum:g}",
     }.get(chosen.kind, f"betas {chosen.beta1:g}, {chosen.beta2:g}" + (", amsgrad" if chosen.amsgrad else ""))
+    if is_own(chosen.kind):
+        details = ", ".join(f"{key}={value}" for key, value in chosen.options.items()) or "its own defaults"
     where = "" if chosen.decay_norms_and_biases else ", none on norms and biases"
     decay = f"weight decay {chosen.weight_decay:g}{where}" if chosen.weight_decay else "no weight decay"
+    if is_own(chosen.kind) and part.optimizer.weight_decay is None:
+        decay += ", whatever its own default: optimizer.weight_decay is not given"
     name = f"{part.prefix}optimizer"
     held = f"; held after {part.until}" if part.until is not None else ""
     return _line(name, f"{chosen.kind}: {details}; {decay}{held}", f"{name}.name={chosen.kind}")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from raylr.config import Config
 from raylr.lr import Policy, Schedule
-from raylr.planning.defaults import TUNED
+from raylr.planning.defaults import tuned_for
 from raylr.planning.lr import Part
 
 PORTED = ("momentum", "weight_decay", "nesterov", "beta1", "beta2", "eps", "name")  # given beside an LR: as in a script
@@ -48,8 +48,9 @@ def _defaults_at_work(config: Config, part: Part, with_images: bool) -> Iterator
     found: list[tuple[str, str]] = []
     if optimizer.name in ("sgd", "lars", "muon") and optimizer.nesterov and "nesterov" not in given:
         found.append(("Nesterov", f"--{prefix}no-nesterov"))
-    if TUNED[optimizer.name].weight_decay and optimizer.weight_decay is None:
-        found.append((f"weight decay {TUNED[optimizer.name].weight_decay:g}", f"--{prefix}weight-decay 0"))
+    decay = tuned_for(optimizer.name, part.lr, 1).weight_decay
+    if decay and optimizer.weight_decay is None:
+        found.append((f"weight decay {decay:g}", f"--{prefix}weight-decay 0"))
     if with_images and config.data.flip != "none" and "flip" not in config.data.model_fields_set:
         found.append(("mirrored images", "--data.flip none"))
     if with_images and config.data.crop_padding and "crop_padding" not in config.data.model_fields_set:

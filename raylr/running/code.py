@@ -50,7 +50,8 @@ def keep_code(folder: Folder, plan: Plan, secret: str | None = None) -> None:
     """
     hooks = (*plan.hooks.update, *plan.hooks.test, *plan.hooks.end)
     task = plan.task.name if plan.task is not None else ""
-    parts = (task, plan.model, plan.loss, *plan.metrics, *plan.transform, *hooks, plan.data_source)
+    kinds = (one.kind for one in plan.optimizers.values())
+    parts = (task, plan.model, plan.loss, *kinds, *plan.metrics, *plan.transform, *hooks, plan.data_source)
     keep_code_of(folder, parts, secret)
 
 

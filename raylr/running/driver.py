@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from raylr.config import Config
+from raylr.config.own_options import short_name
 from raylr.events import CheckpointOrder, Finished, News, Planned, StopOrder, Waiting, Warned
 from raylr.lr import Policy
 from raylr.planning.facts import DatasetInfo, Hardware
@@ -98,7 +99,7 @@ class Run:
     def name(self) -> str:
         """The name as given, else model, optimizers and seed."""
         plan = self.plan
-        kinds = "-".join(one.kind for one in plan.optimizers.values())
+        kinds = "-".join(short_name(one.kind) for one in plan.optimizers.values())
         return self.config.name or f"{plan.what}-{kinds}-{plan.seed}"
 
     @property

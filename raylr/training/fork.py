@@ -122,6 +122,7 @@ def carried(
     return found
 
 
-def _keeps(optimizer: OptimizerPlan) -> tuple[str, bool, bool]:
-    """What decides which tensors an optimizer keeps for a parameter."""
-    return optimizer.kind, optimizer.amsgrad, optimizer.momentum > 0
+def _keeps(optimizer: OptimizerPlan) -> tuple[str, bool, bool, dict[str, Any]]:
+    """What decides which tensors an optimizer keeps for a parameter; of an option that is a number, whether it is 0."""
+    options = {name: value if isinstance(value, str) else bool(value) for name, value in optimizer.options.items()}
+    return optimizer.kind, optimizer.amsgrad, optimizer.momentum > 0, options

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from raylr.config.own_options import is_own
 from raylr.errors import ConfigError
 from raylr.planning.plan import OptimizerPlan
 from raylr.training.muon import FilterMuon
+from raylr.training.own_optimizer import make
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -59,6 +61,8 @@ def _build(plan: OptimizerPlan, named: Named) -> Optimizer:
     groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     betas = (plan.beta1, plan.beta2)
+    if is_own(plan.kind):
+        return make(plan, [{**group, "params": [one for _, one in group["params"]]} for group in groups])  # type: ignore[attr-defined]
     match plan.kind:
         case "sgd":
             nesterov = plan.nesterov and plan.momentum > 0

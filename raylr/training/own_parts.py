@@ -1,5 +1,6 @@
 """The look at the user's own parts before anything starts. Imports torch only where there are any."""
 
+from raylr.config.own_options import is_own
 from raylr.planning.plan import Plan
 from raylr.planning.story import without_batchnorm
 from raylr.training.hooks import check_hooks
@@ -17,7 +18,7 @@ def look_at_own_parts(plan: Plan) -> Plan:
         look(plan)
         return plan
     own = ":" in plan.model + plan.loss or any(":" in name for name in plan.metrics) or bool(plan.transform)
-    if own or any(one.match != "*" for one in plan.optimizers.values()):
+    if own or any(one.match != "*" or is_own(one.kind) for one in plan.optimizers.values()):
         from raylr.training.check import check
 
         if not check(plan) and ":" in plan.model:

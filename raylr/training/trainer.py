@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raylr.config.own_options import is_own
 from raylr.errors import ConfigError
 from raylr.lr import Factors, Override, Policy
 from raylr.planning.plan import Plan
@@ -36,6 +37,7 @@ from raylr.training.memory import keep_freed_memory, out_of_memory
 from raylr.training.models import build
 from raylr.training.muon import FilterMuon
 from raylr.training.norms import NormReader, Norms
+from raylr.training.optimizer_state import State, load_state, state_of, tensors_in
 from raylr.training.optimizers import build_optimizers
 from raylr.training.recheck import Check, due
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
@@ -365,11 +367,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.statistics.take()
         names = dict(self.model.named_parameters())
-        for optimizer_name, optimizer in self.optimizers.items():
-            optimizer.state.clear()
-            for name, values in state["optimizers"][optimizer_name].items():
-                device = names[name].device
-                optimizer.state[names[name]] = {key: _copy(value, device) for key, value in values.items()}
+        for key, optimizer in self.optimizers.items():
+            load_state(optimizer, state["optimizers"][key], names, is_own(self.plan.optimizers[key].kind))
 
     def pictures(self) -> Mapping[str, Tensor]:
         """What a task shows of its model after a test: nothing for images."""
@@ -381,25 +380,13 @@ class Trainer:
 
     def optimizer_sha256(self) -> str:
         """SHA-256 over the optimizers' state by optimizer, parameter and key."""
-        state = self._optimizer_state()
-        return sha256_of(
-            {
-                f"{optimizer}/{name}/{key}": torch.as_tensor(value)
-                for optimizer, names in state.items()
-                for name, values in names.items()
-                for key, value in values.items()
-                if value is not None
-            }
-        )
+        return sha256_of(dict(tensors_in(self._optimizer_state(), "")))
 
-    def _optimizer_state(self) -> dict[str, dict[str, dict[str, Any]]]:
+    def _optimizer_state(self) -> dict[str, State]:
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         return {
-            name: {
-                names[parameter]: {key: _copy(value) for key, value in values.items()}
-                for parameter, values in optimizer.state.items()
-            }
-            for name, optimizer in self.optimizers.items()
+            key: state_of(optimizer, names, is_own(self.plan.optimizers[key].kind))
+            for key, optimizer in self.optimizers.items()
         }
 
     def owners(self) -> dict[str, str]:
@@ -438,11 +425,3 @@ def clip(gradient: Tensor, norm: Tensor, largest: float | None) -> None:
 def precision(plan: Plan, device: str | None = None) -> AbstractContextManager[None]:
     """Autocast to bf16 where the plan says so, on its device or another."""
     return torch.autocast(device or plan.device, dtype=torch.bfloat16, enabled=plan.precision == "bf16")
-
-
-def _copy(value: Any, device: torch.device | None = None) -> Any:
-    """A copy, on this device if one is given; scalars such as Adam's step stay on the CPU, where torch keeps them."""
-    if not isinstance(value, Tensor):
-        return value
-    copy = value.detach().clone()
-    return copy if device is None or not copy.dim() else copy.to(device)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from raylr.config import Config
+from raylr.config.own_options import short_name
 from raylr.config.population import FIXED, PopulationConfig
 from raylr.errors import ConfigError
 from raylr.events import Explored, OfTrial, PopulationNews, PopulationPlanned, Waiting
@@ -86,7 +87,7 @@ class Exploration:
     def name(self) -> str:
         """The name as given, else search, model, optimizers and seed."""
         config, plan = self.space.config, self.plan
-        kinds = "-".join(one.kind for one in plan.optimizers.values())
+        kinds = "-".join(short_name(one.kind) for one in plan.optimizers.values())
         return config.name or f"{config.search}-{plan.what}-{kinds}-{plan.seed}"
 
     @property
