@@ -5,7 +5,7 @@ A key is the dotted path of a field (`batch.global_size`) for flags, YAML and Py
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -118,6 +118,20 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def not_utf8(values: Mapping[str, Any]) -> ConfigError:
+    """Return the refusal of the first text that is not UTF-8, which a message could not quote."""
+    key, text = next(_not_utf8(values, ""), ("config", ""))
+    return ConfigError(f"{key}={shown(text)} is not UTF-8, and no name or path here; write it in UTF-8")
+
+
+def _not_utf8(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _not_utf8(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and not is_utf8(value):
+            yield f"{prefix}{key}", value
 
 
 def refusal(error: ValidationError, model: type[BaseModel]) -> ConfigError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from raylr.config.fields import is_utf8, meaning, refusal
+from raylr.config.fields import is_utf8, meaning, not_utf8, refusal
 from raylr.config.own_options import options_of
 from raylr.config.own_task import with_task
 from raylr.config.secrets import is_masked, masked
@@ -218,6 +218,19 @@ class OptimizerConfig(Section):
         return found
 
 
+class PlateauConfig(Section):
+    """A cut of all LRs when tests get no better; the schedule goes on under it."""
+
+    metric: str | None = Field(None, description="of tests: test_loss, test_accuracy, or test_NAME of metrics [off]")
+    mode: Literal["auto", "max", "min"] = Field("auto", description="what is better; auto: less of a loss, else more")
+    factor: float = Field(0.5, gt=0, lt=1, description="LR factor of a cut; a second one multiplies")
+    patience: Duration = Field("2ep", description="longer than this without a better value, and the LR is cut")
+    cooldown: Duration = Field("0ep", description="after a cut so long nothing is counted")
+    average: int = Field(1, ge=1, description="tests whose mean is the value")
+    min_delta: float = Field(0.0, ge=0, description="a value must be better by more than this to count")
+    lowest: float = Field(1e-3, gt=0, lt=1, description="least factor of all cuts together")
+
+
 class LRConfig(Section):
     """The learning rate: its base, how it follows the batch, its warmup and its shape."""
 
@@ -233,6 +246,7 @@ class LRConfig(Section):
     momentum_low: float | None = Field(None, ge=0, lt=1, description="of one_cycle and cyclic, at the top LR [off]")
     momentum_high: float | None = Field(None, ge=0, lt=1, description="of one_cycle and cyclic, at the low LR [off]")
     rewarm: Duration = Field("1ep", description="rise to the new peak after the batch grew, with batch.per_worker_size")
+    plateau: PlateauConfig = PlateauConfig()
 
 
 class GroupConfig(Section):
@@ -422,6 +436,8 @@ class Config(Section):
                 super().__init__(**values)
             except ValidationError as error:
                 raise refusal(error, type(self)) from None
+            except UnicodeEncodeError:  # of the text of a refusal
+                raise not_utf8(values) from None
 
     @model_validator(mode="before")
     @classmethod

@@ -18,7 +18,7 @@ from raylr.lr.shapes import Knot, Knots, Product, Wsd
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.legs import Leg, legs_of, own_policy
 from raylr.planning.loop_plan import refuse_loop
-from raylr.planning.lr import GivenPolicy, run_length
+from raylr.planning.lr import OF_THE_RUN, GivenPolicy, run_length
 from raylr.planning.plan import Parent, Plan, Reason
 from raylr.planning.resolve import resolve
 from raylr.storage import Folder
@@ -194,6 +194,8 @@ def resolve_fork(
 def _is_of_the_lr(key: str) -> bool:
     """Whether a field decides on the policy, beside the length and the batch."""
     last = key.rpartition(".")[2]
+    if key.startswith(tuple(f"lr.{field}." for field in OF_THE_RUN)):
+        return False
     of_optimizers = key.startswith("optimizers.") and last in ("name", "match")
     return key in ("policy", "optimizer.name") or of_optimizers or ("lr." in key and last != "rewarm")
 
@@ -204,7 +206,8 @@ def _without_lr(config: Config) -> Config:
         name: group.model_copy(update={"lr": LRConfig(rewarm=group.lr.rewarm)})
         for name, group in config.optimizers.items()
     }
-    update = {"lr": LRConfig(rewarm=config.lr.rewarm), "optimizers": optimizers}
+    kept = {field: getattr(config.lr, field) for field in OF_THE_RUN}
+    update = {"lr": LRConfig(**kept), "optimizers": optimizers}
     return config.model_copy(update={**update, "policy": None, "epochs": None, "stretch": False})
 
 

@@ -28,6 +28,8 @@ from raylr.lr.shapes import Seesaw
 from raylr.planning.defaults import SHAPE, tuned_for, warmup_epochs
 from raylr.planning.plan import Reason
 
+OF_THE_RUN = ("rewarm", "plateau")  # fields of lr that all optimizers share, beside any policy
+
 
 @dataclass(frozen=True)
 class Part:
@@ -52,8 +54,10 @@ def parts_of(config: Config) -> list[Part]:
         first = next(iter(config.optimizers))
         raise ConfigError(f"{beside[0]} beside optimizers.{first}; set it for each, as optimizers.{first}.{beside[0]}")
     for name, group in config.optimizers.items():
-        if group.lr.rewarm != LRConfig().rewarm:
-            raise ConfigError(f"optimizers.{name}.lr.rewarm={group.lr.rewarm} is one for all optimizers; use lr.rewarm")
+        for field in OF_THE_RUN:
+            if getattr(group.lr, field) != getattr(LRConfig(), field):
+                value = f"={group.lr.rewarm}" if field == "rewarm" else ""
+                raise ConfigError(f"optimizers.{name}.lr.{field}{value} is one for all optimizers; use lr.{field}")
     return [
         Part(name, f"optimizers.{name}.", group.match, group.optimizer, group.lr, group.until)
         for name, group in config.optimizers.items()
@@ -61,9 +65,9 @@ def parts_of(config: Config) -> list[Part]:
 
 
 def given_fields(section: OptimizerConfig | LRConfig) -> list[str]:
-    """Names of the fields that differ from their defaults, but for lr.rewarm, which is the run's."""
+    """Names of the fields that differ from their defaults, but for those of lr that are the run's."""
     defaults = type(section)()
-    names = [name for name in type(section).model_fields if name != "rewarm"]
+    names = [name for name in type(section).model_fields if name not in OF_THE_RUN]
     return [name for name in names if getattr(section, name) != getattr(defaults, name)]
 
 

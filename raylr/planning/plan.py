@@ -69,6 +69,19 @@ class StopPlan(Frozen):
     min_delta: float = 0.0
 
 
+class PlateauPlan(Frozen):
+    """When all LRs are cut: after more than `patience` examples without a better value of a test's metric."""
+
+    metric: str
+    mode: str  # min or max
+    factor: float
+    patience: int
+    cooldown: int = 0
+    average: int = 1  # tests whose mean is the value
+    min_delta: float = 0.0
+    lowest: float = 0.0
+
+
 class HooksPlan(Frozen):
     """Functions of the user's, by import path, that see updates, tests and the end."""
 
@@ -167,6 +180,7 @@ class Plan(Frozen):
     guard: GuardPlan
     metrics: tuple[str, ...] = ()
     stop: StopPlan | None = None
+    plateau: PlateauPlan | None = None
     hooks: HooksPlan = HooksPlan()
     max_failures: int
     failure_mode: str

@@ -112,6 +112,7 @@ def _plan(
     config: Config, dataset: DatasetInfo, choices: Choices, share: float, parts: list[Part], clock: Clock
 ) -> Plan:
     low, high = config.num_workers
+    split = "validation" if dataset.num_validation else "test"
     return Plan(
         seed=config.seed,
         device=choices.device.value,
@@ -158,7 +159,8 @@ def _plan(
         optimizers=_optimizer_plans(parts, clock),
         guard=_guard(config, clock),
         metrics=watching.metrics(config, len(dataset.class_names)),
-        stop=watching.stop(config, clock, "validation" if dataset.num_validation else "test", dataset.task),
+        stop=watching.stop(config, clock, split, dataset.task),
+        plateau=watching.plateau(config, clock, split, dataset.task),
         hooks=watching.hooks(config.hooks),
         max_failures=config.failure.max_failures,
         failure_mode=choices.failure_mode.value,

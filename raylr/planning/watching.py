@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from raylr.config import Config, HooksConfig
 from raylr.errors import ConfigError
 from raylr.lr import Clock, examples
-from raylr.planning.plan import HooksPlan, Plan, Reason, StopPlan, TaskPlan
+from raylr.planning.plan import HooksPlan, Plan, PlateauPlan, Reason, StopPlan, TaskPlan
 
 LOSS, ACCURACY = "test_loss", "test_accuracy"
 TOP = re.compile(r"top([1-9]\d*)")
@@ -50,39 +50,54 @@ def stop(config: Config, clock: Clock, split: str = "test", task: TaskPlan | Non
     Its metric is one of the images that the run is tested on, those of the validation split where there is one. What a task
     measures beside its score is known once it was tried: see `raylr.training.task_look`.
     """
-    given, names = config.stop, config.metric_names
+    given = config.stop
     if given.metric is None:
         return None
-    known = [by_split(one, split) for one in (ACCURACY, LOSS, *map(column, names))]
-    if task is not None:
-        known = list(dict.fromkeys([*known, task.score, *([given.metric] if given.metric.startswith("test_") else [])]))
-    if given.metric not in known:
-        name = given.metric.removeprefix("test_").removeprefix("validation_")
-        near = difflib.get_close_matches(f"{split}_{name}", known, n=1)
-        advice = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}, or add it to metrics"
-        raise ConfigError(f"stop.metric={given.metric} is not measured; {advice}")
-    mode: str = given.mode
-    if mode == "auto":
-        if any(":" in one and by_split(column(one), split) == given.metric for one in names):
-            raise ConfigError(
-                f"stop.metric={given.metric} is one of your own, and stop.mode=auto knows only those of raylr; "
-                "give stop.mode=max or min"
-            )
-        mode = _mode(given.metric, split, task)
+    mode = _mode(config, given.metric, given.mode, "stop", split, task)
     patience = examples(given.patience, clock, "stop.patience")
     if patience < 1:
         raise ConfigError(f"stop.patience={given.patience} is no time to get better in; use 1st or more")
     return StopPlan(metric=given.metric, mode=mode, patience=patience, min_delta=given.min_delta)
 
 
-def _mode(metric: str, split: str, task: TaskPlan | None) -> str:
-    """What is better of a metric; ConfigError where a task's own does not say."""
+def plateau(config: Config, clock: Clock, split: str = "test", task: TaskPlan | None = None) -> PlateauPlan | None:
+    """When all LRs are cut, by a metric as of `stop`; None for never."""
+    given = config.lr.plateau
+    if given.metric is None:
+        return None
+    return PlateauPlan(
+        metric=given.metric,
+        mode=_mode(config, given.metric, given.mode, "lr.plateau", split, task),
+        patience=examples(given.patience, clock, "lr.plateau.patience"),
+        cooldown=examples(given.cooldown, clock, "lr.plateau.cooldown"),
+        **given.model_dump(include={"factor", "average", "min_delta", "lowest"}),
+    )
+
+
+def _mode(config: Config, metric: str, mode: str, section: str, split: str, task: TaskPlan | None) -> str:
+    """What is better of a metric, min or max. ConfigError for one that is not measured, or that does not say."""
+    names = config.metric_names
+    known = [by_split(one, split) for one in (ACCURACY, LOSS, *map(column, names))]
+    if task is not None:
+        known = list(dict.fromkeys([*known, task.score, *([metric] if metric.startswith("test_") else [])]))
+    if metric not in known:
+        name = metric.removeprefix("test_").removeprefix("validation_")
+        near = difflib.get_close_matches(f"{split}_{name}", known, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}, or add it to metrics"
+        raise ConfigError(f"{section}.metric={metric} is not measured; {advice}")
+    if mode != "auto":
+        return mode
+    if any(":" in one and by_split(column(one), split) == metric for one in names):
+        raise ConfigError(
+            f"{section}.metric={metric} is one of your own, and {section}.mode=auto knows only those of raylr; "
+            f"give {section}.mode=max or min"
+        )
     if task is not None and metric == task.score:
         return task.mode
     if task is not None and metric not in (LOSS, ACCURACY):
         raise ConfigError(
-            f"stop.metric={metric} is no score of task={task.name}, and stop.mode=auto knows {task.score} alone; give "
-            "stop.mode=max or min"
+            f"{section}.metric={metric} is no score of task={task.name}, and {section}.mode=auto knows {task.score} alone; "
+            f"give {section}.mode=max or min"
         )
     return "min" if metric == by_split(LOSS, split) else "max"
 
@@ -106,13 +121,31 @@ def lines(config: Config, plan: Plan) -> Iterator[Reason]:
             value=f"after {told} without a {better} {plan.stop.metric}",
             why=f"stop.metric={config.stop.metric}, stop.patience={config.stop.patience}",
         )
+    if plan.plateau is not None:
+        yield _plateau_line(plan.plateau, config, plan.num_train)
     named = [f"{name} {', '.join(found)}" for name, found in plan.hooks if found]
     if named:
         yield Reason(what="hooks", value="; ".join(named), why="given: they see, and change nothing")
 
 
+def _plateau_line(cut: PlateauPlan, config: Config, num_train: int) -> Reason:
+    better = "lower" if cut.mode == "min" else "higher"
+    mean = f", a mean of {cut.average} tests" if cut.average > 1 else ""
+    told = f"after more than {cut.patience / num_train:.4g}ep = {cut.patience:,} examples without a {better} {cut.metric}{mean}"
+    return Reason(
+        what="plateau",
+        value=f"LR x {cut.factor:g} {told}, to x {cut.lowest:g} at least",
+        why=f"lr.plateau.metric={cut.metric}, lr.plateau.patience={config.lr.plateau.patience}",
+    )
+
+
 def doubts(config: Config, plan: Plan) -> Iterator[str]:
     """What of it can never act."""
+    if plan.plateau is not None and plan.plateau.patience >= plan.total_examples:
+        yield (
+            f"lr.plateau.patience={config.lr.plateau.patience} is not shorter than the run of "
+            f"{plan.total_examples / plan.num_train:g} epochs: it will cut nothing"
+        )
     if plan.stop is not None and plan.stop.patience >= plan.total_examples:
         yield (
             f"stop.patience={config.stop.patience} is not shorter than the run of {plan.total_examples / plan.num_train:g} "

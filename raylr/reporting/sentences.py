@@ -177,9 +177,13 @@ def _ended(event: Ended, where: str) -> str:
 
 
 def _by(cause: str) -> str:
-    return {"user": "as you ordered", "guard": "because the loss diverged", "pbt": "by the search"}.get(
-        cause, f"by {cause}"
-    )
+    known = {
+        "user": "as you ordered",
+        "guard": "because the loss diverged",
+        "pbt": "by the search",
+        "plateau": "because the tests got no better",
+    }
+    return known.get(cause, f"by {cause}")
 
 
 def _workers(count: int) -> str:

@@ -215,7 +215,7 @@ def _record(origin: Origin) -> "Record":
     machines: dict[str, Any] = {"backend": "gloo"}
     if plan.device == "cuda" and not local_hardware().num_gpus:
         machines["device"] = "cpu"
-    events = [event for event in events_that_count(folder) if isinstance(event, Overridden) and event.cause == "user"]
+    events = [event for event in events_that_count(folder) if isinstance(event, Overridden)]
     by_hand = [row(event) for event in events]
     return Record(
         folder.storage, folder.name, plan.model_copy(update=machines), origin.policy, origin.legs, origin.rows, by_hand

@@ -8,11 +8,11 @@ import math
 from typing import Any
 
 from raylr.events import StoppedEarly
-from raylr.planning.plan import Plan, StopPlan
+from raylr.planning.plan import Plan, PlateauPlan, StopPlan
 from raylr.training.totals import Totals
 
 
-def value_of(stop: StopPlan, totals: Totals) -> float:
+def value_of(stop: StopPlan | PlateauPlan, totals: Totals) -> float:
     """The metric's value in the last test."""
     known = {"test_loss": totals.test_loss, "test_accuracy": totals.test_accuracy, **totals.test_own}
     found = known[stop.metric.replace("validation_", "test_", 1)]
@@ -29,7 +29,7 @@ def judged(stop: StopPlan | None, totals: Totals) -> Totals:
     return totals
 
 
-def gain(stop: StopPlan, value: float, best: float) -> float:
+def gain(stop: StopPlan | PlateauPlan, value: float, best: float) -> float:
     """By how much a value is better than another."""
     return best - value if stop.mode == "min" else value - best
 

@@ -43,7 +43,7 @@ from raylr.events import (
 )
 from raylr.planning.watching import by_split
 from raylr.storage import Folder
-from raylr.training import checkpoint, early, gallery
+from raylr.training import checkpoint, early, gallery, plateau
 from raylr.training.checkpoint_index import names
 from raylr.training.diagnosis import diagnose
 from raylr.training.evaluate import evaluate
@@ -243,6 +243,12 @@ class Loop:
         self.trainer.policy = self.trainer.policy.with_overrides(*event.entries())
         self._note(event)
 
+    def _cut_on_plateau(self) -> None:
+        """Cut all LRs from here on where the tests have not become better for long enough."""
+        self.totals, factor = plateau.judged(self.plan, self.totals)
+        if factor is not None:
+            self._override(plateau.CAUSE, factor, None, 0)
+
     def _evaluate(self, group: Group) -> None:
         started = time.perf_counter()
         tested = evaluate(self.trainer, group)
@@ -269,6 +275,7 @@ class Loop:
         if self._is_writer:
             gallery.keep(self.folder, self.trainer.position, self.trainer.pictures())
             self.on_test(metrics)
+        self._cut_on_plateau()
         if self.plan.stop is not None and early.is_over(self.plan, self.totals):
             self._note(early.event(self.plan.stop, self.totals, self._now()))
 

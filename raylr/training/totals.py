@@ -32,6 +32,7 @@ class Totals:
     test_own: dict[str, float] = field(default_factory=dict)  # of the plan's metrics, by column
     best: float | None = None  # value of the metric of `stop`, and where it was reached
     best_at: int = 0
+    plateau: dict[str, Any] = field(default_factory=dict)  # what is remembered of tests for `lr.plateau`
     last_order: int = 0  # number of the youngest order that was carried out
     world_size: int = 0  # of the last group
     corruptions: dict[str, int] = field(default_factory=dict)  # wrong results, by process

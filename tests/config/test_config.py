@@ -176,3 +176,12 @@ def test_trackers_are_names_by_commas_or_a_list(given: dict[str, Any], names: tu
 def test_a_tracker_that_is_not_known_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"trackers=comet must be names of tensorboard, mlflow, wandb, separated by"):
         Config(trackers="comet")
+
+
+def test_a_text_that_is_not_utf_8_is_refused_by_its_field() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^hooks.update=caf\\udce9 is not UTF-8, and no name or path here; write it in UTF-8$"
+    ):
+        Config(hooks={"update": "caf\udce9"})
+    with pytest.raises(ConfigError, match=r"^optimizer.name=caf\\udce9 is not UTF-8"):
+        Config(optimizer={"name": "caf\udce9"})
