@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from raylr.config.own_options import is_own
 from raylr.config.user_code import call_with
 from raylr.errors import ConfigError
 from raylr.planning.plan import Plan
@@ -15,8 +14,7 @@ from raylr.training.augment import Normalise
 from raylr.training.losses import Loss, loss_for
 from raylr.training.metrics import tried
 from raylr.training.models import build
-from raylr.training.optimizers import build_optimizers
-from raylr.training.own_optimizer import try_out
+from raylr.training.optimizers import tried_optimizers
 from raylr.training.trainer import precision
 from raylr.training.try_transforms import try_transforms
 
@@ -34,9 +32,7 @@ def check(plan: Plan) -> bool:
     with torch.random.fork_rng(devices=[]):
         model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
         loss = loss_for(plan.loss, plan.num_classes, plan.label_smoothing)
-        for name, optimizer in build_optimizers(model, plan.optimizers).items():
-            if is_own(plan.optimizers[name].kind):
-                try_out(plan.optimizers[name], [one for group in optimizer.param_groups for one in group["params"]])
+        tried_optimizers(model, plan.optimizers)
         if ":" in plan.model or ":" in plan.loss:
             _try(plan, model.to(memory_format=torch.channels_last), loss)
         tried(plan)

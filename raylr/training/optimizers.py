@@ -14,7 +14,7 @@ from raylr.config.own_options import is_own
 from raylr.errors import ConfigError
 from raylr.planning.plan import OptimizerPlan
 from raylr.training.muon import FilterMuon
-from raylr.training.own_optimizer import make
+from raylr.training.own_optimizer import make, try_out
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -27,6 +27,15 @@ def build_optimizers(model: nn.Module, plans: Mapping[str, OptimizerPlan]) -> di
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     owners = _owners([name for name, _ in named], plans)
     return {key: _build(plan, [pair for pair in named if owners[pair[0]] == key]) for key, plan in plans.items()}
+
+
+def tried_optimizers(model: nn.Module, plans: Mapping[str, OptimizerPlan]) -> dict[str, Optimizer]:
+    """The same, once those of one's own have made a few steps on small parameters."""
+    optimizers = build_optimizers(model, plans)
+    for name, optimizer in optimizers.items():
+        if is_own(plans[name].kind):
+            try_out(plans[name], [one for group in optimizer.param_groups for one in group["params"]])
+    return optimizers
 
 
 def _owners(names: list[str], plans: Mapping[str, OptimizerPlan]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from raylr.errors import ConfigError
 from raylr.planning.plan import Plan, TaskPlan
 from raylr.training.data import Dataset
 from raylr.training.data.dataset import noise_like
-from raylr.training.optimizers import build_optimizers
+from raylr.training.optimizers import tried_optimizers
 from raylr.training.task import Batch, Task, bits, called, losses, made, test_batch, train_batch
 from raylr.training.task_trainer import phases_of, scores_of
 
@@ -37,7 +37,7 @@ def look(plan: Plan) -> bool:
         model = called(task.model, f"{field}: model")
         if not isinstance(model, nn.Module):
             raise ConfigError(f"{field}: model gives a {type(model).__name__}; return a torch.nn.Module")
-        phases = phases_of(task, model, build_optimizers(model, plan.optimizers), plan)
+        phases = phases_of(task, model, tried_optimizers(model, plan.optimizers), plan)
         for phase in phases:
             _loss(task, phase.name, model, batch, field)
         _test(plan, task, model, field)
@@ -152,8 +152,11 @@ def _test(plan: Plan, task: Task, model: nn.Module, field: str) -> None:
                 )
     scores = called(lambda: scores_of(task, whole, count), f"{field}: metrics")
     known = ["test_loss", *(["test_accuracy"] if scores.accuracy is not None else []), *scores.own]
-    if plan.stop is not None and plan.stop.metric not in known:
-        raise ConfigError(f"stop.metric={plan.stop.metric} is not measured by {field}; use one of {', '.join(known)}")
+    for section, watched in (("stop", plan.stop), ("lr.plateau", plan.plateau)):
+        if watched is not None and watched.metric not in known:
+            raise ConfigError(
+                f"{section}.metric={watched.metric} is not measured by {field}; use one of {', '.join(known)}"
+            )
 
 
 def _check_rows(batch: Batch, count: int, told: str) -> None:
