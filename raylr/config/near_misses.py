@@ -42,6 +42,11 @@ WORDS: Mapping[str, str] = {
     **dict.fromkeys(("max_eval_samples", "limit_val_batches", "limit_test_batches"), "data.test_examples"),
     **dict.fromkeys(("hflip", "horizontal_flip"), "data.flip"),
     **dict.fromkeys(("random_crop", "crop"), "data.crop_padding"),
+    **dict.fromkeys(
+        ("aa", "auto_augment", "augment", "augmentation", "transforms", "train_transform", "color_jitter", "reprob", "remode"),
+        "data.transform",
+    ),
+    **dict.fromkeys(("dataset_args", "dataset_kwargs", "dataset_config"), "data.options"),
     # its length, and where it is
     **dict.fromkeys(("max_epochs", "num_epochs", "num_train_epochs", "max_steps", "total_steps", "iterations"), "epochs"),
     **dict.fromkeys(("manual_seed", "random_state", "random_seed", "seed_everything"), "seed"),

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import http.server
 import io
+import json
+import os
 import re
 import subprocess
 import sys
@@ -184,7 +186,8 @@ class Answer(http.server.BaseHTTPRequestHandler):
             with contextlib.suppress(ConnectionError):
                 self.wfile.write(body[: int(server.given * len(body))] if breaks else body)
 
-    do_HEAD = do_GET  # noqa: N815
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def log_message(self, *_: object) -> None: ...
 
@@ -206,6 +209,52 @@ def test_an_archive_of_a_web_server_is_fetched_in_one_answer(config):
     with serving(Server(packed())) as server:
         assert data.prepare(config(server.url)).num_train == 6
         assert server.ranges == [None]
+
+
+class Hub(Answer):
+    """The part of the Hugging Face Hub's API that lists and gives the files of a data set, a/b."""
+
+    def do_GET(self) -> None:
+        if not self.path.startswith("/api/"):
+            return super().do_GET()
+        file = {"type": "file", "path": "images.tar", "size": len(self.server.content), "oid": "1" * 40}
+        asked = self.path.startswith("/api/datasets/a/b")
+        listed = "/tree/" in self.path or self.command == "POST"
+        body = json.dumps([file] if listed else {"id": "a/b", "sha": "2" * 40}).encode() if asked else b"{}"
+        self.send_response(200 if asked else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body)
+        return None
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+
+def preparing(uri: str, cache: Path, **environment: str) -> "subprocess.Popen[str]":
+    """A process that prepares a source and prints the SHA-256 of its data."""
+    code = (
+        "import sys; from raylr.config import DataConfig; from raylr.training import data;"
+        "print(data.prepare(DataConfig(source=sys.argv[1], cache_dir=sys.argv[2])).data_sha256)"
+    )
+    command = [sys.executable, "-c", code, uri, str(cache)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
+
+
+def test_a_file_of_the_hugging_face_hub_is_fetched(config, tmp_path):
+    pytest.importorskip("huggingface_hub", reason="what opens hf:// is not installed")
+    (tmp_path / "a.tar").write_bytes(packed())
+    server = Server(packed())
+    server.RequestHandlerClass = Hub
+    with serving(server):
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        process = preparing(
+            "hf://datasets/a/b/images.tar", tmp_path / "hub", HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path)
+        )
+        told = process.communicate(timeout=100)[0].strip()
+    assert told == data.prepare(config(tmp_path / "a.tar")).data_sha256
 
 
 def test_a_copy_is_used_with_a_warning_while_the_server_is_away(config):
@@ -257,13 +306,8 @@ def test_a_process_that_was_killed_leaves_what_the_next_one_goes_on_with(config,
 
 
 def test_processes_of_one_node_fetch_once(config, tmp_path):
-    code = (
-        "import sys; from raylr.config import DataConfig; from raylr.training import data;"
-        "print(data.prepare(DataConfig(source=sys.argv[1], cache_dir=sys.argv[2])).data_sha256)"
-    )
     with serving(Server(packed())) as server:
-        command = [sys.executable, "-c", code, server.url, str(tmp_path / "cache")]
-        started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+        started = [preparing(server.url, tmp_path / "cache") for _ in range(2)]
         digests = {one.communicate(timeout=100)[0] for one in started}
         assert len(digests) == 1
         assert len(server.ranges) == 1
