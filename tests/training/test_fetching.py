@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 
@@ -22,7 +23,7 @@ from raylr.cli import main
 from raylr.config import DataConfig
 from raylr.errors import ConfigError
 from raylr.training import data
-from raylr.training.data import fetching, remote
+from raylr.training.data import fetching, remote, stores
 
 
 def packed(shade: int = 0) -> bytes:
@@ -84,8 +85,8 @@ def test_an_archive_on_s3_gives_the_data_of_a_local_one(config, shelf, tmp_path)
 
 def test_a_copy_is_fetched_once_and_anew_when_the_store_has_another_file(config, shelf, monkeypatch):
     opened = []
-    original = remote.Arrow.open
-    monkeypatch.setattr(remote.Arrow, "open", lambda *given: opened.append(given[1].name) or original(*given))
+    original = stores.Arrow.open
+    monkeypatch.setattr(stores.Arrow, "open", lambda *given: opened.append(given[1].name) or original(*given))
     uri = shelf("changing.tar", packed())
     first = data.prepare(config(uri))
     assert data.prepare(config(uri)) == first
@@ -298,8 +299,8 @@ def test_a_process_that_was_killed_leaves_what_the_next_one_goes_on_with(config,
     (part / "stamps").write_text(repr([(file.name, file.stamp) for file in there]))
     (part / "files" / "killed.tar").write_bytes(packed()[:5000])
     starts = []
-    original = remote.Arrow.open
-    monkeypatch.setattr(remote.Arrow, "open", lambda *given: starts.append(given[2]) or original(*given))
+    original = stores.Arrow.open
+    monkeypatch.setattr(stores.Arrow, "open", lambda *given: starts.append(given[2]) or original(*given))
     assert data.prepare(config(uri)).num_train == 6
     assert starts == [5000]
     assert not part.exists()
@@ -325,11 +326,11 @@ def test_a_web_server_that_refuses_is_told(config, status, line):
 
 
 def test_s3_without_credentials_is_refused_soon(config, monkeypatch, tmp_path):
-    for name in [*remote.AWS, "AWS_SECRET_ACCESS_KEY", "AWS_REGION"]:
+    for name in [*stores.AWS, "AWS_SECRET_ACCESS_KEY", "AWS_REGION"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(remote, "METADATA", ("127.0.0.1", 1))
+    monkeypatch.setattr(stores, "METADATA", ("127.0.0.1", 1))
     with serving(Server(b"", status=403)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         started = time.monotonic()
@@ -380,3 +381,8 @@ def test_a_disk_without_room_is_refused_before_the_first_byte(config, shelf, mon
     usage = functools.partial(fetching.shutil._ntuple_diskusage, 0, 0)
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda path: usage(free=10))
     assert re.search(r"data.cache_dir=.* has room for 0 MB, and data.source=.*large.tar needs 0 MB", told(config(uri)))
+
+
+def test_a_name_that_leads_out_of_the_copy_is_refused(config):
+    fsspec.filesystem("memory").pipe("/shelf/../outside.tar", b"x")
+    assert "the name /shelf/../outside.tar is no path of a file; rename it there" in told(config("memory://shelf"))

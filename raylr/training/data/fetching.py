@@ -23,7 +23,8 @@ from raylr.errors import ConfigError, first_line
 from raylr.storage.home import find_a_home
 from raylr.training.data.cache import SAY_EVERY_S, locked
 from raylr.training.data.dataset import Report
-from raylr.training.data.remote import CHUNK, STALL_TIMEOUT_S, Remote, RemoteFile, in_time, refusal
+from raylr.training.data.remote import Remote, in_time, refusal
+from raylr.training.data.stores import CHUNK, STALL_TIMEOUT_S, RemoteFile
 
 RECORD, FILES = "fetched.json", "files"
 AT_ONCE = 8  # files
