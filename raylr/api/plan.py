@@ -20,7 +20,9 @@ from raylr.training.source import describe
 
 
 def plan(config: Config | Mapping[str, Any] | str | PathLike[str]) -> tuple[Plan, Policy]:
-    """The resolved numbers and the LR policy of a run on this machine; nothing is downloaded, decoded or started.
+    """The resolved numbers and the LR policy of a run on this machine; nothing is started.
+
+    Of data, a URI is fetched and a dataset of one's own decoded, once: nothing else tells how many examples they hold.
 
     `config` may also be a dict, nested or with dotted keys, or the path of a YAML file. A model or a loss of one's own is
     tried on one micro-batch. Raises ConfigError for a config that `raylr train` would refuse.

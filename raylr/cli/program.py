@@ -135,11 +135,13 @@ def _world_sizes(text: str) -> list[int]:
 
 
 def describe_data(config: Config, as_json: bool) -> int:
-    """Tell what a data source holds, without decoding or downloading it."""
-    from raylr.reporting.tables import dataset
+    """Tell what a data source holds, decoding or downloading it only where nothing else tells."""
+    from raylr.reporting.progress import counting
+    from raylr.reporting.tables import console, dataset
     from raylr.training.data import describe
 
-    info = describe(config.data)
+    with counting("decoding images", console(stderr=True)) as report:
+        info = describe(config.data, report)
     Answer(as_json).lay_out(asdict(info), dataset(info))
     return 0
 

@@ -9,7 +9,7 @@ from raylr.errors import ConfigError
 from raylr.storage import LocalFolder
 from raylr.training.captured import Captured, Readback
 from raylr.training.evaluate import evaluate
-from raylr.training.feed import permutation_on
+from raylr.training.feed import Feed, permutation_on
 from raylr.training.group import Group
 from raylr.training.loop import Loop
 from raylr.training.membership import Plain
@@ -98,6 +98,15 @@ def test_augmented_images_are_those_of_the_cpu():
         theirs = Trainer(cpu, policy(cpu), DATA).feed.micro_batch(position, 3, range(4))
         assert torch.equal(ours[0].cpu(), theirs[0])
         assert torch.equal(ours[1].cpu(), theirs[1])
+
+
+def test_transforms_of_ones_own_give_the_images_of_the_cpu_and_are_not_recorded():
+    names, own = ("RandAugment", "tests.training.own_transforms:darken_some"), range(4)
+    there = Feed(plan(device="cuda", transform=names), DATA, torch.device("cuda"), capture=True)
+    here = Feed(plan(transform=names), DATA, torch.device("cpu"), capture=False)
+    for index in own:
+        assert torch.equal(there.micro_batch(0, index, own)[0].cpu(), here.micro_batch(0, index, own)[0])
+    assert not there._augmented.wanted
 
 
 def test_an_update_waits_for_the_gpu_once():
