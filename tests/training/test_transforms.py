@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from raylr.config import Config, DataConfig
 from raylr.config.transforms import transform_names
 from raylr.errors import ConfigError
-from raylr.training.feed import Feed
+from raylr.training.feed import Feed, Split
 from raylr.training.splitmix import MASK, splitmix64, start_state
 from raylr.training.transforms import Transforms
 from raylr.training.try_transforms import try_transforms
@@ -154,12 +154,23 @@ def test_a_text_and_a_list_name_the_same_transforms():
             Config(data={"transform": wrong})
 
 
-def test_transforms_come_after_the_others_and_are_not_recorded():
-    one = Feed(plan(transform=[f"{OWN}:invert"]), images(90, 50), torch.device("cpu"), capture=True)
-    one.split.resident = torch.from_numpy(one.split.images), torch.from_numpy(one.split.labels)
-    plain = Feed(plan(), images(90, 50), torch.device("cpu"), capture=False)
+class Resident(Split):
+    """A split in the memory of a GPU, for which that of the CPU stands."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray, device: torch.device) -> None:
+        super().__init__(pixels, labels, device)
+        self.resident = torch.from_numpy(pixels), torch.from_numpy(labels)
+
+
+def test_transforms_come_after_the_others_and_are_not_recorded(monkeypatch):
+    monkeypatch.setattr("raylr.training.feed.Split", Resident)
+    one, plain = (
+        Feed(plan(transform=names), images(90, 50), torch.device("cpu"), capture=True)
+        for names in ([f"{OWN}:invert"], [])
+    )
+    assert (one._augmented.wanted, plain._augmented.wanted) == (False, True)
+    plain._augmented.wanted = False
     assert torch.equal(one.micro_batch(0, 1, range(4))[0], 255 - plain.micro_batch(0, 1, range(4))[0])
-    assert not one._augmented.wanted
 
 
 def test_the_bits_are_the_same_at_1_2_and_3_workers(ranks, tmp_path):
