@@ -31,7 +31,7 @@ EPOCHS = {"cnn-small": 2.0, "plain CNN": 4.0, "transformer": 4.0}
 BATCH = 64
 EVERY = 5  # updates from one reading to the next
 AVERAGED = 3  # readings, or as many updates' losses
-PLACES = (10, 20, 40)  # updates at which the two are compared
+PLACES = (0, 5, 10, 20, 40)  # updates at which the two are compared
 TOLERANCE = 1.1
 PLOT = common.ROOT / "benchmarks" / "gallery" / "headroom.png"
 
