@@ -8,12 +8,12 @@ import pytest
 
 from tests.cluster.commands import Command
 from tests.json_page import lacking
+from tests.training.runs import pictures, train
 
 pytestmark = pytest.mark.timeout(300)
 SMALL = [
-    "--data.source", "synthetic", "--data.train-examples", "300", "--data.test-examples", "50", "--batch.global-size", "32",
-    "--batch.micro-size", "8", "--precision", "fp32", "--workers", "2", "--model.dropout", "0.1", "--updates", "20",
-    "--from", "0.001", "--to", "10",
+    "--data.source", "pictures", "--batch.global-size", "32", "--batch.micro-size", "8", "--precision", "fp32",
+    "--workers", "2", "--model.dropout", "0.1", "--updates", "40", "--from", "0.001", "--to", "10",
 ]  # fmt: skip
 
 
@@ -22,10 +22,9 @@ def losses_of_a_plain_process(ranks: Any, run: Path, cache: Path, tmp_path: Path
     from raylr.lr import Policy
     from raylr.planning.plan import Plan
     from raylr.training.data import load
-    from tests.training.runs import train
 
     plan = Plan.model_validate_json((run / "plan.json").read_text()).model_copy(update={"workers": (1, 1)})
-    data = load(DataConfig(source="synthetic", train_examples=300, test_examples=50, cache_dir=str(cache)))
+    data = load(DataConfig(source=str(tmp_path / "pictures"), test_examples=27, cache_dir=str(cache)))
     policy = Policy.from_json((run / "policy.json").read_text())
     ranks.run(train, 1, plan, policy, data, str(tmp_path / "plain"))
     return [json.loads(line)["loss"] for line in (tmp_path / "plain" / "ledger.jsonl").read_text().splitlines()]
@@ -33,6 +32,7 @@ def losses_of_a_plain_process(ranks: Any, run: Path, cache: Path, tmp_path: Path
 
 def test_a_range_test_on_two_workers_answers_draws_and_writes(ranks: Any, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
+    pictures(tmp_path / "pictures", "abc")
     flags = [*SMALL, "--data.cache-dir", str(cache), "--png", "lr.png", "--write", "tuned.yaml", "--json"]
     code, out, err = Command("find-lr", *flags, cwd=tmp_path).end()
     assert code == 0, err
