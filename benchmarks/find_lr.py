@@ -2,7 +2,7 @@
 
 The sweep is that of `benchmarks.headroom`, whose rows are taken: loss on held-out training images, no test images. Its best LR
 is the top of a parabola in log LR through the best of the 8 and its neighbours. The range test has the defaults of
-`raylr find-lr`, at the same batch.
+`raylr find-lr`, at the same batch. Beside its rules: a tenth of the critical LR that the first update reads, at the lowest LR.
 
     python -m benchmarks.headroom --data PATH && python -m benchmarks.find_lr --data PATH --write
 """
@@ -25,7 +25,8 @@ from raylr.training.headroom import Reading
 from raylr.training.trainer import Trainer
 
 UPDATES, SEEDS = 100, (0, 1, 2)
-RULES = ("steepest", "tenth", "valley", "lr")
+NAMES = {"lr": "the middle one", "critical": "a tenth of the critical LR"}
+RULES = ("steepest", "tenth", "valley", *NAMES)
 
 
 def curve(setting: Setting, limits: tuple[float, float], seed: int, data: Dataset) -> Row:
@@ -89,20 +90,19 @@ def main() -> None:
             answer = suggestion(rates, [row["losses"] for row in found], read)
             good = [row["lr"] for row, bad in zip(rows, is_bad(rows), strict=True) if not bad]
             best = best_lr(rows)
-            misses.append({rule: getattr(answer, rule) / best for rule in RULES})
+            answers = {**vars(answer), "lr": answer.lr, "critical": answer.critical or math.nan}
+            misses.append({rule: answers[rule] / best for rule in RULES})
             edge = "none" if answer.edge is None else f"{answer.edge:.2g}"
             lines.append([
                 f"{model}, {optimizer}", f"{best:.2g}", f"{min(good):.2g} to {max(good):.2g}",
-                *(f"{getattr(answer, rule):.2g} ({getattr(answer, rule) / best:.2g})" for rule in RULES), edge,
+                *(f"{answers[rule]:.2g} ({answers[rule] / best:.2g})" for rule in RULES), edge,
             ])  # fmt: skip
     within = {
         rule: [sum(1 / factor <= one[rule] <= factor for one in misses) for factor in (2, 4, 10)] for rule in RULES
     }
     typical = {rule: math.exp(sum(math.log(one[rule]) for one in misses) / len(misses)) for rule in RULES}
-    told = [
-        [rule if rule != "lr" else "the middle one", f"{typical[rule]:.2g}", *map(str, within[rule])] for rule in RULES
-    ]
-    headings = ["runs", "best LR", "good LRs", *RULES[:3], "the middle one", "edge"]
+    told = [[NAMES.get(rule, rule), f"{typical[rule]:.2g}", *map(str, within[rule])] for rule in RULES]
+    headings = ["runs", "best LR", "good LRs", *RULES[:3], *NAMES.values(), "edge"]
     counts = ["rule", "its LR / best LR, geometric mean", "within x 2", "within x 4", "within x 10"]
     text = "\n\n".join(
         [

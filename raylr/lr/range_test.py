@@ -6,6 +6,7 @@ updates, and it ends where it is four times its best or no number. Along it:
 - steepest: where the loss falls fastest against log LR;
 - tenth: a tenth of the LR at which the loss is lowest;
 - valley: the middle, in log LR, of the longest falling stretch;
+- critical: a tenth of the critical LR that is read first, at an LR so low that the weights have hardly moved;
 - edge: where the LR is the critical one (headroom 1), so that an update no longer lowers the loss of its own examples.
 """
 
@@ -22,15 +23,19 @@ LEAST_FALL = 0.01  # of the first loss, below which no falling was seen
 LEAST_STEP = 0.1  # of the mean fall from one update to the next: what counts as falling
 FIRST_SHARE = 0.1  # of the updates, before which the best one may not lie
 FEWEST = 10  # updates of a test
+CRITICAL_SHARE = 0.1  # of the critical LR: where good runs begin
+LEAST_HEADROOM = 1e-3  # below which a reading may be at its limit
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """LRs from a curve. `edge` is None where no headroom of 1 was read, `blow_up` where the loss did not blow up."""
+    """LRs from a curve. `critical` is None without readings of the headroom, `edge` where none of them was 1, `blow_up` where
+    the loss did not blow up."""
 
     steepest: float
     tenth: float
     valley: float
+    critical: float | None
     edge: float | None
     blow_up: float | None
 
@@ -60,8 +65,8 @@ def lrs(low: float, high: float, count: int) -> list[float]:
 def smoothed(losses: Sequence[float], memory: float = MEMORY) -> list[float]:
     """A bias-corrected moving average, forwards and backwards, so that it lags behind neither way.
 
-    >>> smoothed([3.0, 3.0, 3.0]), smoothed([2.0, 1.0], memory=0.5)
-    ([3.0, 3.0, 3.0], [1.6666666666666667, 1.1666666666666667])
+    >>> [round(one, 3) for one in smoothed([2.0, 1.0], memory=0.5)]  # 2 and 4/3 forwards, 5/3 and 1 backwards
+    [1.833, 1.167]
     """
     backwards = _average(list(reversed(losses)), memory)
     return [(one + other) / 2 for one, other in zip(_average(losses, memory), reversed(backwards), strict=True)]
@@ -111,6 +116,7 @@ def suggestion(
         steepest=math.sqrt(rates[steepest] * rates[steepest + 1]),
         tenth=rates[best] / 10,
         valley=math.sqrt(rates[start] * rates[end]),
+        critical=critical(headrooms),
         edge=edge(headrooms),
         blow_up=rates[len(curve)] if len(curve) < len(rates) else None,
     )
@@ -147,6 +153,16 @@ def longest_fall(curve: Sequence[float], least: float = 0.0) -> tuple[int, int]:
         if index - start > best[1] - best[0]:
             best = start, index
     return best
+
+
+def critical(headrooms: Sequence[tuple[float, float]]) -> float | None:
+    """CRITICAL_SHARE of the first critical LR that was read above the limit of a reading.
+
+    >>> round(critical([(0.01, 0.00024), (0.1, 0.02), (1.0, 0.3)]), 6)
+    0.5
+    """
+    first = next(((lr, headroom) for lr, headroom in headrooms if headroom > LEAST_HEADROOM), None)
+    return None if first is None else CRITICAL_SHARE * first[0] / first[1]
 
 
 def edge(headrooms: Sequence[tuple[float, float]]) -> float | None:

@@ -12,7 +12,7 @@ from raylr.lr.range_test import Suggestion, mean_curve
 from raylr.reporting.plots import MARGIN, MAX_PLOT, write_figure
 
 HEIGHT = 12
-SIGNS = {"steepest": "s", "tenth": "t", "valley": "v", "edge": "e"}
+SIGNS = {"steepest": "s", "tenth": "t", "valley": "v", "critical": "c", "edge": "e"}
 
 
 class CurveFacts(Protocol):
@@ -40,6 +40,8 @@ def lines(curve: CurveFacts, reference_batch: int) -> Iterator[str]:
     yield f"  steepest {found.steepest:.3g}: where the loss falls fastest"
     yield f"  tenth    {found.tenth:.3g}: a tenth of the LR of the lowest loss"
     yield f"  valley   {found.valley:.3g}: the middle of the longest fall"
+    if found.critical is not None:
+        yield f"  critical {found.critical:.3g}: a tenth of the LR at which the first updates would stop helping"
     edge = "none up to here" if found.edge is None else f"{found.edge:.3g}"
     yield f"  edge     {edge}: where an update stops lowering the loss of its own examples"
     if found.blow_up is not None:
@@ -72,7 +74,9 @@ def loss_plot(curve: CurveFacts, width: int = 72) -> str:
     for name, sign in SIGNS.items():
         if (lr := getattr(curve.suggestion, name)) is not None:
             marks[column(lr)] = sign
-    shown = [f"loss of {curve.optimizer}, mean of {len(curve.losses)} seeds   s steepest   t tenth   v valley   e edge"]
+    shown = [
+        f"loss of {curve.optimizer}, mean of {len(curve.losses)} seeds   s steepest  t tenth  v valley  c critical  e edge"
+    ]
     for index, row in enumerate(canvas):
         value = top - (top - bottom) * index / (HEIGHT - 1)
         shown.append(

@@ -94,6 +94,7 @@ def test_three_seeds_give_a_curve_whose_range_holds_the_best_lr(tmp_path: Path) 
     assert curve.suggestion == suggestion(curve.lrs, curve.losses, curve.headrooms)
     assert curve.suggestion.low <= 0.4 / 10 * 1.2 <= curve.suggestion.high
     assert curve.suggestion.edge == pytest.approx(4.0)  # where 0.1 x LR / 0.4 is 1
+    assert curve.suggestion.critical == pytest.approx(0.4)  # a tenth of it
     assert len(curve.headrooms) == 20
 
 
@@ -163,6 +164,7 @@ def test_a_terminal_and_a_picture_show_the_curve_and_its_lrs(tmp_path: Path) -> 
     assert told.startswith("optimizers.rest.lr.base: ")
     assert "at a batch of 128, 3 seeds" in told
     assert "edge     4: " in told
+    assert "critical 0.4: " in told
     assert save_png(answer.curves, tmp_path / "lr.png").read_bytes()[1:4] == b"PNG"
     with pytest.raises(ConfigError, match=r"png=.*no/lr.png cannot be written"):
         save_png(answer.curves, tmp_path / "no" / "lr.png")

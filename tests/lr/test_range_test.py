@@ -67,6 +67,12 @@ def test_the_edge_is_where_the_headroom_passes_one_and_stays_there() -> None:
     assert edge([]) is None
 
 
+def test_the_critical_lr_is_the_first_that_no_limit_of_a_reading_hides() -> None:
+    found = suggestion(LRS, [curve(valley)] * 3, [(1e-4, 0.00024), (1e-3, 0.005), (1e-2, 0.5)])
+    assert found.critical == pytest.approx(0.02)  # a tenth of 1e-3 / 0.005
+    assert suggestion(LRS, [curve(valley)] * 3, [(1e-4, 0.00024)]).critical is None
+
+
 def test_the_longest_fall_is_that_of_most_steps() -> None:
     assert longest_fall([1.0, 2.0, 3.0]) == (0, 0)
     assert longest_fall([5.0, 1.0, 2.0, 1.9, 1.8, 1.7, 1.8]) == (2, 5)
