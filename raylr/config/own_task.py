@@ -135,7 +135,7 @@ def _field(one: "dataclasses.Field[Any]", cls: Any, name: str) -> Any:
     default: Any = ...
     if one.default is not dataclasses.MISSING:
         default = str(one.default) if is_path and one.default is not None else one.default
-    return hint, Field(default, description=str(one.metadata.get("help", "")))
+    return hint, Field(default, description=str(one.metadata.get("help", "of the task")))
 
 
 def task_defaults(name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from raylr.config.fields import Setting, settings
+from raylr.config.own_task import task_settings
 from raylr.config.run import Config
 from raylr.errors import ConfigError
 
@@ -69,8 +70,12 @@ def config_text(config: Config, path: Path | str = "config.yaml") -> str:
     """The commented YAML of a config; what was given stands uncommented."""
     given = config.model_dump(mode="json", exclude_unset=True)
     groups = given.pop("optimizers", None)
-    known = [setting for setting in settings(type(config)) if not setting.key.startswith("optimizers.")]
+    own = task_settings(config.task.name) if config.task.name is not None else []
+    known = [setting for setting in [*settings(type(config)), *own] if not setting.key.startswith("optimizers.")]
     shown = [setting for setting in known if setting.key in USED_MOST or _value(given, setting.key) is not None]
+    if config.task.name is not None:  # which has its own model, examples and loss
+        others = ("data", "model", "loss")
+        shown = [one for one in shown if one.section not in others or _value(given, one.key) is not None]
     if groups:
         shown = [setting for setting in shown if setting.section not in ("optimizer", "lr")]
     blocks = [HEAD.format(path=path), *_sections(shown, given, type(config)().model_dump(mode="json"))]

@@ -38,7 +38,8 @@ def _of_task(trainer: TaskTrainer, position: int, batch: int) -> list[str]:
     fresh = type(trainer)(plan, trainer.policy, trainer.dataset)
     few = tuple(tensor[: plan.micro_size].to(fresh.device) for tensor in found)
     losses_there = {
-        phase.name or "fresh": float(losses(fresh.task, phase.name, fresh.model, few)[0]) for phase in fresh.phases
+        phase.name or "fresh": float(losses(fresh.task, phase.name, fresh.model, few)[0].detach())
+        for phase in fresh.phases
     }
     told = ", ".join(f"{name} {loss:.3g}" for name, loss in losses_there.items())
     return [*lines, f"a fresh model has there the loss {told}"]

@@ -8,6 +8,8 @@ import pytest
 from raylr.cli import main
 from raylr.config import Config
 from raylr.config.load import load_config
+from raylr.config.own_sources import imported_as, own_sources
+from raylr.config.starting import config_text
 from raylr.errors import ConfigError
 from raylr.planning.facts import Hardware
 from raylr.planning.resolve import resolve
@@ -160,3 +162,22 @@ def test_ranks_compare_a_micro_batch_before_the_first_update(ranks: Ranks) -> No
     found = ranks.run(first_update, 2, True)
     assert found[0] == found[1]
     assert "gives rank 1 another micro-batch or other initial weights than rank 0" in found[0]
+
+
+def test_a_config_to_start_from_has_the_settings_of_the_task(tmp_path: Path) -> None:
+    config = Config(task={"name": f"{OWN}:Sines", "width": 16})
+    path = tmp_path / "config.yaml"
+    path.write_text(config_text(config, path))
+    assert "  width: 16                      # of the hidden layer\n" in path.read_text()
+    assert "model:" not in path.read_text()
+    assert load_config(path) == config
+
+
+def test_a_task_may_be_the_class_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "my_task.py"
+    file.write_text((Path(__file__).parent / "own_tasks.py").read_text())
+    config = Config(task=f"{file}:Sines")
+    plan, _ = resolve(config, describe(config), Hardware(bf16=False, num_gpus=0))
+    look_at_own_parts(plan)
+    assert plan.what == "Sines"
+    assert own_sources([str(config.task.name)]) == {imported_as(file.name): file}

@@ -188,6 +188,15 @@ def test_the_guard_takes_an_update_that_has_diverged_back_at_any_number_of_worke
     assert found[0]["weights_sha256"] == found[1]["weights_sha256"]
 
 
+def test_a_task_that_diverges_for_good_is_told_which_example_has_no_number(tmp_path):
+    one = ready("tests.training.own_tasks:Diverges", epochs=2, guard={"max_rollbacks": 0})
+    folder = LocalFolder(tmp_path)
+    folder.create()
+    result = Loop(TaskTrainer(one.plan, one.policy, one.task), Plain(), folder).run()  # type: ignore[arg-type]
+    assert result["status"] == "failed"
+    assert "tensor 1 of the task's batch is not finite for example number 40" in result["reason"]
+
+
 def test_a_second_computation_finds_a_worker_that_computes_wrong():
     one = sines(guard={"recheck": 1.0})
     trainer = TaskTrainer(one.plan, one.policy, one.task)
