@@ -57,6 +57,8 @@ def attach(
     fresh: bool = False,
     keep: int = 3,
     rewarm: str = "1ep",
+    fork: str | None = None,
+    fork_at: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> "OwnLoop":
     """Let `policy` drive these optimizers, and return the loop, at the position where the run of this name stands.
@@ -69,13 +71,18 @@ def attach(
     growth the LR rises over `rewarm`.
 
     The run's folder is `storage`/`name` [the classes' names]; the newest `keep` checkpoints stay. `settings` are kept in its
-    config.json. Call it on every rank, once torch's process group is formed. Raises ConfigError, on every rank, for what
-    cannot be attached.
+    config.json. `fork` names another run of a loop, with whose state this one begins: its newest checkpoint, or the newest
+    at or before `fork_at`, such as 3ep. From there it goes on under its own policy.
+
+    Call it on every rank, once torch's process group is formed. Raises ConfigError, on every rank, for what cannot be
+    attached.
     """
     from raylr.training.attached.begin import Wish, begin
 
     where = os.fspath(storage)
-    wish = Wish(policy, global_batch, per_worker_batch, name, where, fresh, keep, rewarm, dict(settings or {}))
+    wish = Wish(
+        policy, global_batch, per_worker_batch, name, where, fresh, keep, rewarm, fork, fork_at, dict(settings or {})
+    )
     return begin(model, optimizers, others or {}, wish, _surroundings())
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from raylr.lr import Policy
-from raylr.planning.loop_plan import AnyPlan, plan_in
-from raylr.planning.plan import Plan
+from raylr.planning.loop_plan import AnyPlan, plan_in, plan_of
 from raylr.storage import Folder
 
 LEGS = "legs.json"
@@ -26,7 +25,7 @@ class Leg:
 
     run: str
     until: int
-    plan: Plan
+    plan: Any  # a Plan; a LoopPlan where the run is a loop of one's own
     policy: Policy
     by_hand: tuple[Mapping[str, Any], ...] = ()
 
@@ -40,7 +39,7 @@ class Leg:
     def of_data(cls, data: dict[str, Any]) -> Self:
         """The leg that `data` gave."""
         policy = Policy.from_json(json.dumps(data["policy"]))
-        return cls(data["run"], data["until"], Plan.model_validate(data["plan"]), policy, tuple(data["by_hand"]))
+        return cls(data["run"], data["until"], plan_of(data["plan"]), policy, tuple(data["by_hand"]))
 
 
 def legs_of(folder: Folder) -> tuple[Leg, ...]:

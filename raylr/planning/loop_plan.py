@@ -77,7 +77,11 @@ def is_loop(data: Mapping[str, Any]) -> bool:
 
 def plan_in(folder: Folder) -> AnyPlan:
     """The plan of a run, of whichever kind."""
-    data = folder.read_json("plan.json")
+    return plan_of(folder.read_json("plan.json"))
+
+
+def plan_of(data: Mapping[str, Any]) -> AnyPlan:
+    """The plan that a plan.json holds."""
     return LoopPlan.model_validate(data) if is_loop(data) else Plan.model_validate(data)
 
 

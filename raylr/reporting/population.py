@@ -31,6 +31,7 @@ from raylr.events import (
 )
 from raylr.lr import duration_text
 from raylr.lr.distill import Distilled
+from raylr.planning.loop_plan import LOOP
 from raylr.reporting.bar import duration
 from raylr.reporting.ending import failure, named
 from raylr.reporting.prose import Prose
@@ -153,7 +154,9 @@ class PopulationDisplay:
         folder = folder_at(explored.run_dir)
         self._print(f"population folder: {folder}")
         if self.out.is_terminal and result["best"] is not None:
-            self._print(f"next: raylr train --policy {shlex.quote(str(folder))}/best_policy.json")
+            found = f"{shlex.quote(str(folder))}/best_policy.json"
+            own = f'policy="{found}" for raylr.loop.attach'
+            self._print(f"next: {own}" if result.get("task") == LOOP else f"next: raylr train --policy {found}")
             self._print(f"      raylr distill {named(folder)}")
 
     def _note(self, trial: str, **fields: Any) -> None:

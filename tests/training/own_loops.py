@@ -63,6 +63,7 @@ def train(loop: OwnLoop, until_step: int | None = None) -> None:
                 return
             loss = step(loop, inputs)
         loop.report(loss=loss)
+        loop.keep_now()  # passes of milliseconds would begin the next checkpoint before this one is written
 
 
 def rows(folder: Path, name: str = "ledger.jsonl") -> list[dict[str, Any]]:

@@ -386,3 +386,47 @@ def test_all_ranks_stop_at_the_same_update_and_are_refused_together(tmp_path: Pa
     with pytest.raises(AssertionError) as refused:
         ranks.run(rank_of_a_run, 2, tmp_path, None, {"policy": cosine(0.3)})
     assert str(refused.value).count("name=own was trained under another policy") == 2
+
+
+def test_a_fork_goes_on_from_a_kept_state_under_another_lr(tmp_path: Path) -> None:
+    train(parent := attached(tmp_path))
+    fork = attached(tmp_path, name="fork", policy=cosine(0.2), fork="own", fork_at="1.5ep")
+    assert (fork.position, fork.step) == (NUM_TRAIN, 8)
+    train(fork, until_step=13)
+    fork.close()
+    fork = attached(tmp_path, name="fork", policy=cosine(0.2), fork="own", fork_at="1.5ep")
+    assert fork.step == 8
+    train(fork)
+    own, theirs = rows(tmp_path / "fork"), rows(tmp_path / "own")
+    assert own[:8] == theirs[:8]
+    assert [row["lr"]["optimizer"] for row in own[8:]] == pytest.approx(
+        [cosine_by_hand(row["position"], 0.2) for row in theirs[8:]]
+    )
+    folder = LocalFolder(tmp_path / "fork")
+    assert "before the joint at position 96: under the policy of own" in explain_step(folder, 3)
+    told = explain_step(folder, 12)
+    assert "fork of own since position 96, which changes optimizer: base LR 0.2, cosine" in told
+    assert "as the policy says, to the last bit" in told
+    kinds = [row["kind"] for row in rows(tmp_path / "fork", "events.jsonl") if row["kind"] != "checkpoint"]
+    assert kinds == ["start", "fork", "restart", "finish"]
+    same = attached(tmp_path, name="same", fork="own", fork_at="1ep")
+    train(same)
+    assert torch.equal(same.model.weight, parent.model.weight)  # type: ignore[attr-defined]
+
+
+def test_a_fork_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    train(attached(tmp_path))
+    for more, message in (
+        ({"fork": "own", "fork_at": "0.5ep"}, r"no whole checkpoint at or before 0\.5ep; there are 1ep, 2ep, 3ep"),
+        ({"fork": "other"}, "run=other is no run folder"),
+        (
+            {"fork": "own", "policy": raylr.loop.policy(0.1, examples_per_epoch=50, epochs=3, reference_batch=12)},
+            "epoch of 96",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            attached(tmp_path, name="fork", **more)
+    train(attached(tmp_path, name="whole"))
+    attached(tmp_path, name="fork", fork="whole", fork_at="1ep").close()
+    with pytest.raises(ConfigError, match="name=fork is a fork of whole, and this is one of own"):
+        attached(tmp_path, name="fork", fork="own")

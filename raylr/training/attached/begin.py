@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from raylr.errors import ConfigError, first_line
+from raylr.events import Forked
 from raylr.lr import Clock as Lengths
 from raylr.lr import Policy, Ramp, duration_text, examples
 from raylr.planning.loop_plan import LoopPlan
 from raylr.planning.lr import policy_of_file
-from raylr.planning.plan import Reason
+from raylr.planning.plan import Parent, Reason
 from raylr.storage import is_uri, run_folder
 from raylr.training import checkpoint
 from raylr.training.attached.driver import Driver
@@ -39,6 +41,8 @@ class Wish:
     fresh: bool
     keep: int
     rewarm: str
+    fork: str | None = None
+    fork_at: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -61,9 +65,13 @@ def begin(
     driver.policy = given = surroundings.policy_for(own, _plan(attached, driver, wish, size))
     plan = _plan(attached, driver, wish, size)
     record, earlier = _agreed(wish, attached, given, surroundings)
+    if earlier.parent is not None:
+        plan = plan.model_copy(update={"parent": earlier.parent, "story": (*plan.story, _told(earlier.parent, plan))})
     loop = OwnLoop(attached, driver, plan, surroundings, record)
     if earlier.state is not None:
         loop.load(earlier.state)
+        if earlier.parent is not None:
+            loop.leave(given)
     if earlier.result is not None:
         loop.ended = True
         if record is not None:
@@ -71,10 +79,19 @@ def begin(
             print(f"{record.folder} is complete; fresh=True starts it over")
     elif record is not None:
         record.begin(plan, given, _config(attached, wish, plan), loop.position, loop.step)
-        record.joined(loop.world_size, loop.position, earlier.state is not None)
+        leaves = None if record.is_begun() else earlier.parent
+        record.joined(loop.world_size, loop.position, earlier.state is not None and leaves is None)
+        if leaves is not None:
+            record.note(Forked(time.time(), loop.position, leaves.run, loop.step, leaves.changes))
     loop.follow_size()
     surroundings.begun(loop)
     return loop
+
+
+def _told(parent: Parent, plan: LoopPlan) -> Reason:
+    """The line of a fork in the plan's story."""
+    where = f"{parent.run} at {duration_text(parent.position, plan.num_train)}, step {parent.step}"
+    return Reason(what="fork of", value=where, why="; ".join(parent.changes) or "changes nothing")
 
 
 def _policy(given: Policy | str | os.PathLike[str]) -> Policy:
@@ -180,13 +197,15 @@ def _agreed(
     if group.group_rank == 0:
         try:
             record, found = _opened(wish, attached, policy, surroundings)
-            told = checkpoint.to_bytes({"error": None, **vars(found)})
+            parent = None if found.parent is None else found.parent.model_dump(mode="json")
+            told = checkpoint.to_bytes({"error": None, "state": found.state, "result": found.result, "parent": parent})
         except (ConfigError, OSError) as error:
             told = checkpoint.to_bytes({"error": first_line(error)})
     agreed = checkpoint.from_bytes(group.broadcast_bytes(told, 0, device_of(group)))
     if agreed["error"] is not None:
         raise ConfigError(agreed["error"])
-    return record, Earlier(agreed["state"], agreed["result"])
+    left = None if agreed["parent"] is None else Parent.model_validate(agreed["parent"])
+    return record, Earlier(agreed["state"], agreed["result"], left)
 
 
 def _opened(wish: Wish, attached: Attached, policy: Policy, surroundings: Surroundings) -> tuple[Record, Earlier]:
@@ -196,4 +215,4 @@ def _opened(wish: Wish, attached: Attached, policy: Policy, surroundings: Surrou
     if not is_uri(storage) and not name.strip("."):
         raise ConfigError(f"name={name} is no name of a folder; give another")
     record = Record(run_folder(storage, name), wish.keep)
-    return record, record.open(policy, wish.fresh)
+    return record, record.open(policy, wish.fresh, None if wish.fork is None else (wish.fork, wish.fork_at))

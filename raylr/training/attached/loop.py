@@ -266,6 +266,10 @@ class OwnLoop:
         self._driver.policy = replace(Policy.from_json(state["policy"]), overrides=overrides)
         self._surroundings.load(state["surroundings"])
 
+    def leave(self, policy: Policy) -> None:
+        """Go on under a fork's own policy; what was set on the LR still holds."""
+        self._driver.policy = replace(policy, overrides=self.policy.overrides)
+
     def override(self, event: Overridden | Copied) -> None:
         """Set a factor on all LRs from here on, and note why."""
         self._driver.policy = self.policy.with_overrides(*event.entries())

@@ -7,16 +7,18 @@ import platform
 import time
 import warnings
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, get_args
 
 from raylr.errors import ConfigError
-from raylr.events import Checkpointed, Ended, EndKind, Joined, RunEvent, row
+from raylr.events import Checkpointed, Ended, EndKind, Joined, JoinKind, RunEvent, row
 from raylr.lr import Policy
 from raylr.planning.loop_plan import LoopPlan, is_loop
+from raylr.planning.plan import Parent
 from raylr.storage import Folder
 from raylr.training import checkpoint
+from raylr.training.attached.fork import seed
 from raylr.training.checkpoint_index import refuse_other_formats
 from raylr.training.rows import Rows
 
@@ -29,6 +31,7 @@ class Earlier:
 
     state: dict[str, Any] | None
     result: dict[str, Any] | None
+    parent: Parent | None = None  # of a fork
 
 
 class Record:
@@ -45,15 +48,19 @@ class Record:
         self._begun: list[tuple[int, int | None, str | None]] = []  # on their way: position, order, its cause
         self._held = ExitStack()
 
-    def open(self, policy: Policy, fresh: bool) -> Earlier:
-        """Hold the folder and read what is there. Raises ConfigError where another run or another process has it."""
+    def open(self, policy: Policy, fresh: bool, fork: tuple[str, str | None] | None) -> Earlier:
+        """Hold the folder and read what is there; a fork begins with what its parent has kept.
+
+        Raises ConfigError where another run or another process has it.
+        """
         folder = self.folder
         self._held.enter_context(folder.held())
         try:
             if fresh:
                 folder.remove()
             folder.create()
-            return self._earlier(policy)
+            parent = None if fork is None else seed(folder, *fork, policy)
+            return replace(self._earlier(policy), parent=parent)
         except BaseException:
             self._held.close()
             raise
@@ -61,7 +68,7 @@ class Record:
     def _earlier(self, policy: Policy) -> Earlier:
         folder = self.folder
         if not folder.exists("plan.json"):
-            return Earlier(None, None)
+            return Earlier(checkpoint.newest(folder), None)  # of a fork that begins
         if not is_loop(folder.read_json("plan.json")):
             raise ConfigError(f"name={folder.name} is a run of raylr train, not a loop; use another name")
         before = Policy.from_json(folder.read_bytes("policy.json").decode())
@@ -94,6 +101,10 @@ class Record:
         """Put an event into events.jsonl."""
         self.events.append(row(event))
         self.events.forget()
+
+    def is_begun(self) -> bool:
+        """Whether an earlier start has noted itself."""
+        return any(one["kind"] in get_args(JoinKind) for one in self.folder.read_rows("events.jsonl"))
 
     def joined(self, world_size: int, position: int, is_restart: bool) -> None:
         self.note(Joined(time.time(), position, "restart" if is_restart else "start", world_size))
