@@ -10,7 +10,7 @@ from raylr.training.data.cache import balanced_order
 from raylr.training.data.dataset import Dataset, Images, Indices
 from raylr.training.splitmix import start_state
 
-VALIDATION = 4  # a purpose, beside those of training/stream.py
+VALIDATION = 22  # purpose of random numbers, beside those of stream.py, augment.py and transforms.py
 
 
 class Rows:
