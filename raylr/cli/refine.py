@@ -90,5 +90,7 @@ def ranking(made: "Plan", policy: "Policy", what: str) -> tuple[list[dict[str, A
     for row in rows:
         table.add_row(row.shape, f"{row.bound:.3f}")
     norms = "equal gradient norms" if what == DEFAULT else f"the gradient norms of {what}"
-    hint = Prose(f"by {norms}, each at its best peak LR (arXiv 2501.18965): a hint, docs/instruments.md says what it is worth")
+    hint = Prose(
+        f"by {norms}, each at its best peak LR (arXiv 2501.18965): a hint, docs/instruments.md says what it is worth"
+    )
     return [vars(row) for row in rows], [table, hint]

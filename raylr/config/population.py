@@ -10,8 +10,9 @@ from raylr.config.run import OWN, Config, Duration
 from raylr.errors import ConfigError
 from raylr.lr.bounds import Bounds
 
-Search = Literal["pbt", "pb2", "fire", "asha", "grid", "random", "optuna"]
-FIXED = ("grid", "random", "optuna")  # searches in which a trial trains to its end, whatever the others do
+Search = Literal["pbt", "pb2", "fire", "asha", "grid", "random", "optuna", "shape"]
+SUGGESTED = ("optuna", "shape")  # searches whose trials TPE suggests, from the scores of those before
+FIXED = ("grid", "random", *SUGGESTED)  # searches in which a trial trains to its end, whatever the others do
 Multiples = Annotated[str, "LOW:HIGH"]
 
 
@@ -22,11 +23,13 @@ class PopulationConfig(Config):
     at_once: int | None = Field(
         None,
         ge=1,
-        description="as many trials train at the same time; grid, random and optuna take turns [all; of optuna 1/4]",
+        description="as many trials train at once; grid, random, optuna and shape take turns [all; of the last two 1/4]",
     )
     gpus_per_worker: float = Field(1.0, gt=0, le=1, description="below 1, trials of one worker share GPUs")
     interval: Duration = Field("1ep", description="trials are tested, kept and compared at each multiple")
-    search: Search = Field("pbt", description="pbt, pb2 and fire change LRs on the way; others choose a base LR")
+    search: Search = Field(
+        "pbt", description="pbt, pb2 and fire change LRs on the way; shape chooses base LR and curve, others a base LR"
+    )
     synch: bool = Field(True, description="all trials wait for each other at each interval, so that a search repeats")
     score: str = Field(
         "test_accuracy",
@@ -89,7 +92,7 @@ class PopulationConfig(Config):
     @property
     def num_at_once(self) -> int:
         """Trials that train at the same time; TPE suggests each turn from the scores of those before."""
-        whole = max(1, self.trials // 4) if self.search == "optuna" else self.trials
+        whole = max(1, self.trials // 4) if self.search in SUGGESTED else self.trials
         return min(self.at_once or whole, self.trials)
 
     @property

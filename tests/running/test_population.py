@@ -295,6 +295,22 @@ def test_optuna_suggests_inside_the_bounds_of_the_lr_and_of_fields(tmp_path):
     assert all(0.5 <= momentum <= 0.9 for momentum in momenta)
 
 
+def test_a_search_of_shapes_gives_each_trial_a_curve_of_its_own_and_the_best_is_a_policy(tmp_path):
+    world = World(tmp_path, rises_best_at(1.0), trials=8, at_once=2, search="shape").run(1)
+    policies = [world.space.policy_for(settings) for settings in world.population.initial.values()]
+    assert len({policy.sha256 for policy in policies}) == 8
+    total = world.space.policy.total_examples
+    for policy, settings in zip(policies, world.population.initial.values(), strict=True):
+        schedule = policy.schedule("sgd")
+        assert schedule.base_lr == pytest.approx(0.4 * settings["base"])
+        assert schedule.warmup.examples == round(settings["shape.warmup"] * total)
+        after = schedule.warmup.examples + settings["shape.hold"] * (total - schedule.warmup.examples)
+        assert policy.lr(int(after) - 1, 512) == pytest.approx(policy.schedule("sgd").peak(512), rel=1e-3)
+        assert policy.lr(total, 512) == pytest.approx(schedule.peak(512) * settings["shape.final"])
+    best = Policy.from_json((tmp_path / "best_policy.json").read_text())
+    assert best in policies
+
+
 # PB2
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from raylr.config import ORDERS, Config
 from raylr.config.population import PopulationConfig
 from raylr.errors import ConfigError
-from raylr.lr import Clock, Policy, examples
+from raylr.lr import Clock, Policy, examples, family
 from raylr.planning.facts import DatasetInfo, Features, Hardware
 from raylr.planning.loop_plan import LoopPlan
 from raylr.reporting.rows import leaves
@@ -35,7 +35,7 @@ class LoopSpace(Space):
             rule = "shorter than one update" if interval < clock.global_batch else "longer than the loop's policy"
             raise ConfigError(f"interval={config.interval} is {interval} examples, {rule}; use 0.2dur, say")
         burn_in = -(-examples(config.burn_in, clock, "burn_in") // interval)
-        bounds = {LR: config.factor}
+        bounds = {LR: config.factor} | (family.BOUNDS if config.search == "shape" else {})
         space = cls(config, NOTHING, Hardware(False, 0), plan, policy, bounds, burn_in, offered, interval)
         space.check_start()
         return space

@@ -12,6 +12,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from raylr.config.population import SUGGESTED
 from raylr.running.population.bandit import Bandit
 from raylr.running.population.fire import WORST, FirePBT
 from raylr.running.population.lineage import draw
@@ -83,7 +84,7 @@ class Judge:
         self.trials = Trials()
         self.scheduler = scheduler_for(space, names)
         self.suggestions: Any = None
-        if space.config.search == "optuna":
+        if space.config.search in SUGGESTED:
             from raylr.running.population.suggestions import Suggestions
 
             self.suggestions = Suggestions(space)

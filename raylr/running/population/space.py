@@ -1,8 +1,9 @@
 """What trials start with and what may be changed in them: settings by name, their bounds, and the plan that they make.
 
 A trial's settings are plain numbers: `base` (the multiple of the config's base LRs that it started with, never changed),
-`lr` (the factor of the override, 1 at the start), and the other fields that are mutated, under their own names. Where a task's
-phases have an LR each, `lr.NAME` is a factor of that optimizer alone, and those are mutated in place of `lr`.
+`lr` (the factor of the override, 1 at the start), the other fields that are mutated, under their own names, and the numbers of
+a shape where shapes are searched. Where a task's phases have an LR each, `lr.NAME` is a factor of that optimizer alone, and those
+are mutated in place of `lr`.
 """
 
 import importlib.util
@@ -14,7 +15,7 @@ from raylr.config import ORDERS, Config
 from raylr.config.fields import settings as fields_of
 from raylr.config.population import FIXED, PopulationConfig
 from raylr.errors import ConfigError
-from raylr.lr import Clock, Policy, examples
+from raylr.lr import Clock, Policy, Warmup, examples, family
 from raylr.lr.bounds import Bounds
 from raylr.lr.fields import nearest
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
@@ -26,7 +27,11 @@ Settings = dict[str, float]
 LR, BASE = "lr", "base"
 # Fields that may change while a trial trains: those that bend neither its clock nor its data nor its model's shape.
 MUTABLE_SECTIONS = ("optimizer", "loss", "guard", "model")
-NEEDS = {"pb2": ("sklearn", "pbt"), "optuna": ("optuna", "random")}  # packages of extras, and what does without
+NEEDS = {
+    "pb2": ("sklearn", "pbt"),
+    "optuna": ("optuna", "random"),
+    "shape": ("optuna", "random"),
+}  # packages of extras, and what does without
 COPYING = ("pbt", "pb2", "fire")  # searches in which a trial becomes another's copy
 OWN = set(PopulationConfig.model_fields) - set(Config.model_fields)
 
@@ -70,6 +75,8 @@ class Space:
             bounds |= {f"{LR}.{name}": config.factor for name in plan.optimizers}
         for field, text in _mutations(config):
             bounds[field] = Bounds.parse(text, f"mutate: {field}", log=False)
+        if config.search == "shape":
+            bounds |= family.BOUNDS
         space = cls(config, dataset, hardware, plan, policy, bounds, burn_in, features)
         space.check()
         return space
@@ -97,7 +104,7 @@ class Space:
         check_search(config, self.features)
         self.check_start()
         for field, bounds in self.bounds.items():
-            if not is_factor(field):
+            if not is_factor(field) and field not in family.BOUNDS:
                 for value in (bounds.low, bounds.high):
                     self.plan_for({BASE: 1.0, LR: 1.0, field: value})
 
@@ -202,8 +209,12 @@ class Space:
 
     def policy_for(self, settings: Mapping[str, float]) -> Policy:
         """The LR policy that a trial of these settings starts with."""
+        own: dict[str, Any] = {}
+        if self.config.search == "shape":
+            member, total = family.Member.of(settings), self.policy.total_examples
+            own = {"warmup": Warmup(member.warmup_examples(total)), "shape": member.knots(total), "momentum": None}
         schedules = [
-            (name, replace(schedule, base_lr=schedule.base_lr * settings[BASE]))
+            (name, replace(schedule, base_lr=schedule.base_lr * settings[BASE], **own))
             for name, schedule in self.policy.schedules
         ]
         return replace(self.policy, schedules=tuple(schedules))
@@ -212,7 +223,7 @@ class Space:
         """The plan of a trial of these settings. Raises ConfigError where a field does not take its value."""
         values = run_config(self.config).model_dump(mode="json")
         for field in self.bounds:
-            if field in settings and not is_factor(field):
+            if field in settings and not is_factor(field) and field not in family.BOUNDS:
                 *sections, leaf = field.split(".")
                 section = values
                 for name in sections:
@@ -262,7 +273,7 @@ def _refuse_missing_package(config: PopulationConfig) -> None:
     if package is not None and importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"search={config.search} needs a package that is not installed; "
-            f'pip install "raylr[{config.search}]", or use {instead}'
+            f'pip install "raylr[{package if package == "optuna" else config.search}]", or use {instead}'
         )
 
 
