@@ -1,8 +1,8 @@
 """One family of shapes that a search may range over: few numbers, and the known shapes among them.
 
 After a linear warmup the multiplier stays at 1 for a while, then falls with z from 0 to 1 as
-f + (1 - f) (1 - z)^power x exp(bend z (1 - z)), at most 1; f is the final fraction. Constant is f = 1; linear and polynomial have no
-hold, WSD has one, and a bend gives the S of a cosine. The peak is no part of it: base LRs are searched beside it.
+f + (1 - f) (1 - z)^power x exp(bend z (1 - z)), at most 1, with f the final fraction. f = 1 is constant; linear and polynomial
+have no hold, WSD has one, and a bend gives the S of a cosine. The peak is no part of it: base LRs are searched beside it.
 """
 
 import math

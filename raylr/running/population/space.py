@@ -2,8 +2,8 @@
 
 A trial's settings are plain numbers: `base` (the multiple of the config's base LRs that it started with, never changed),
 `lr` (the factor of the override, 1 at the start), the other fields that are mutated, under their own names, and the numbers of
-a shape where shapes are searched. Where a task's phases have an LR each, `lr.NAME` is a factor of that optimizer alone, and those
-are mutated in place of `lr`.
+a shape where shapes are searched. Where a task's phases have an LR each, `lr.NAME` is a factor of that optimizer alone, and
+those are mutated in place of `lr`.
 """
 
 import importlib.util
