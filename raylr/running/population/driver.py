@@ -64,7 +64,7 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
 def request_of(config: Config) -> Request:
     """Return the population as a job that is asked for."""
     wanted = config if isinstance(config, PopulationConfig) else PopulationConfig(**config.model_dump())
-    if wanted.data.validation is None:
+    if wanted.data.validation is None and not wanted.task.name:  # a task has its own test examples
         held_out = wanted.data.model_copy(update={"validation": VALIDATION})
         wanted = wanted.model_copy(update={"data": held_out})
     ranks = wanted.num_at_once * (wanted.num_workers[1] if wanted.workers else 1)
@@ -153,6 +153,8 @@ def refuse_another(config: PopulationConfig, folder: Folder) -> None:
 
 def _scored_on(plan: Plan) -> str:
     """What trials are compared by."""
+    if plan.task is not None:
+        return f"trials are compared on the {plan.num_test:,} test examples of their task"
     if not plan.num_validation:
         return (
             f"trials are compared on the {plan.num_test:,} TEST images; data.validation=0.1 keeps the search off them"
