@@ -14,6 +14,7 @@ from raylr.running.job import checked, refuse_throw_away_storage, sees_data
 from raylr.running.job_server import SUBMITTED, JobServer, job_server
 from raylr.running.packing import SECRET, Asked, pack
 from raylr.running.population import driver as population_driver
+from raylr.running.population import loops
 from raylr.running.submit import Job, follow, submit, verb
 
 Say = Callable[[str], None]
@@ -61,8 +62,7 @@ def send(
     What travels is raylr, the user's own modules and files that the config names, and `includes`; with `working_dir` that
     whole folder instead, as Ray packs it. Raises ConfigError for a request that is refused before anything is sent.
     """
-    is_population = isinstance(config, PopulationConfig)
-    name = checked((population_driver if is_population else driver).request_of(config))
+    name = _checked(config)
     live(f"{f'run {name}' if name else 'the run'} is checked; it is sent to {where}\n")  # importing Ray takes seconds
     server = where.server(say)
     if server.own is None:
@@ -80,6 +80,16 @@ def send(
         return sent
     say("Ctrl-C leaves it running\n")
     return replace(sent, exit_code=follow(server, job, say))
+
+
+def _checked(config: Config) -> str | None:
+    """The name of the run or the population that is asked for, once all that can be told here was checked."""
+    if not isinstance(config, PopulationConfig):
+        return checked(driver.request_of(config))
+    if config.loop is None:
+        return checked(population_driver.request_of(config))
+    loops.check(config)
+    return loops.name_of(config)
 
 
 @contextlib.contextmanager
