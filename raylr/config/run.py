@@ -228,7 +228,8 @@ class PlateauConfig(Section):
     cooldown: Duration = Field("0ep", description="after a cut so long nothing is counted")
     average: int = Field(1, ge=1, description="tests whose mean is the value")
     min_delta: float = Field(0.0, ge=0, description="a value must be better by more than this to count")
-    lowest: float = Field(1e-3, gt=0, lt=1, description="least factor of all cuts together")
+    min_share: float = Field(0.0, ge=0, lt=1, description="and by more than this share of the best")
+    lowest: float = Field(1e-3, ge=0, lt=1, description="least factor of all cuts together")
 
 
 class LRConfig(Section):

@@ -79,6 +79,7 @@ class PlateauPlan(Frozen):
     cooldown: int = 0
     average: int = 1  # tests whose mean is the value
     min_delta: float = 0.0
+    min_share: float = 0.0
     lowest: float = 0.0
 
 

@@ -70,7 +70,7 @@ def plateau(config: Config, clock: Clock, split: str = "test", task: TaskPlan | 
         mode=_mode(config, given.metric, given.mode, "lr.plateau", split, task),
         patience=examples(given.patience, clock, "lr.plateau.patience"),
         cooldown=examples(given.cooldown, clock, "lr.plateau.cooldown"),
-        **given.model_dump(include={"factor", "average", "min_delta", "lowest"}),
+        **given.model_dump(include={"factor", "average", "min_delta", "min_share", "lowest"}),
     )
 
 

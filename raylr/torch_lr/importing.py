@@ -30,6 +30,7 @@ from raylr.lr.shapes import Constant, Exponential, Knot, Knots, MultiStep, Paced
 from raylr.lr.shapes import Sequence as InSequence
 from raylr.torch_lr.curves import NoClosedForm, Stretch, curve, parts_of
 from raylr.torch_lr.curves.table import num_knots, table, tolerances
+from raylr.torch_lr.plateau import constant_schedules, flags
 from raylr.torch_lr.sources import KINDS, Source, StepUnit, is_schedule, list_of_file, source_of
 from raylr.torch_lr.stepping import MAX_STEPS, Steps, num_steps, steps_of
 
@@ -62,8 +63,9 @@ def policy_from_scheduler(
     function, a subclass, a chain or an argument that falls between two steps has no formula: its steps become knots, exact
     at this batch, and at another one read by position.
 
-    ConfigError where no policy can be the same: a ReduceLROnPlateau, a scheduler that has stepped already or whose
-    optimizer another one has driven, one that torch cannot step to the end, or that steps otherwise each time.
+    ConfigError where no policy can be the same: a scheduler that asks for a loss (torch's ReduceLROnPlateau alone becomes
+    its LR before the first cut, with a warning that names the fields of a run for the cuts), one that has stepped already or
+    whose optimizer another one has driven, one that torch cannot step to the end, or that steps otherwise each time.
 
     >>> import torch
     >>> sgd = torch.optim.SGD([torch.zeros(1)], lr=0.1)
@@ -130,6 +132,8 @@ def _usual_unit(source: Source, clock: Clock) -> StepUnit:
 
 def _policy(source: Source, clock: Clock, step_unit: StepUnit, followers: Followers) -> Policy:
     scheduler = source.scheduler
+    if type(scheduler) is ReduceLROnPlateau:
+        return _until_a_plateau(scheduler, clock, step_unit)
     _refuse_what_has_no_curve(scheduler)
     stretch, groups = _stretch(clock, step_unit), scheduler.optimizer.param_groups
     _refuse_other_steps(source, step_unit, num_steps(stretch, clock.global_batch))
@@ -148,14 +152,36 @@ def _policy(source: Source, clock: Clock, step_unit: StepUnit, followers: Follow
             )
     found = [one or _stepped(scheduler, index, steps, clock, stretch) for index, one in enumerate(schedules)]
     if not source.of_optimizer:
-        names = [name for name, _ in followers]
-        found = [replace(found[0], match=match) for _, match in followers]
-    elif len(set(found)) == 1:
-        names, found = [_name(scheduler.optimizer)], found[:1]
+        named = tuple((name, replace(found[0], match=match)) for name, match in followers)
+        return Policy(clock.examples_per_epoch, clock.total_examples, named)
+    return _of_groups(found, scheduler.optimizer, clock)
+
+
+def _of_groups(found: list[Schedule], optimizer: Optimizer, clock: Clock) -> Policy:
+    """The policy of the schedules of an optimizer's param groups: one where all are the same."""
+    if len(set(found)) == 1:
+        named = [(_name(optimizer), found[0])]
     else:
-        names = [f"group{index}" for index in range(len(groups))]
-        found = [_matched(schedule, group) for schedule, group in zip(found, groups, strict=True)]
-    return Policy(clock.examples_per_epoch, clock.total_examples, tuple(zip(names, found, strict=True)))
+        pairs = enumerate(zip(found, optimizer.param_groups, strict=True))
+        named = [(f"group{index}", _matched(schedule, group)) for index, (schedule, group) in pairs]
+    return Policy(clock.examples_per_epoch, clock.total_examples, tuple(named))
+
+
+def _until_a_plateau(scheduler: ReduceLROnPlateau, clock: Clock, step_unit: StepUnit) -> Policy:
+    """The LR as it is before the first cut, with a warning that names the fields which cut it."""
+    if step_unit != "epoch":
+        raise ConfigError(
+            "ReduceLROnPlateau is stepped after each epoch here, with what it is tested on; use --step-unit epoch"
+        )
+    if scheduler.last_epoch > 0:
+        raise ConfigError(
+            f"ReduceLROnPlateau has made {scheduler.last_epoch} steps already; give one as it is when made"
+        )
+    warnings.warn(
+        f"ReduceLROnPlateau is a constant LR here, and its cuts are fields of the run; train with {flags(scheduler)}",
+        stacklevel=2,
+    )
+    return _of_groups(constant_schedules(scheduler, clock), scheduler.optimizer, clock)
 
 
 def _name(optimizer: Optimizer) -> str:
@@ -171,7 +197,7 @@ def _refuse_what_has_no_curve(scheduler: Any) -> None:
         if needed or isinstance(inside, ReduceLROnPlateau):
             raise ConfigError(
                 f"{name} follows what is measured and not the position{needed}; use a scheduler that counts steps, or "
-                "lower the LR of a run with raylr ctl"
+                "the fields lr.plateau of a run"
             )
         if made > 0:
             raise ConfigError(f"{name} has made {made} steps already; give one as it is when made")

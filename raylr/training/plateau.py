@@ -6,9 +6,8 @@ totals, and so of its checkpoints. A test counts as at the multiple of `eval.eve
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from raylr.planning.plan import Plan
+from raylr.planning.plan import Plan, PlateauPlan
 from raylr.training.early import gain, value_of
 from raylr.training.totals import Totals
 
@@ -43,8 +42,10 @@ def judged(plan: Plan, totals: Totals) -> tuple[Totals, float | None]:
     return replace(totals, plateau=vars(after)), new
 
 
-def _is_better(cut: Any, watched: Watched) -> bool:
-    return watched.best is None or gain(cut, _mean(watched), watched.best) > cut.min_delta
+def _is_better(cut: PlateauPlan, watched: Watched) -> bool:
+    if watched.best is None:
+        return True
+    return gain(cut, _mean(watched), watched.best) > max(cut.min_delta, cut.min_share * abs(watched.best))
 
 
 def _mean(watched: Watched) -> float:

@@ -126,6 +126,22 @@ def test_a_function_and_a_file_of_numbers_drive_the_runs_optimizers(
     assert [policy.lr(512 * update, 512) for update in (0, 19, 20)] == [1.0, 1.0, 0.5]
 
 
+def test_a_reduction_on_a_plateau_is_a_policy_and_flags_that_go_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--import", "own.py:by_loss", "--save", "p.json")
+    told = " ".join(out.split())
+    assert code == 0
+    flags = "--lr.plateau.metric test_loss --lr.plateau.factor 0.1 --lr.plateau.patience 2ep"
+    assert (
+        "warning: ReduceLROnPlateau is a constant LR here, and its cuts are fields of the run; train with --lr.plat"
+        in told
+    )
+    assert main(["plan", "--data.source", "synthetic", "--policy", "p.json", *flags.split()]) == 0
+    assert (
+        "plateau       LR x 0.1 after more than 2ep = 20,000 examples without a lower test_loss"
+        in capsys.readouterr().out
+    )
+
+
 def test_a_policy_at_another_batch_is_read_by_position_and_the_plan_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--import", "own.py:halved", "--save", "h.json")[0] == 0
     assert main(["plan", "--data.source", "synthetic", "--policy", "h.json", "--batch.global-size", "256"]) == 0
@@ -172,7 +188,6 @@ def test_a_policy_of_the_flags_is_saved_too(capsys: pytest.CaptureFixture[str]) 
         (["--import", "own.py:number"], "import=own.py:number is a int; name a scheduler or what returns one"),
         (["--import", "own.py:of_nothing"], "import=own.py:of_nothing returned a int; return one of torch's LR"),
         (["--import", "own.py:broken"], "import=own.py:broken failed: ValueError: no (own.py, line 18)"),
-        (["--import", "own.py:by_loss"], "import=own.py:by_loss, ReduceLROnPlateau follows what is measured"),
         (["--import", "own.py:four_steps"], "import=own.py:four_steps, OneCycleLR(total_steps=4) ends before step 78;"),
         (
             ["--import", "own.py:of_radam", "--save", "p", "--lr.base", "1"],

@@ -26,6 +26,8 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from raylr.config.load import load_config
+from raylr.config.run import PlateauConfig
 from raylr.errors import ConfigError
 from raylr.lr import Clock
 from raylr.torch_lr import importing
@@ -271,7 +273,7 @@ def on_top_of_another(optimizer: Any) -> LRScheduler:
 REFUSED: list[tuple[Make, str]] = [
     (
         lambda o: ReduceLROnPlateau(o),
-        r"^ReduceLROnPlateau follows what is measured and not the position \(its step needs metrics\); use a",
+        "^ReduceLROnPlateau is stepped after each epoch here, with what it is tested on; use",
     ),
     (lambda o: CyclicLR(o, 1, 0.1), r"^CyclicLR: low=1.0 must not be above high=0.1"),
     (lambda o: CyclicLR(o, 0.1, 1, base_momentum=0.9, max_momentum=0.8), "^CyclicLR: low=0.9 and high=0.8 must be"),
@@ -412,7 +414,6 @@ def test_a_file_may_import_what_lies_beside_it(tmp_path):
         ("nothing", "import=.*:nothing returned a NoneType; return one of torch's LR schedulers"),
         ("with_an_argument", "needs an argument optimizer, but it is called without any; give optimizer a default"),
         ("failing", r"import=.*:failing failed: KeyError: 'no such thing' \(schedules.py, line 15\)"),
-        ("by_the_loss", "import=.*:by_the_loss, ReduceLROnPlateau follows what is measured"),
     ],
 )
 def test_an_object_that_is_no_scheduler_is_refused(file, name, message):
@@ -456,3 +457,30 @@ def test_a_place_that_is_none_is_refused(text, message):
 def test_the_docstrings_say_the_truth():
     assert doctest.testmod(importing).attempted > 0
     assert doctest.testmod(importing).failed == 0
+
+
+def test_a_reduction_on_a_plateau_is_its_lr_and_the_fields_that_cut_it(file):
+    with pytest.warns(
+        UserWarning, match="^ReduceLROnPlateau is a constant LR here, and its cuts .*; train with --lr.pl"
+    ) as told:
+        policy = import_policy(f"{file}:by_the_loss", CLOCK)
+    assert policy.schedule().shape.text() == "constant"
+    assert policy.lr(1500, BATCH) == 0.1
+    words = str(told[0].message).partition("train with ")[2].split()
+    fields = {
+        key.removeprefix("--").replace("-", "_"): value for key, value in zip(words[::2], words[1::2], strict=True)
+    }
+    given = load_config(None, fields).lr.plateau
+    assert given == PlateauConfig(metric="test_loss", factor=0.1, patience="10ep", min_share=1e-4, lowest=0)
+    groups = sgd(0.1, 0.2)
+    with pytest.warns(
+        UserWarning, match=r"--lr.plateau.metric test_accuracy .* --lr.plateau.min-delta 0.01 .*lowest 0.1$"
+    ):
+        two = policy_of(ReduceLROnPlateau(groups, "max", 0.5, 3, 0.01, "abs", 2, [0.01, 0.02]), 20, "epoch")
+    assert [one.base_lr for _, one in two.schedules] == [0.1, 0.2]
+    with pytest.raises(ConfigError, match=r"ReduceLROnPlateau\(min_lr\) is another share of each group's LR; use one"):
+        policy_of(ReduceLROnPlateau(sgd(0.1, 0.2), min_lr=0.01), 20, "epoch")
+    made = ReduceLROnPlateau(sgd())
+    made.step(1.0)
+    with pytest.raises(ConfigError, match="ReduceLROnPlateau has made 1 steps already; give one as it is when made"):
+        policy_of(made, 20, "epoch")

@@ -37,14 +37,17 @@ EVERY = 90
 
 @pytest.mark.parametrize(("patience", "cooldown", "threshold"), [(0, 0, 0.0), (2, 0, 0.05), (1, 3, 0.0), (3, 1, 0.1)])
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_it_cuts_where_torchs_scheduler_does(mode: str, patience: int, cooldown: int, threshold: float) -> None:
+@pytest.mark.parametrize("how", ["abs", "rel"])
+def test_it_cuts_where_torchs_scheduler_does(
+    how: str, mode: str, patience: int, cooldown: int, threshold: float
+) -> None:
     optimizer = SGD([torch.zeros(1)], lr=1.0)
     scheduler = ReduceLROnPlateau(
-        optimizer, mode, 0.5, patience, threshold, "abs", cooldown, min_lr=2**-6, eps=0.0  # type: ignore[arg-type]
+        optimizer, mode, 0.5, patience, threshold, how, cooldown, min_lr=2**-6, eps=0.0  # type: ignore[arg-type]
     )  # fmt: skip
     cut = PlateauPlan(
         metric="test_loss", mode=mode, factor=0.5, patience=patience * EVERY, cooldown=cooldown * EVERY,
-        min_delta=threshold, lowest=2**-6,
+        lowest=2**-6, **{"min_delta" if how == "abs" else "min_share": threshold},
     )  # fmt: skip
     of, totals, dice = plan(plateau=cut), Totals(), random.Random(7)
     for test in range(1, 80):
