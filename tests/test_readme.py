@@ -165,7 +165,7 @@ def test_every_flag_and_field_that_a_page_names_is_there(page):
     keys = {setting.key for setting in settings(Config)}
     sections = {key.partition(".")[0] for key in keys if "." in key}
     text = re.sub(r"`python -m [^`]*`", "", PAGES[page])  # benchmarks have flags of their own
-    flags = {flag.replace("-", "_") for flag in re.findall(r"--((?:\w+\.)[\w-]+)", text)}
+    flags = {flag.replace("-", "_") for flag in re.findall(r"--((?:\w+\.)+[\w-]+)", text)}
     fields = set(re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_]+)[=`]", text))
     named = tuple(f"{section}." for section in ("task", "optimizers"))  # what is below has names of the user's
     assert {field for field in flags | fields if not field.endswith(".") and not field.startswith(named)} <= keys
