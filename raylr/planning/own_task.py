@@ -20,7 +20,6 @@ INSTEAD = {  # what a task has in place of a field or a section
     "data.crop_padding": "makes its own batches",
     "data.cutout": "makes its own batches",
     "data.transform": "makes its own batches",
-    "data.validation": "has its own test examples",
     "instruments": "reads its own loss",
     "data": "has its own examples",
 }

@@ -35,6 +35,8 @@ def story(
     yield from (
         own_task.story_lines(config, plan, plan.task) if plan.task is not None else _images(config, dataset, plan)
     )
+    if plan.task is not None:
+        yield from _held_out(config, plan)
     yield from _batch(plan, choices)
     yield from _micro(plan, choices.micro)
     epochs = f"{plan.total_examples / plan.num_train:g}ep = {plan.total_examples:,} examples"
@@ -63,6 +65,14 @@ def story(
     yield _line("lost worker", f"{plan.failure_mode}: {does}", choices.failure_mode.why)
 
 
+def _held_out(config: Config, plan: Plan) -> Iterator[Reason]:
+    """The line about the images that are held out, if any."""
+    if plan.num_validation:
+        at_end = "the test images are read once, at the end" if plan.final_test else "the test images are not read"
+        held_out = f"{plan.num_validation:,} more training images, held out by the seed"
+        yield _line("validation", f"{held_out}; {at_end}", f"data.validation={config.data.validation:g}")
+
+
 def _images(config: Config, dataset: DatasetInfo, plan: Plan) -> Iterator[Reason]:
     """The lines about data and model of image classification."""
     height, width, channels = dataset.image_shape
@@ -70,10 +80,7 @@ def _images(config: Config, dataset: DatasetInfo, plan: Plan) -> Iterator[Reason
     yield _line("data", f"{dataset.source}: {counts}, {plan.num_classes} classes", f"data.source={config.data.source}")
     if plan.transform:
         yield _line("transform", ", then ".join(_told(plan) + list(plan.transform)), "data.transform")
-    if plan.num_validation:
-        at_end = "the test images are read once, at the end" if plan.final_test else "the test images are not read"
-        held_out = f"{plan.num_validation:,} more training images, held out by the seed"
-        yield _line("validation", f"{held_out}; {at_end}", f"data.validation={config.data.validation:g}")
+    yield from _held_out(config, plan)
     compiled = ", compiled for its shapes on each worker" * plan.compile
     yield _line("model", f"{plan.model}{compiled}", f"model.name={plan.model}{', model.compile' * plan.compile}")
 

@@ -78,8 +78,9 @@ def _mode(config: Config, metric: str, mode: str, section: str, split: str, task
     """What is better of a metric, min or max. ConfigError for one that is not measured, or that does not say."""
     names = config.metric_names
     known = [by_split(one, split) for one in (ACCURACY, LOSS, *map(column, names))]
+    score = by_split(task.score, split) if task is not None else ""
     if task is not None:
-        known = list(dict.fromkeys([*known, task.score, *([metric] if metric.startswith("test_") else [])]))
+        known = list(dict.fromkeys([*known, score, *([metric] if metric.startswith(f"{split}_") else [])]))
     if metric not in known:
         name = metric.removeprefix("test_").removeprefix("validation_")
         near = difflib.get_close_matches(f"{split}_{name}", known, n=1)
@@ -92,11 +93,11 @@ def _mode(config: Config, metric: str, mode: str, section: str, split: str, task
             f"{section}.metric={metric} is one of your own, and {section}.mode=auto knows only those of raylr; "
             f"give {section}.mode=max or min"
         )
-    if task is not None and metric == task.score:
+    if task is not None and metric == score:
         return task.mode
-    if task is not None and metric not in (LOSS, ACCURACY):
+    if task is not None and metric not in (by_split(LOSS, split), by_split(ACCURACY, split)):
         raise ConfigError(
-            f"{section}.metric={metric} is no score of task={task.name}, and {section}.mode=auto knows {task.score} alone; "
+            f"{section}.metric={metric} is no score of task={task.name}, and {section}.mode=auto knows {score} alone; "
             f"give {section}.mode=max or min"
         )
     return "min" if metric == by_split(LOSS, split) else "max"

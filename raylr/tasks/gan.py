@@ -17,7 +17,7 @@ from raylr.training.data import Dataset
 from raylr.training.splitmix import splitmix64, start_state
 from raylr.training.task import Task, normal
 
-FLIP = 5  # a purpose of random numbers: see raylr.training.stream
+FLIP = 32  # a purpose of random numbers: see raylr.training.stream
 OF_TESTS, OF_PICTURES = 1, 2  # seeds of the noise, the same in all runs
 SIDE = 8  # of the grid of samples
 ADAM = {

@@ -27,7 +27,7 @@ def evaluate(trainer: Trainer, group: Group, at_end: bool = False) -> Scores:
     trainer.statistics.restore()
     trainer.model.eval()
     if isinstance(trainer, TaskTrainer):
-        return test_task(trainer.model, trainer.task, trainer.plan, group)
+        return test_task(trainer.model, trainer.tested(at_end), trainer.plan, group)
     whole = trainer.dataset.whole if at_end else None
     tests = trainer.tests if whole is None else Split(whole.test_images, whole.test_labels, trainer.device)
     return test(trainer.model, tests, trainer.normalise, trainer.plan, group)

@@ -12,6 +12,7 @@ from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Plan, TaskPlan
 from raylr.training import data
 from raylr.training.data.dataset import Report
+from raylr.training.data.validation import with_validation
 
 
 def describe(config: Config, report: Report | None = None) -> DatasetInfo:
@@ -33,12 +34,14 @@ def prepare_for(plan: Plan, config: DataConfig) -> DatasetInfo:
 
 
 def load(plan: Plan, config: DataConfig) -> Any:
-    """What a rank trains on, once it is ready: a Dataset, or the plan's task."""
+    """What a rank trains on, once it is ready: a Dataset, or the plan's task, made without what is held out."""
     if plan.task is None:
         return data.load(config)
     from raylr.training.task import made
 
-    return made(plan.task, data.load(config) if plan.task.takes_dataset else None)
+    if not plan.task.takes_dataset:
+        return made(plan.task)
+    return made(plan.task, with_validation(data.load(config), plan.num_validation, plan.seed))
 
 
 def task_of(config: Config) -> TaskPlan | None:

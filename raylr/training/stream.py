@@ -11,10 +11,8 @@ import numpy.typing as npt
 
 from raylr.training.splitmix import MASK, splitmix64, start_state
 
-ORDER, MICRO_BATCH = (
-    1,
-    2,
-)  # purposes: no two of them share their random numbers (augment.py has 3 and 4, transforms.py 21, data/validation.py 22)
+# Purposes: no two share their random numbers. augment.py has 3 and 4, transforms.py 21, data/validation.py 22, tasks 31 and 32.
+ORDER, MICRO_BATCH = 1, 2
 
 
 @lru_cache(maxsize=4)

@@ -32,7 +32,7 @@ from raylr.planning.watching import column
 from raylr.training.splitmix import splitmix64, start_state
 
 NUM_HASHED = 64  # examples of each split in the checksum of a task that has none of its own
-NOISE = 4  # a purpose of random numbers: see raylr.training.stream
+NOISE = 31  # a purpose of random numbers: see raylr.training.stream
 Batch = tuple[Tensor, ...]
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ class Task:
     score: ClassVar[tuple[str, str]] = ("loss", "min")  # a metric of tests, and what is better of it: min or max
     sums: ClassVar[tuple[str, ...]] = ()  # names of what `loss` gives beside the loss
     phases: ClassVar[tuple[str, ...]] = ()  # parts of the model, by name, that train one after another in each update
+    dataset: Any = None  # what a task that takes one was made with
     num_train: int
     num_test: int
     data_sha256: str = ""  # of its data, if it knows; else of what it gives for a few examples
@@ -126,6 +127,7 @@ def made(plan: TaskPlan, dataset: Any = None) -> Task:
         offered["dataset"] = dataset
     task: Task = call_with(cls, offered, field)
     if plan.takes_dataset:
+        task.dataset = dataset
         task.num_train, task.num_test = len(dataset.train_labels), len(dataset.test_labels)
     for name in ("num_train", "num_test"):
         count = getattr(task, name, None)
@@ -153,6 +155,8 @@ def losses(task: Task, phase: str, model: nn.Module, batch: Batch) -> tuple[Tens
     """The mean loss of a phase and its sums, all that a task has in their order: zero where the phase does not give one."""
     found = (getattr(task, f"{phase}_loss") if phase else task.loss)(model, batch)
     loss, given = found if isinstance(found, tuple) else (found, {})
+    if unknown := given.keys() - set(task.sums):
+        raise ConfigError(f"it gives the sum {min(unknown)}, which the task's sums do not name; add it to them")
     zero = loss.detach().new_zeros(())
     return loss, {name: torch.as_tensor(given.get(name, zero)).detach() for name in task.sums}
 

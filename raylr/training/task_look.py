@@ -6,7 +6,7 @@ computed of a batch and of the same twice, the sums of a test at once and in two
 
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from raylr.errors import ConfigError
 from raylr.planning.plan import Plan, TaskPlan
+from raylr.training.check import NO_KERNEL
 from raylr.training.data import Dataset
 from raylr.training.data.dataset import noise_like
 from raylr.training.optimizers import tried_optimizers
@@ -23,11 +24,21 @@ from raylr.training.task import Batch, Task, bits, called, losses, made, test_ba
 from raylr.training.task_trainer import phases_of, scores_of
 
 NUM_TRIED, NUM_FIRST = 8, 3  # examples at once, and in the first of two parts
+Ask = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
 RANK_NAMES = ("RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 
 
 def look(plan: Plan) -> bool:
     """Try the plan's task; returns whether its model has BatchNorm. Raises ConfigError, one line, for what it must not do."""
+    try:
+        return _look(plan)
+    except ConfigError as error:
+        if plan.device == "cpu" or NO_KERNEL not in str(error):
+            raise
+    return False  # a kernel that the CPU lacks says nothing about a GPU
+
+
+def _look(plan: Plan) -> bool:
     assert plan.task is not None
     with torch.random.fork_rng(devices=[]), _kept_generators():
         task = made(plan.task, _dataset(plan))
@@ -83,42 +94,49 @@ def _batch(plan: Plan, named: TaskPlan, task: Task, field: str) -> Batch:
 
 
 def _loss(task: Task, phase: str, model: nn.Module, batch: Batch, field: str) -> None:
-    """The loss must be a mean with a gradient, a function of model and batch and torch's generator."""
-    name = f"{phase}_loss" if phase else "loss"
-    told = f"{field}: {name} on {len(batch[0])} examples"
-
-    def ask(of: Batch, seed: int = 0, others: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-        _seed_all(others)
-        torch.manual_seed(seed)
-        return called(lambda: losses(task, phase, model, of), told)
-
+    """The loss must be one number with a gradient, a function of model and batch and torch's generator."""
+    name, ask = _asking(task, phase, model, field)
     model.train()
     loss, sums = ask(batch)
     if not isinstance(loss, Tensor) or loss.shape != () or not loss.requires_grad:
         found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-        raise ConfigError(
-            f"{field}: {name} returns {found}, not one number with a gradient; return the mean over the examples"
-        )
+        raise ConfigError(f"{name} returns {found}, not one number with a gradient; return the mean over the examples")
+    if not loss.isfinite():
+        raise ConfigError(f"{name} is {loss.item()} with fresh weights; return a finite loss")
     for key, value in sums.items():
         if value.numel() != 1:
-            raise ConfigError(f"{field}: the sum {key} of {name} has shape {tuple(value.shape)}; give one number")
-    again, _ = ask(batch, others=1)
-    if bits(again) != bits(loss):
+            raise ConfigError(f"{name}: its sum {key} has shape {tuple(value.shape)}; give one number")
+    if bits(ask(batch, others=1)[0]) != bits(loss):
         raise ConfigError(
-            f"{field}: {name} differs in a second call under the same seed; draw from torch's generator alone, and keep "
-            "nothing between calls"
+            f"{name} differs in a second call under the same seed; draw from torch's generator alone, and keep nothing "
+            "between calls"
         )
+    _mean(model, batch, name, ask)
+
+
+def _mean(model: nn.Module, batch: Batch, name: str, ask: Ask) -> None:
+    """Of the same batch twice a mean is the same, and a sum is the double; a loss that draws is compared roughly."""
     model.eval()
-    once, other, twice = (ask(of, seed)[0].item() for of, seed in ((batch, 0), (batch, 1), (_twice(batch), 0)))
-    grows = (
-        abs(twice - 2 * once) < 0.1 * abs(once) if once != other else not np.isclose(once, twice, rtol=1e-3, atol=1e-6)
-    )
-    if grows:
-        raise ConfigError(f"{field}: {name} grows with the number of examples; return the mean over them")
-    small, large = (ask(of)[1] for of in (batch, _twice(batch)))
-    for key in small:
-        if once == other and not torch.isclose(2 * small[key].double(), large[key].double(), rtol=1e-3, atol=1e-6):
-            raise ConfigError(f"{field}: {key} of {name} is no sum over examples: twice the batch does not double it")
+    (once, small), (other, _), (twice, large) = ask(batch), ask(batch, seed=1), ask(_twice(batch))
+    draws = bits(once) != bits(other)
+    change = (twice - (2 * once if draws else once)).abs()
+    if change < 0.1 * once.abs() if draws else change > 1e-6 + 1e-3 * once.abs():
+        raise ConfigError(f"{name} grows with the number of examples; return the mean over them")
+    for key, value in small.items():
+        if not draws and not torch.isclose(2 * value.double(), large[key].double(), rtol=1e-3, atol=1e-6):
+            raise ConfigError(f"{name}: its sum {key} is none over examples: twice the batch does not double it")
+
+
+def _asking(task: Task, phase: str, model: nn.Module, field: str) -> tuple[str, Ask]:
+    """The name of a phase's loss in messages, and what asks for it under seeds of torch's and the other generators."""
+    name = f"{field}: {phase}_loss" if phase else f"{field}: loss"
+
+    def ask(batch: Batch, seed: int = 0, others: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
+        _seed_all(others)
+        torch.manual_seed(seed)
+        return called(lambda: losses(task, phase, model, batch), f"{name} on {len(batch[0])} examples")
+
+    return name, ask
 
 
 def _test(plan: Plan, task: Task, model: nn.Module, field: str) -> None:
@@ -153,7 +171,7 @@ def _test(plan: Plan, task: Task, model: nn.Module, field: str) -> None:
     scores = called(lambda: scores_of(task, whole, count), f"{field}: metrics")
     known = ["test_loss", *(["test_accuracy"] if scores.accuracy is not None else []), *scores.own]
     for section, watched in (("stop", plan.stop), ("lr.plateau", plan.plateau)):
-        if watched is not None and watched.metric not in known:
+        if watched is not None and watched.metric.replace("validation_", "test_", 1) not in known:
             raise ConfigError(
                 f"{section}.metric={watched.metric} is not measured by {field}; use one of {', '.join(known)}"
             )

@@ -27,7 +27,7 @@ from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, ro
 from raylr.training.scores import Scores
 from raylr.training.seeding import seed_generators
 from raylr.training.stream import examples_at, micro_batch_seed
-from raylr.training.task import Batch, Task, bits, losses, test_batch, train_batch
+from raylr.training.task import Batch, Task, bits, losses, made, test_batch, train_batch
 from raylr.training.trainer import Trainer, Update, clip, precision
 
 OF_TESTS = -1  # the position of random numbers in tests
@@ -92,6 +92,14 @@ class TaskTrainer(Trainer):
     captures = False
     task: Task
     phases: list[Phase]
+
+    def _seen(self, dataset: Dataset, plan: Plan) -> Dataset:
+        return dataset  # its task was made with what it sees
+
+    def tested(self, at_end: bool) -> Task:
+        """The task whose examples the run is tested on: at its end with the test images where others were held out."""
+        whole = self.task.dataset.whole if at_end else None
+        return self.task if whole is None or self.plan.task is None else made(self.plan.task, whole)
 
     def _build(self) -> nn.Module:
         assert isinstance(self.dataset, Task)

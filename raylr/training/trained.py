@@ -24,7 +24,7 @@ from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.plan import Plan
 from raylr.planning.watching import by_split
 from raylr.storage import TRIALS, Folder, LocalFolder, folder_at, open_run
-from raylr.training import checkpoint, data, source
+from raylr.training import checkpoint, data
 from raylr.training.augment import Normalise
 from raylr.training.checkpoint_index import best as best_name
 from raylr.training.checkpoint_index import refuse_other_formats
@@ -107,15 +107,17 @@ def evaluate(
 
 def _evaluate_task(folder: Folder, plan: Plan, given: Mapping[str, Any], best: bool) -> Evaluation:
     """The same of a task of one's own, on its own test examples, or on others where it trains on those of data.source."""
-    named = plan.task.name if plan.task is not None else ""
-    if given and not (plan.task is not None and plan.task.takes_dataset):
+    assert plan.task is not None
+    named = plan.task.name
+    if given and not plan.task.takes_dataset:
         key, value = next(iter(given.items()))
         raise ConfigError(f"data.{key}={value} beside task={named}, which has its own examples; leave it out")
     chosen = _data(folder, plan, given)
     found = prepare_for(plan, chosen)
     if not given and found.data_sha256 != plan.data_sha256:
         raise ConfigError(f"task={named} has other data than {folder.name} was trained on; evaluate where they are")
-    task, state = source.load(plan, chosen), _state(folder, best)
+    task = made(plan.task, data.load(chosen) if plan.task.takes_dataset else None)
+    state = _state(folder, best)
     device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
     use_gpu(device, deterministic=True)
     model = _model(folder, plan, state, task)

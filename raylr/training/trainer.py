@@ -1,5 +1,8 @@
 """One rank's training state and one update of it.
 
+Image classification is the task that is built in: `_build`, `_allot`, `_open` and `_pass` are its model, its sums, its data and
+its loss, and `task_trainer` has those of a task of one's own in their place.
+
 An update is: the gradients of this rank's micro-batches, one sum over all ranks, the LR written from the policy, one
 optimizer step. State changes only after the sum, so an update whose collective broke can be redone as if it never began.
 """
@@ -83,7 +86,7 @@ class Trainer:
     captures = True  # on a GPU, run a micro-batch as a CUDA graph where model and loss are our own
 
     def __init__(self, plan: Plan, policy: Policy, dataset: Dataset) -> None:
-        dataset = with_validation(dataset, plan.num_validation, plan.seed)
+        dataset = self._seen(dataset, plan)
         torch.set_num_threads(plan.num_threads)
         keep_freed_memory()
         self.plan, self.policy, self.dataset = plan, policy, dataset
@@ -103,6 +106,10 @@ class Trainer:
         self.reads_late = self.device.type == "cuda"
         self._numbers = Readback(self.device)
         self._open(dataset)
+
+    def _seen(self, dataset: Dataset, plan: Plan) -> Dataset:
+        """What a run sees of a data set until its end."""
+        return with_validation(dataset, plan.num_validation, plan.seed)
 
     def _build(self) -> nn.Module:
         """Build the model on its device, and its loss."""

@@ -129,6 +129,18 @@ class AveragesItsSum(Sines):
         return loss, {"far": loss.detach()}
 
 
+class GivesAnUnknownSum(Sines):
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Any:
+        loss, sums = super().loss(model, batch)
+        return loss, {**sums, "close": sums["far"]}
+
+
+class HasNoNumber(Sines):
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Any:
+        loss, sums = super().loss(model, batch)
+        return loss * torch.nan, sums
+
+
 class RollsDice(Sines):
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Any:
         return F.mse_loss(model(batch[0]), batch[1]) * random.random()

@@ -27,6 +27,8 @@ from raylr.running.population.space import Space
 from raylr.storage import LocalFolder
 from raylr.tasks.frechet import Features, distance, moments
 from raylr.tasks.gan import scaled
+from raylr.training.data import Dataset
+from raylr.training.data.validation import with_validation
 from raylr.training.group import Group, GroupBroken, connect, form_group, listen
 from raylr.training.hashing import sha256_of
 from raylr.training.loop import Loop
@@ -35,6 +37,7 @@ from raylr.training.recheck import Corrupted
 from raylr.training.source import describe, load
 from raylr.training.task import Task, made, plan_of
 from raylr.training.task_trainer import TaskTrainer
+from raylr.training.task_trainer import test_task as of_task
 from tests.ranks import Ranks
 from tests.training.runs import images, train
 from tests.training.test_fork import train_fork
@@ -323,3 +326,21 @@ def test_a_population_changes_the_lr_of_each_phase_by_itself():
     policy = space.policy.with_overrides(*copied.entries())
     for optimizer, factor in factors.items():
         assert policy.lr(128, 128, optimizer) == pytest.approx(factor * space.policy.lr(128, 128, optimizer))
+
+
+def test_a_task_on_a_dataset_is_tested_on_what_is_held_out_until_the_end(tmp_path):
+    data = images(90, 50)
+    whole = Dataset(DatasetInfo("made up", 90, 50, ("0", "1", "2"), (9, 9, 3)), **vars(data))
+    plan = gan().plan.model_copy(update={"num_train": 70, "num_validation": 20})
+    policy = replace(gan().policy, examples_per_epoch=70)
+    assert plan.task is not None
+    task = made(plan.task, with_validation(whole, 20, plan.seed))
+    assert (task.num_train, task.num_test) == (70, 20)
+    folder = LocalFolder(tmp_path)
+    folder.create()
+    trainer = TaskTrainer(plan, policy, task)  # type: ignore[arg-type]
+    result = Loop(trainer, Plain(), folder).run()
+    last = rows(tmp_path, "metrics.jsonl")[-1]
+    assert last["validation_frechet"] == result["validation_frechet"] != result["test_frechet"]
+    of_tests = of_task(trainer.model, made(plan.task, whole), plan, Group())
+    assert (result["test_loss"], result["test_frechet"]) == (of_tests.loss, of_tests.own["test_frechet"])

@@ -27,6 +27,7 @@ from raylr.running.population.space import Settings, Space, plain
 from raylr.running.ray_internals.features import features
 from raylr.running.signals import stop_on_signals
 from raylr.storage import Folder, run_folder
+from raylr.training.source import task_of
 
 if TYPE_CHECKING:
     from raylr.running.population.population import Turn
@@ -64,7 +65,8 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
 def request_of(config: Config) -> Request:
     """Return the population as a job that is asked for."""
     wanted = config if isinstance(config, PopulationConfig) else PopulationConfig(**config.model_dump())
-    if wanted.data.validation is None and not wanted.task.name:  # a task has its own test examples
+    task = task_of(wanted)
+    if wanted.data.validation is None and (task is None or task.takes_dataset):  # others have their own test examples
         held_out = wanted.data.model_copy(update={"validation": VALIDATION})
         wanted = wanted.model_copy(update={"data": held_out})
     ranks = wanted.num_at_once * (wanted.num_workers[1] if wanted.workers else 1)
@@ -155,6 +157,8 @@ def _scored_on(plan: Plan) -> str:
     """What trials are compared by."""
     if plan.task is not None:
         return f"trials are compared on the {plan.num_test:,} test examples of their task"
+    if plan.task is not None and not plan.task.takes_dataset:
+        return f"trials are compared on the {plan.num_test:,} TEST examples of the task, which has no others"
     if not plan.num_validation:
         return (
             f"trials are compared on the {plan.num_test:,} TEST images; data.validation=0.1 keeps the search off them"
