@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raylr.config.own_files import own_files
 from raylr.config.own_sources import CODE, CODE_FOLDER, digests, own_sources
 from raylr.config.secrets import masked, without
 from raylr.planning.plan import Plan
@@ -51,12 +52,12 @@ def keep_code(folder: Folder, plan: Plan, secret: str | None = None) -> None:
     hooks = (*plan.hooks.update, *plan.hooks.test, *plan.hooks.end)
     task = plan.task.name if plan.task is not None else ""
     kinds = (one.kind for one in plan.optimizers.values())
-    parts = (task, plan.model, plan.loss, *kinds, *plan.metrics, *plan.transform, *hooks, plan.data_source)
-    keep_code_of(folder, parts, secret)
+    parts = (task, plan.model, plan.loss, *kinds, *plan.metrics, *plan.transform, *hooks)
+    keep_code_of(folder, parts, secret, plan.data_source)
 
 
-def keep_code_of(folder: Folder, parts: tuple[str, ...], secret: str | None = None) -> None:
-    """The same for one's own parts of these names."""
+def keep_code_of(folder: Folder, parts: tuple[str, ...], secret: str | None = None, data_source: str = "") -> None:
+    """The same for one's own parts of these names, and for a dataset that may be decoded and not imported."""
     folder.remove(CODE_FOLDER)
     command = without(shlex.join([Path(sys.argv[0]).name, *(without(word, secret) for word in sys.argv[1:])]), secret)
     told: dict[str, Any] = {"command": command, "folder": os.getcwd()}
@@ -66,6 +67,8 @@ def keep_code_of(folder: Folder, parts: tuple[str, ...], secret: str | None = No
             told["git"] |= {"diff": f"{CODE_FOLDER}/{DIFF}", "diff_is_cut": git.is_cut}
             folder.write_bytes(f"{CODE_FOLDER}/{DIFF}", _hidden(git.diff, secret))
     sources = own_sources(parts)
+    for place, path in own_files(data_source, Path.cwd()).items():
+        sources.setdefault(".".join(place.with_suffix("").parts).removesuffix(".__init__"), path)
     told["sources"] = digests(sources)
     for name, path in sources.items():
         if (text := _text(path)) is not None:

@@ -97,6 +97,16 @@ def test_the_command_and_the_source_of_own_parts_are_kept_and_no_others(folder: 
     }
 
 
+@pytest.mark.parametrize("source", ["own_data.py:Photos", "own_data:Photos"])
+def test_the_source_of_a_dataset_is_kept_though_it_is_not_imported_again(
+    folder: Path, run: LocalFolder, source: str
+) -> None:
+    (folder / "own_data.py").write_text("from parts import heads\n")
+    keep_code(run, plan().model_copy(update={"data_source": source, "model": "cnn-small", "loss": "cross-entropy"}))
+    kept = {path.name for path in (run.path / "code").iterdir()}
+    assert kept == {"own_data.py", "parts.py", "parts.heads.py"}
+
+
 def test_the_commit_and_what_differs_from_it_are_kept(repository: Path, run: LocalFolder) -> None:
     commit = git(repository, "rev-parse", "HEAD").strip()
     keep_code(run, plan())

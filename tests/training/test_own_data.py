@@ -70,6 +70,12 @@ def test_it_is_described_decoded_and_reported_once(config, monkeypatch):
     assert len(data.load(config("Photos", train_examples=6)).train_labels) == 6
 
 
+def test_a_validation_split_is_held_out_of_its_train_examples(config):
+    info = data.prepare(config("Photos", validation=0.25))
+    assert (info.num_train, info.num_validation, info.num_test) == (9, 3, 4)
+    assert len(data.load(config("Photos", validation=0.25)).train_labels) == 12
+
+
 def test_other_code_or_options_make_another_cache(config, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(f"from {OWN} import Photos\n")
