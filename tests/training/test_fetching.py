@@ -306,6 +306,15 @@ def test_a_process_that_was_killed_leaves_what_the_next_one_goes_on_with(config,
     assert not part.exists()
 
 
+def test_a_node_that_shows_no_bar_says_now_and_then_how_far_it_is(config, monkeypatch):
+    monkeypatch.setattr(fetching, "SAY_EVERY_S", 0.0)
+    with (
+        serving(Server(packed())) as server,
+        pytest.warns(UserWarning, match=r"fetching images.tar: 0 of 0 MB after 0 s"),
+    ):
+        data.prepare(config(server.url))
+
+
 def test_processes_of_one_node_fetch_once(config, tmp_path):
     with serving(Server(packed())) as server:
         started = [preparing(server.url, tmp_path / "cache") for _ in range(2)]

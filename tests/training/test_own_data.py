@@ -5,12 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from jobs.examples.own_data import tint
 from raylr.config import Config, DataConfig
 from raylr.config.sources import anywhere, options_of
 from raylr.errors import ConfigError
 from raylr.training import data
+from raylr.training.splitmix import splitmix64
+from raylr.training.try_transforms import try_transforms
 from tests.training.own_datasets import pixels
+from tests.training.runs import plan
 
 OWN = "tests.training.own_datasets"
 
@@ -68,6 +73,17 @@ def test_it_is_described_decoded_and_reported_once(config, monkeypatch):
     monkeypatch.setattr("raylr.training.data.own.import_object", lambda *_: pytest.fail("read again"))
     assert data.prepare(config("Photos")) == data.describe(config("Photos")) == info
     assert len(data.load(config("Photos", train_examples=6)).train_labels) == 6
+
+
+def test_the_example_is_a_dataset_and_a_transform(config):
+    source = config("jobs.examples.own_data:Shapes", options="size=16", train_examples=300)
+    info = data.prepare(source)
+    assert (info.num_train, info.num_test, info.image_shape) == (300, 600, (16, 16, 3))
+    assert info.class_names == ("circle", "square", "triangle")
+    try_transforms(plan(transform=["jobs.examples.own_data:tint", "RandomErasing(p=0.25)"]))
+    varied = tint(torch.full((64, 3, 2, 2), 128, dtype=torch.uint8), splitmix64(1, torch.arange(64)))
+    assert varied.int().sub(128).abs().max() == 32
+    assert len(varied[:, :, 0, 0].unique(dim=0)) == 64
 
 
 def test_a_validation_split_is_held_out_of_its_train_examples(config):
