@@ -1,6 +1,6 @@
 """What a task of one's own takes the place of: fields of image classification that do nothing beside it are refused."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from raylr.config import Config, OptimizerConfig
 from raylr.config.fields import shown
@@ -23,6 +23,7 @@ INSTEAD = {  # what a task has in place of a field or a section
     "instruments": "reads its own loss",
     "data": "has its own examples",
 }
+NAMED = {"global batch": "batch.global_size", "length": "epochs", "micro-batch": "batch.micro_size"}  # in a story
 
 
 def refuse_beside(config: Config, task: TaskPlan) -> None:
@@ -68,6 +69,15 @@ def _chosen(config: Config, name: str) -> Iterator[tuple[str, object]]:
     """The task's defaults that hold."""
     held = dict(leaves(config.model_dump()))
     yield from ((key, value) for key, value in task_defaults(name).items() if held.get(key) == value)
+
+
+def attributed(config: Config, task: TaskPlan | None, lines: Iterable[Reason]) -> Iterator[Reason]:
+    """The lines of a story, in which what the task has chosen is not said to be given."""
+    chosen = dict(_chosen(config, task.name)) if task is not None else {}
+    for line in lines:
+        if line.why == "given" and NAMED.get(line.what, line.what) in chosen:
+            line = line.model_copy(update={"why": "the task's default"})
+        yield line
 
 
 def doubts(task: TaskPlan, parts: list[Part]) -> Iterator[str]:

@@ -94,7 +94,7 @@ def resolve(
     lr_story = [*lr_story, *by_position, *ramp_story(plan, policy, parts)]
     told = {
         "story": (
-            *story(config, dataset, parts, plan, choices, lr_story),
+            *own_task.attributed(config, dataset.task, story(config, dataset, parts, plan, choices, lr_story)),
             *watching.lines(config, plan),
             *instruments.lines(config, plan),
         ),

@@ -62,6 +62,19 @@ def test_a_task_that_breaks_a_rule_is_refused_with_the_rule(name: str) -> None:
     assert "\n" not in str(found.value)
 
 
+def test_a_refused_task_ends_the_command_with_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--task", f"{OWN}:SumsItsLoss"]) == 2
+    assert capsys.readouterr().err == f"error: task={OWN}:SumsItsLoss: {REFUSED['SumsItsLoss']}\n"
+
+
+def test_a_plan_says_which_numbers_are_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--task", f"{OWN}:Sines", "--epochs", "3"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "lr.base 0.05 at a batch of 512 (the task's default)" in told
+    assert "global batch 32 = 4 micro-batches of 8 (the task's default)" in told
+    assert "length 3ep = 270 examples = 8 updates (given)" in told
+
+
 def test_a_task_as_it_should_be_is_not_refused() -> None:
     look("Sines")
     look("Sines", stop={"metric": "test_worst", "mode": "min", "patience": "1ep"})
