@@ -114,16 +114,17 @@ class TaskTrainer(Trainer):
 
     def _open(self, dataset: Dataset) -> None:
         self.reads_late = False
-        self._batches: dict[tuple[int, int], Batch] = {}  # of this update, for its next phase
+        self._batches: dict[int, Batch] = {}  # micro-batches of this update, for its next phase
+        self._reached: tuple[str, tuple[str, ...]] | None = None  # the phase that gradients reach, and what is held
         self._compared: Group | None = None  # the group whose ranks were found to have the same data
 
     def update(self, group: Group, has_orders: bool = False) -> Update:
         """Do one update. Raises GroupBroken and Corrupted with the state as it was, ConfigError for ranks that differ."""
         self.keep_first_snapshot()
-        self._compare(group)
-        self.model.train()
         before = self._tensors() if len(self.phases) > 1 else None
         try:
+            self._compare(group)
+            self.model.train()
             return self._phased(group, has_orders, before)
         except Exception:
             if before is not None:
@@ -183,8 +184,11 @@ class TaskTrainer(Trainer):
         with self.precision():
             return self.task.pictures(self.model)
 
-    def _train_only(self, phase: Phase, done: Sequence[str]) -> None:
+    def _train_only(self, phase: Phase, done: tuple[str, ...]) -> None:
         """Let the gradient reach what the phase trains and what is not held, and nothing else."""
+        if self._reached == (phase.name, done):
+            return
+        self._reached = phase.name, done
         for other in self.phases:
             for name, optimizer in other.optimizers.items():
                 for group in optimizer.param_groups:
@@ -228,17 +232,19 @@ class TaskTrainer(Trainer):
             return self._passed(phase, batch)
         except torch.OutOfMemoryError:
             pass
-        raise out_of_memory(
-            self.plan.micro_size, "the memory", self._runs
-        )  # outside the exception, whose frames hold tensors
+        # outside the exception, whose frames hold tensors
+        raise out_of_memory(self.plan.micro_size, "the memory", self._runs)
 
     def _micro(self, position: int, index: int) -> Batch:
-        key = position, index
-        if key not in self._batches:
-            size, plan = self.plan.micro_size, self.plan
-            ids, epochs = examples_at(plan.seed, position + index * size, size, plan.num_train)
-            self._batches[key] = self._there(train_batch(self.task, ids, epochs, plan.seed))
-        return self._batches[key]
+        """A micro-batch of the update at `position`, kept for its other phases."""
+        if index in self._batches:
+            return self._batches[index]
+        size, plan = self.plan.micro_size, self.plan
+        ids, epochs = examples_at(plan.seed, position + index * size, size, plan.num_train)
+        found = self._there(train_batch(self.task, ids, epochs, plan.seed))
+        if len(self.phases) > 1:
+            self._batches[index] = found
+        return found
 
     def _there(self, batch: Batch) -> Batch:
         return tuple(tensor.to(self.device) for tensor in batch)

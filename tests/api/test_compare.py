@@ -56,7 +56,7 @@ class World:
         result = {
             "status": self.status, "test_accuracy": accuracy, "test_loss": 2 - accuracy,
             "weights_sha256": f"{base} {config.seed}", "data_sha256": "d",
-            "versions": {name: version(name) for name in PACKAGES},
+            "versions": {name: version(name) for name in PACKAGES}, "test_worst": 1 - accuracy,
         }  # fmt: skip
         folder.write_json("result.json", result)
         return RunResult(run_dir=str(folder), **result)
@@ -90,6 +90,18 @@ def test_pairs_follow_until_the_test_decides_on_one_start_of_ray(there: Path) ->
     assert differences == [pair.b - pair.a for pair in found.pairs]
     assert found.standing == judged(differences, grain=1 / 500)
     assert run(there, World(), "a.yaml", "worse.yaml", until_decided=True).verdict == "DISCARD"
+
+
+def test_runs_of_a_task_are_compared_by_its_score(there: Path) -> None:
+    text = "task: 'tests.training.own_tasks:Sines'\nworkers: 1\nlr: {base: 0.2}\n"
+    (there / "a.yaml").write_text(text)
+    (there / "b.yaml").write_text(text.replace("0.2", "0.4"))
+    found = run(there, World())
+    (pair,) = found.pairs
+    assert found.metric == "test_worst"
+    assert pair.difference == pair.a - pair.b > 0  # less is better
+    with pytest.raises(ConfigError, match="metric=test_far is not measured by both"):
+        run(there, World(), metric="test_far")
 
 
 def test_a_call_adds_one_pair_and_trains_nothing_twice(there: Path) -> None:
