@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,14 @@ def keep_code(folder: Folder, plan: Plan, secret: str | None = None) -> None:
     task = plan.task.name if plan.task is not None else ""
     kinds = (one.kind for one in plan.optimizers.values())
     parts = (task, plan.model, plan.loss, *kinds, *plan.metrics, *plan.transform, *hooks)
-    keep_code_of(folder, parts, secret, plan.data_source)
+    sources = own_sources(parts)
+    for place, path in own_files(plan.data_source, Path.cwd()).items():  # may be decoded already, and not imported
+        sources.setdefault(".".join(place.with_suffix("").parts).removesuffix(".__init__"), path)
+    keep_code_of(folder, sources, secret)
 
 
-def keep_code_of(folder: Folder, parts: tuple[str, ...], secret: str | None = None, data_source: str = "") -> None:
-    """The same for one's own parts of these names, and for a dataset that may be decoded and not imported."""
+def keep_code_of(folder: Folder, sources: Mapping[str, Path], secret: str | None = None) -> None:
+    """The same for one's own parts whose source files, by module, are known."""
     folder.remove(CODE_FOLDER)
     command = without(shlex.join([Path(sys.argv[0]).name, *(without(word, secret) for word in sys.argv[1:])]), secret)
     told: dict[str, Any] = {"command": command, "folder": os.getcwd()}
@@ -66,9 +70,6 @@ def keep_code_of(folder: Folder, parts: tuple[str, ...], secret: str | None = No
         if git.diff:
             told["git"] |= {"diff": f"{CODE_FOLDER}/{DIFF}", "diff_is_cut": git.is_cut}
             folder.write_bytes(f"{CODE_FOLDER}/{DIFF}", _hidden(git.diff, secret))
-    sources = own_sources(parts)
-    for place, path in own_files(data_source, Path.cwd()).items():
-        sources.setdefault(".".join(place.with_suffix("").parts).removesuffix(".__init__"), path)
     told["sources"] = digests(sources)
     for name, path in sources.items():
         if (text := _text(path)) is not None:

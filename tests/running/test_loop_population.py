@@ -1,5 +1,6 @@
 """A population of loops of one's own without Ray: its trials are threads, which ask the real search what to do next."""
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -244,8 +245,9 @@ def test_fields_that_the_loop_decides_are_refused(fields: dict[str, Any], messag
     [
         ("", "has no train"),
         ("train = 3", "is a int; name a function that trains"),
-        ("def train(one, two): pass", "needs 2 arguments; it is called with one, its config, or with none"),
+        ("def train(one, two): pass", "needs one, two; it is called with one argument, its config, or with none"),
         ("import nowhere", "does not import: ModuleNotFoundError"),
+        ("import os; os._exit(3)", "ends the process that imports it: exit code 3"),
     ],
 )
 def test_a_loop_that_cannot_be_called_is_refused_before_anything_starts(
@@ -254,6 +256,12 @@ def test_a_loop_that_cannot_be_called_is_refused_before_anything_starts(
     (tmp_path / "own.py").write_text(source)
     with pytest.raises(ConfigError, match=message):
         check(PopulationConfig(loop=f"{tmp_path}/own.py:train", storage=str(tmp_path)))
+
+
+def test_a_loop_is_looked_at_elsewhere_so_that_ray_is_not_imported_too_early(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("import os\nos.environ['OWN_LOOP_WAS_HERE'] = 'yes'\ndef train(): pass")
+    check(PopulationConfig(loop=f"{tmp_path}/own.py:train", storage=str(tmp_path)))
+    assert "OWN_LOOP_WAS_HERE" not in os.environ
 
 
 def test_an_interval_longer_than_the_loop_is_refused() -> None:

@@ -1,6 +1,7 @@
 """A small loop of one's own, alone or as a rank of torch's default group: its data follow from the epoch."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import raylr.loop
 from raylr.lr import Policy
 from raylr.training.attached.loop import OwnLoop
 
+SEEDING = threading.Lock()  # threads share torch's generator
 NUM_TRAIN, EPOCHS, BATCH = 96, 3, 12  # 8 updates a pass
 
 
@@ -23,8 +25,9 @@ def cosine(base_lr: float = 0.1) -> Policy:
 
 
 def attached(storage: Path, **more: Any) -> OwnLoop:
-    torch.manual_seed(0)
-    model = nn.Linear(4, 1)
+    with SEEDING:
+        torch.manual_seed(0)
+        model = nn.Linear(4, 1)
     optimizer = SGD(model.parameters(), lr=123.0, momentum=0.9)
     given = {"policy": cosine(), "global_batch": BATCH, "name": "own", "storage": storage, **more}
     if "per_worker_batch" in given:

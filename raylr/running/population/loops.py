@@ -4,15 +4,14 @@ So the search begins with the first trial's word: policy, batch and length. All 
 """
 
 import contextlib
-import inspect
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylr.config.population import FIXED, PopulationConfig
-from raylr.config.user_code import import_object
 from raylr.config.webhook import webhook
 from raylr.errors import ConfigError
 from raylr.events import Explored, LoopAttached, OfTrial, PopulationNews, PopulationPlanned, Starting, Waiting
@@ -27,6 +26,7 @@ from raylr.running.job import RAY_FOLDER, aborts_told, refuse_throw_away_storage
 from raylr.running.nodes import beside_the_driver, cluster_hardware, refuse_storage_that_some_hosts_do_not_see
 from raylr.running.population.driver import Listener, PopulationResult, places, refuse_another, workers_of
 from raylr.running.population.lineage import trial_ids
+from raylr.running.population.loop_check import looked_at
 from raylr.running.population.loop_space import LoopSpace, refuse_other_fields
 from raylr.running.population.space import Settings, check_search, plain
 from raylr.running.ray_internals.features import features
@@ -45,7 +45,7 @@ def explore(config: PopulationConfig, on_event: Listener | None = None) -> Popul
     Raises ConfigError for a request that is refused before anything starts.
     """
     tell = on_event or (lambda news: None)
-    check(config)
+    sources = check(config)
     running = connected_ray(config.address)
     address = running or config.address or os.environ.get("RAY_ADDRESS")
     with ExitStack() as stack:
@@ -74,7 +74,7 @@ def explore(config: PopulationConfig, on_event: Listener | None = None) -> Popul
             stack.enter_context(own_cluster(num_cpus, hardware.num_gpus, lambda text: tell(Waiting(text))))
         stack.enter_context(aborts_told(tell, folder))
         tell(Starting(num_ranks))
-        _write_settings(config, folder)
+        _write_settings(config, folder, sources)
         if address:
             refuse_storage_that_some_hosts_do_not_see(folder)
         result = _Exploration(config, ranks, folder, tell).run()
@@ -82,20 +82,13 @@ def explore(config: PopulationConfig, on_event: Listener | None = None) -> Popul
     return PopulationResult(run_dir=str(folder), **result)
 
 
-def check(config: PopulationConfig) -> None:
-    """Import the loop, and refuse what the config alone shows to be wrong. Raises ConfigError."""
+def check(config: PopulationConfig) -> dict[str, Path]:
+    """Return the loop's source files by module, once it is known that it can be called. Raises ConfigError."""
     refuse_throw_away_storage(config)
     refuse_other_fields(config)
     check_search(config, features())
     webhook(config.alerts)
-    function = import_object(str(config.loop), "loop")
-    if not callable(function):
-        raise ConfigError(f"loop={config.loop} is a {type(function).__name__}; name a function that trains")
-    needed = [one for one in inspect.signature(function).parameters.values() if one.default is one.empty]
-    if len([one for one in needed if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]) > 1:
-        raise ConfigError(
-            f"loop={config.loop} needs {len(needed)} arguments; it is called with one, its config, or with none"
-        )
+    return looked_at(str(config.loop))
 
 
 def name_of(config: PopulationConfig) -> str:
@@ -136,7 +129,7 @@ def _finished(config: PopulationConfig, folder: Folder) -> dict[str, Any] | None
     return result if result["status"] == "complete" else None
 
 
-def _write_settings(config: PopulationConfig, folder: Folder) -> None:
+def _write_settings(config: PopulationConfig, folder: Folder, sources: Mapping[str, Path]) -> None:
     if config.fresh:
         folder.remove()
     folder.create()
@@ -145,7 +138,7 @@ def _write_settings(config: PopulationConfig, folder: Folder) -> None:
             folder.remove(earlier)
         folder.write_json("config.json", config.record())
         folder.write_json("space.json", plain(config))
-        keep_code_of(folder, (str(config.loop),), webhook(config.alerts))
+        keep_code_of(folder, sources, webhook(config.alerts))
     except OSError as error:
         raise ConfigError(
             f"storage={folder.storage} cannot be written ({error.strerror or error}); make room"
