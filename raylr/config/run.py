@@ -232,6 +232,15 @@ class PlateauConfig(Section):
     lowest: float = Field(1e-3, ge=0, lt=1, description="least factor of all cuts together")
 
 
+class GradNormConfig(Section):
+    """An LR that follows the gradient: a factor target / norm on all LRs, now and then anew."""
+
+    target: float | None = Field(None, gt=0, description="norm of the gradient at which the LR is the schedule's [off]")
+    every: Duration = Field("0.5ep", description="set the factor at the first update at or after each multiple")
+    memory: int = Field(100, ge=1, description="updates over which the norm is averaged, before clipping")
+    bounds: str = Field("0.1:10", description="least and greatest factor, LOW:HIGH")
+
+
 class LRConfig(Section):
     """The learning rate: its base, how it follows the batch, its warmup and its shape."""
 
@@ -248,6 +257,7 @@ class LRConfig(Section):
     momentum_high: float | None = Field(None, ge=0, lt=1, description="of one_cycle and cyclic, at the low LR [off]")
     rewarm: Duration = Field("1ep", description="rise to the new peak after the batch grew, with batch.per_worker_size")
     plateau: PlateauConfig = PlateauConfig()
+    grad_norm: GradNormConfig = GradNormConfig()
 
 
 class GroupConfig(Section):

@@ -83,6 +83,16 @@ class PlateauPlan(Frozen):
     lowest: float = 0.0
 
 
+class GradNormPlan(Frozen):
+    """A factor target / norm on all LRs: every so many examples, of a mean over `memory` updates, from `low` to `high`."""
+
+    target: float
+    every: int
+    memory: int
+    low: float
+    high: float
+
+
 class HooksPlan(Frozen):
     """Functions of the user's, by import path, that see updates, tests and the end."""
 
@@ -182,6 +192,7 @@ class Plan(Frozen):
     metrics: tuple[str, ...] = ()
     stop: StopPlan | None = None
     plateau: PlateauPlan | None = None
+    grad_norm: GradNormPlan | None = None
     hooks: HooksPlan = HooksPlan()
     max_failures: int
     failure_mode: str

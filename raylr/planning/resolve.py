@@ -9,7 +9,7 @@ from raylr.config import Config
 from raylr.config.transforms import transform_names
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, Ramp, examples, lint
-from raylr.planning import instruments, own_task, watching
+from raylr.planning import instruments, measured, own_task, watching
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, tuned_for
 from raylr.planning.device import backend, device, gpus_per_worker
@@ -96,6 +96,7 @@ def resolve(
         "story": (
             *own_task.attributed(config, dataset.task, story(config, dataset, parts, plan, choices, lr_story)),
             *watching.lines(config, plan),
+            *measured.lines(plan),
             *instruments.lines(config, plan),
         ),
         "warnings": (
@@ -161,6 +162,7 @@ def _plan(
         metrics=watching.metrics(config, len(dataset.class_names)),
         stop=watching.stop(config, clock, split, dataset.task),
         plateau=watching.plateau(config, clock, split, dataset.task),
+        grad_norm=measured.grad_norm(config, clock),
         hooks=watching.hooks(config.hooks),
         max_failures=config.failure.max_failures,
         failure_mode=choices.failure_mode.value,

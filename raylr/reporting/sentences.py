@@ -182,6 +182,7 @@ def _by(cause: str) -> str:
         "guard": "because the loss diverged",
         "pbt": "by the search",
         "plateau": "because the tests got no better",
+        "grad_norm": "by the norm of the gradient",
     }
     return known.get(cause, f"by {cause}")
 

@@ -43,7 +43,7 @@ from raylr.events import (
 )
 from raylr.planning.watching import by_split
 from raylr.storage import Folder
-from raylr.training import checkpoint, early, gallery, plateau
+from raylr.training import checkpoint, early, gallery, measured, plateau
 from raylr.training.checkpoint_index import names
 from raylr.training.diagnosis import diagnose
 from raylr.training.evaluate import evaluate
@@ -148,6 +148,8 @@ class Loop:
             self._write_row()
         self.totals = self.totals.updated(update, time.perf_counter() - started)
         self._log(update)
+        if self.plan.grad_norm is not None:
+            self._follow(update)
         if update.reading is not None:
             self._note_reading(update)
         if self._is_writer and self.on_update:
@@ -158,6 +160,12 @@ class Loop:
                 return "diverged"
         self._tell_progress(update)
         return self._obey(quorum) if update.has_orders else None
+
+    def _follow(self, update: Update) -> None:
+        """Set on all LRs, from the next update on, the factors that follow from what was measured."""
+        self.totals, factors = measured.followed(self.plan, self.totals, update, self.trainer.position)
+        for cause, factor in factors.items():
+            self._override(cause, factor, None, 0)
 
     def _write_row(self) -> None:
         """Put the last update's row into the ledger, where it is not there yet."""

@@ -33,6 +33,8 @@ class Totals:
     best: float | None = None  # value of the metric of `stop`, and where it was reached
     best_at: int = 0
     plateau: dict[str, Any] = field(default_factory=dict)  # what is remembered of tests for `lr.plateau`
+    norm_average: float = 0.0  # of the gradient, for `lr.grad_norm`, and over how many updates
+    norm_count: int = 0
     last_order: int = 0  # number of the youngest order that was carried out
     world_size: int = 0  # of the last group
     corruptions: dict[str, int] = field(default_factory=dict)  # wrong results, by process

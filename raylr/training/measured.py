@@ -1,0 +1,35 @@
+"""LRs that follow what is measured in training, as overrides with causes of their own.
+
+The ranks sum the gradient before it is measured, so all find the same factor. What is remembered between updates is part of the
+run's totals, and so of its checkpoints. An update that the guard took back counts for nothing.
+"""
+
+import math
+from dataclasses import replace
+
+from raylr.planning.plan import Plan
+from raylr.training.totals import Totals
+from raylr.training.trainer import Update
+
+GRAD_NORM = "grad_norm"
+
+
+def followed(plan: Plan, totals: Totals, update: Update, position: int) -> tuple[Totals, dict[str, float]]:
+    """The totals after an update, with which a run is at `position`, and the new factors by cause where some are due."""
+    if update.rolled_back:
+        return totals, {}
+    factors: dict[str, float] = {}
+    if (norm := plan.grad_norm) is not None:
+        totals = _averaged(totals, update.grad_norm, norm.memory)
+        average = totals.norm_average
+        if average > 0 and position // norm.every > update.position // norm.every:
+            factors[GRAD_NORM] = min(max(norm.target / average, norm.low), norm.high)
+    return totals, factors
+
+
+def _averaged(totals: Totals, norm: float, memory: int) -> Totals:
+    """With the norm of one more update in the moving average, which begins as a plain mean."""
+    if not math.isfinite(norm):
+        return totals
+    count = min(totals.norm_count + 1, memory)
+    return replace(totals, norm_count=count, norm_average=totals.norm_average + (norm - totals.norm_average) / count)
