@@ -21,6 +21,7 @@ from raylr.training.group import Group, GroupBroken
 from raylr.training.headroom import LARGEST, SMALLEST, Reading, crossing
 from raylr.training.loop import Loop, ledger_row
 from raylr.training.membership import Plain
+from raylr.training.replay import Difference, Interval, Record, replay
 from raylr.training.stream import examples_at
 from raylr.training.trainer import Trainer
 from tests.ranks import Ranks
@@ -270,3 +271,18 @@ def test_a_loss_that_is_another_one_at_each_look_is_told_once(tmp_path: Path) ->
     assert warned.text.endswith("let model and loss draw from torch's generators alone, or leave it out")
     assert "\n" not in warned.text
     assert all("headroom" not in json.loads(line) for line in (tmp_path / "one" / "ledger.jsonl").open())
+
+
+def test_a_replay_reads_what_the_run_read(ranks: Ranks, tmp_path: Path) -> None:
+    hashes(ranks, 2, tmp_path / "run", READS)
+    rows_ = LocalFolder(tmp_path / "run").read_rows("ledger.jsonl")
+
+    def replayed(changed: list[dict[str, Any]]) -> Difference | None:
+        record = Record(str(tmp_path), "run", READS, policy(READS), (), changed, ())
+        return replay(record, [Interval(96, 160, False)], DATA, Group(), lambda count: None)
+
+    assert replayed(rows_) is None
+    other = [row | ({"headroom": 0.5} if "headroom" in row else {}) for row in rows_]
+    found = replayed(other)
+    assert found is not None
+    assert (found.step, found.what) == (4, "headroom")
