@@ -1,7 +1,7 @@
 """What the headroom tells of an LR, beside the plain loss at the same update: 8 LRs, 3 models, 2 optimizers.
 
 Each run trains on a subset of the training images and is judged by its loss on others of them; test images are not used.
-A run is bad when its loss at the end is more than 10 % above that of the best LR of its model and optimizer. Three questions at
+A run is bad when its loss at the end is more than 0.1 above that of the best LR of its model and optimizer. Three questions at
 several updates: do the runs' orders agree with that at the end (rank correlation), are bad runs told from good ones (the share
 of pairs that are told apart, 0.5 is chance), and which side of the best LR is a run on (rank correlation with LR / best LR).
 What distance from a good headroom means is fitted on the other models and optimizers, never on the ones that are judged.
@@ -32,7 +32,7 @@ BATCH = 64
 EVERY = 5  # updates from one reading to the next
 AVERAGED = 3  # readings, or as many updates' losses
 PLACES = (0, 5, 10, 20, 40)  # updates at which the two are compared
-TOLERANCE = 1.1
+TOLERANCE = 0.1  # of the loss at the end, above the best
 PLOT = common.ROOT / "benchmarks" / "gallery" / "headroom.png"
 
 
@@ -85,7 +85,7 @@ Group = list[Row]  # the runs of one model and optimizer, by LR
 
 def is_bad(group: Group) -> list[bool]:
     best = min(map(end_of, group))
-    return [end_of(row) > TOLERANCE * best for row in group]
+    return [end_of(row) > best + TOLERANCE for row in group]
 
 
 def best_of(group: Group) -> Row:
@@ -116,20 +116,21 @@ def judged(groups: dict[tuple[str, str], Group], step: int) -> list[str]:
             side[what].append(rank_correlation(signed[what], lrs))
 
     def mean(values: list[float]) -> str:
-        return f"{fmean(value for value in values if not math.isnan(value)):.2f}"
+        known = [value for value in values if not math.isnan(value)]
+        return f"{fmean(known):.2f}" if known else "-"
 
     return [str(step), *(mean(found[what]) for found in (agree, apart, side) for what in ("headroom", "loss"))]
 
 
 def ranges(groups: dict[tuple[str, str], Group]) -> list[list[str]]:
-    """For each model and optimizer: the best LR, the headroom of good runs, of those below and of those above."""
+    """For each model and optimizer: the best LR, and the first headroom of it, of good runs, of those below and above."""
     lines = []
     for (model, optimizer), group in groups.items():
         good = [row for row, bad in zip(group, is_bad(group), strict=True) if not bad]
         low, high = min(row["lr"] for row in good), max(row["lr"] for row in good)
 
         def span(rows: Group) -> str:
-            found = [headroom_at(row, PLACES[-1]) for row in rows]
+            found = [headroom_at(row, 0) for row in rows]
             finite = [value for value in found if math.isfinite(value)]
             diverged = len(found) - len(finite)
             text = f"{min(finite):.2g} to {max(finite):.2g}" if finite else ""
@@ -137,23 +138,24 @@ def ranges(groups: dict[tuple[str, str], Group]) -> list[list[str]]:
 
         best = best_of(group)
         around = [row for row in group if row["lr"] < low], good, [row for row in group if row["lr"] > high]
-        lines.append([f"{model}, {optimizer}", f"{best['lr']:.3g}", f"{end_of(best):.2f}", *map(span, around)])
+        its = f"{headroom_at(best, 0):.2g}"
+        lines.append([f"{model}, {optimizer}", f"{best['lr']:.3g}", f"{end_of(best):.2f}", its, *map(span, around)])
     return lines
 
 
 def draw(groups: dict[tuple[str, str], Group], path: Path) -> None:
-    """The loss at the end over the headroom after the last of the places, a curve for each model and optimizer."""
+    """The loss at the end over the LR, and over the headroom of the first update, a curve for each model and optimizer."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for (model, optimizer), group in groups.items():
         relative = [row["lr"] / best_of(group)["lr"] for row in group]
-        for panel, xs in zip(panels, (relative, [headroom_at(row, PLACES[-1]) for row in group]), strict=True):
+        for panel, xs in zip(panels, (relative, [headroom_at(row, 0) for row in group]), strict=True):
             points = [(x, end_of(row)) for x, row in zip(xs, group, strict=True) if math.isfinite(x + end_of(row))]
             panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"{model}, {optimizer}")
     panels[0].set(xscale="log", xlabel="LR / best LR", ylabel="loss on held-out images at the end", ylim=(None, 3.0))
-    panels[1].set(xscale="log", xlabel=f"headroom after {PLACES[-1]} updates")
+    panels[1].set(xscale="log", xlabel="headroom of the first update")
     for panel in panels:
         panel.grid(alpha=0.3)
     panels[1].legend(fontsize=7)
@@ -187,7 +189,7 @@ def main() -> None:
     headings = [
         "update", "order: headroom", "order: loss", "bad told: headroom", "bad told: loss", "side: headroom", "side: loss",
     ]  # fmt: skip
-    spans = ["runs", "best LR", "its loss", "headroom of lower LRs", "of good LRs", "of higher LRs"]
+    spans = ["runs", "best LR", "its loss", "its first headroom", "of lower LRs", "of good LRs", "of higher LRs"]
     source = Path(arguments.data).name
     epochs = ", ".join(f"{model} {arguments.scale * length:g}" for model, length in EPOCHS.items())
     told = (

@@ -23,7 +23,8 @@ LEAST_FALL = 0.01  # of the first loss, below which no falling was seen
 LEAST_STEP = 0.1  # of the mean fall from one update to the next: what counts as falling
 FIRST_SHARE = 0.1  # of the updates, before which the best one may not lie
 FEWEST = 10  # updates of a test
-CRITICAL_SHARE = 0.1  # of the critical LR: where good runs begin
+CRITICAL_SHARE = 0.1  # of the critical LR of the first update: about where the best LRs of benchmarks/headroom.py are
+BEST_SHARES = 0.04, 0.2  # and from where to where
 LEAST_HEADROOM = 1e-3  # below which a reading may be at its limit
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from raylr.errors import ConfigError
 from raylr.lr import Override, Policy
 from raylr.lr.explain import explanation
+from raylr.lr.range_test import BEST_SHARES
 from raylr.planning.legs import leg_at, legs_of, plan_at, policy_at
 from raylr.planning.loop_plan import plan_in
 from raylr.reporting.lived import lived_policy
@@ -94,7 +95,15 @@ def _headroom(rows: list[dict[str, Any]], name: str) -> list[str]:
     if row is None:
         return []
     told = f"{row['headroom']:.2g} of the critical LR, {row['critical_lr'][name]:.4g}"
-    return [f"  headroom  {told}" + ("" if row is rows[-1] else f", read at step {row['step']}")]
+    lines = [f"  headroom  {told}" + ("" if row is rows[-1] else f", read at step {row['step']}")]
+    first = (rows[0].get("critical_lr") or {}).get(name)
+    if first is not None:
+        low, high = BEST_SHARES
+        lines.append(
+            f"            the best peaks were {low:g} to {high:g} of the critical LR of the first update, here "
+            f"{low * first:.2g} to {high * first:.2g}"
+        )
+    return lines
 
 
 def row_of_step(folder: Folder, step: int) -> dict[str, Any]:
