@@ -2,9 +2,9 @@
 
 Both sides train the same network on the same examples, as many trials for as many intervals (`benchmarks.sides.pbt_loop`), and
 write down the same notes. `ray` is Tune's PBT over a function that starts a TorchTrainer with a `TuneReportCallback`: that one
-hands on metrics and no checkpoint, so PBT decides exploits and skips them. `benchmarks.population` has the same pattern
-repaired. Exploits are those that were carried out; decided are those that PBT wanted. Training: the time inside updates, of
-all trials, in the time from the first update to the last.
+hands on metrics and no checkpoint, so PBT skips its exploits, and says so in its log. `benchmarks.population` has the same
+pattern repaired. Seconds each: from the decision until the receiver had the donor's state. Training: the time inside updates,
+of all trials, in the time from the first update to the last.
 
     python -m benchmarks.loop_population --epochs 12 --write
 """
@@ -37,7 +37,7 @@ def main() -> None:
     for number in range(given.rounds):
         for side in common.alternating(given.sides, number):
             store.measured({"side": side, "round": number, **keys}, measure, side, out / "loop_populations", keys)
-    headings = ("side", "start, s", "decided", "exploits", "seconds each", "training", "wall, s", "memory, MiB")
+    headings = ("side", "start, s", "exploits", "skipped", "seconds each", "training", "wall, s", "memory, MiB")
     lines = [line(side, store.rows(side=side, **keys)[: given.rounds]) for side in given.sides]
     size = f"{given.trials} trials of one worker, {given.epochs} intervals of {given.examples:,} examples"
     count = f"{size}, a network of three layers; rounds {given.rounds}"
@@ -54,8 +54,8 @@ def line(side: str, rows: Sequence[Row]) -> list[str]:
     return [
         side,
         f"{mean('start_s'):.1f}",
-        str(sum(row["decided"] for row in rows)),
         str(len(latencies)),
+        str(sum(row["skipped"] for row in rows)),
         f"{quantile(latencies, 0.5):.2f}" if latencies else "none",
         f"{mean('share'):.0%}",
         f"{mean('wall_s'):.0f}",
@@ -68,15 +68,8 @@ def measure(side: str, storage: Path, keys: Row) -> Row:
     started, flags = time.time(), [f"--{name}={value}" for name, value in keys.items()]
     if side == "ray":
         found, memory = watched(common.python("benchmarks.sides.pbt_loop", *flags))
-        notes = found["notes"]
-        latencies = carried_out(notes)
-        decided = len([row for row in notes if row["kind"] == "decided"])
-        return {
-            **spent(notes, keys["trials"], started),
-            "latencies": latencies,
-            "decided": decided,
-            "memory_mib": memory,
-        }
+        told = {"latencies": carried_out(found["notes"]), "skipped": found["skipped"], "memory_mib": memory}
+        return {**spent(found["notes"], keys["trials"], started), **told}
     name = "-".join(str(value) for value in keys.values())
     log = storage / f"{name}.jsonl"
     storage.mkdir(parents=True, exist_ok=True)
@@ -90,7 +83,7 @@ def measure(side: str, storage: Path, keys: Row) -> Row:
     notes = [json.loads(line) for line in log.read_text().splitlines()]
     lineage = LocalFolder(storage / name).read_rows("lineage.jsonl")
     latencies = [row["latency_s"] for row in lineage if row["latency_s"] is not None]
-    told = {"latencies": latencies, "decided": len(lineage), "memory_mib": memory}
+    told = {"latencies": latencies, "skipped": 0, "memory_mib": memory}
     return {**spent(notes, keys["trials"], started), **told}
 
 

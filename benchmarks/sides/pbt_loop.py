@@ -7,6 +7,7 @@ reports `TuneReportCallback` hands to Tune. Both write down when they begin, and
 
 import argparse
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -123,6 +124,15 @@ def train_driver(config: dict[str, Any]) -> None:
     ).fit()
 
 
+class Skips(logging.Handler):
+    """Counts the exploits that PBT says it skips."""
+
+    count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += "Skip exploit" in record.getMessage()
+
+
 def main() -> None:
     import ray
     from ray import tune
@@ -131,6 +141,7 @@ def main() -> None:
     for name in ("trials", "epochs", "examples", "batch"):
         parser.add_argument(f"--{name}", type=int, required=True)
     given = parser.parse_args()
+    logging.getLogger("ray.tune.schedulers.pbt").addHandler(skips := Skips())
     ray.init(num_cpus=2 * given.trials + 2, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         log = f"{folder}/log.jsonl"
@@ -152,7 +163,7 @@ def main() -> None:
         ).fit()
         notes = [json.loads(line) for line in Path(log).read_text().splitlines()]
     ray.shutdown()
-    print(json.dumps({"notes": notes}), flush=True)
+    print(json.dumps({"notes": notes, "skipped": skips.count}), flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from raylr.lr import Clock, examples
 from raylr.planning.loop_plan import is_loop, plan_in
 from raylr.running import loop_control
 from raylr.running.session import check_reachable, set_up
-from raylr.storage import POPULATION, RUN, Folder, open_run
+from raylr.storage import POPULATION, RUN, Folder, open_run, population_of
 
 OrderKind = Literal["lr", "checkpoint", "stop"]
 NAMESPACE = "raylr"
@@ -110,8 +110,10 @@ def _folder(run: str, storage: str) -> Folder:
 
 
 def _is_own_loop(folder: Folder) -> bool:
-    """Whether a run takes its orders as files, and not through Ray."""
-    return not folder.exists("hub.json") and folder.exists("plan.json") and is_loop(folder.read_json("plan.json"))
+    """Whether a run takes its orders as files, and not through Ray; a trial takes those of its population."""
+    if folder.exists("hub.json") or not folder.exists("plan.json") or population_of(folder) is not None:
+        return False
+    return is_loop(folder.read_json("plan.json"))
 
 
 def _examples(folder: Folder, duration: str | None) -> int | None:

@@ -23,7 +23,7 @@ from raylr.reporting.report import report_on
 from raylr.reporting.runs import explain_step
 from raylr.reporting.watch import watch
 from raylr.running import control
-from raylr.storage import LocalFolder
+from raylr.storage import LocalFolder, run_folder
 from raylr.training.attached.loop import OwnLoop
 from raylr.training.attached.orders import give
 from tests.ranks import Ranks
@@ -430,3 +430,20 @@ def test_a_fork_that_cannot_be_is_refused(tmp_path: Path) -> None:
     attached(tmp_path, name="fork", fork="whole", fork_at="1ep").close()
     with pytest.raises(ConfigError, match="name=fork is a fork of whole, and this is one of own"):
         attached(tmp_path, name="fork", fork="own")
+
+
+def test_a_run_on_an_object_store_goes_on_and_takes_orders(bucket: str) -> None:
+    def loop() -> OwnLoop:
+        return attached(bucket, name="store")  # type: ignore[arg-type]
+
+    train(first := loop(), until_step=13)
+    first.close()
+    again, folder = loop(), run_folder(bucket, "store")
+    assert again.step == 8
+    queued = give(folder, LROrder(0.5))
+    again.report(loss=1.0)
+    (told,) = [row for row in folder.read_rows("events.jsonl") if row["kind"] == "override"]
+    assert told["number"] == queued.number
+    train(again)
+    assert [row["step"] for row in folder.read_rows("ledger.jsonl")] == list(range(24))
+    assert folder.read_json("result.json")["status"] == "complete"
