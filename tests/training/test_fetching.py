@@ -334,12 +334,23 @@ def test_a_web_server_that_refuses_is_told(config, status, line):
         assert line in told(config(server.url))
 
 
-def test_s3_without_credentials_is_refused_soon(config, monkeypatch, tmp_path):
-    for name in [*stores.AWS, "AWS_SECRET_ACCESS_KEY", "AWS_REGION"]:
+@pytest.fixture
+def no_credentials(monkeypatch, tmp_path):
+    """Neither in the environment nor in files, and nobody to ask."""
+    for name in [*stores.AWS, "AWS_SECRET_ACCESS_KEY"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(stores, "METADATA", ("127.0.0.1", 1))
+
+
+def test_a_public_bucket_needs_no_credentials(config, shelf, request):
+    uri = shelf("public.tar", packed())  # written with credentials
+    request.getfixturevalue("no_credentials")
+    assert data.prepare(config(uri)).num_train == 6
+
+
+def test_s3_without_credentials_is_refused_soon(config, monkeypatch, no_credentials):
     with serving(Server(b"", status=403)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         started = time.monotonic()
