@@ -11,10 +11,11 @@ from raylr.cli.options import ConfigCommand, Location
 from raylr.config import Config
 
 STORAGE = click.Option(["--storage"], default="runs", help="where RUN is, if it is a name [runs]")
+AVERAGE = click.Option(["--average"], is_flag=True, help="the average of the weights that eval.average keeps")
 BEST = click.Option(["--best"], is_flag=True, help="the weights of best test accuracy among the checkpoints")
 
 
-def _evaluate(config: Config, run: str, storage: str, best: bool, as_json: bool) -> int:
+def _evaluate(config: Config, run: str, storage: str, best: bool, average: bool, as_json: bool) -> int:
     """Test the newest weights of RUN (a folder or a name), on its own test images or on others.
 
     A population stands for its best trial; POP/TRIAL is one of its trials.
@@ -29,11 +30,12 @@ def _evaluate(config: Config, run: str, storage: str, best: bool, as_json: bool)
     from raylr.training.trained import evaluate
 
     given = config.data.model_dump(include=config.data.model_fields_set)
-    found = evaluate(run, given, storage, best)
+    found = evaluate(run, given, storage, best, average)
+    what = "average of the weights" if average else "weights"
     Answer(as_json).say(
         found.row(),
         f"{_told(found)} on {found.num_test:,} examples of {found.data_source}",
-        f"weights of {found.run} after {found.position:,} examples, SHA-256 {found.weights_sha256[:12]}",
+        f"{what} of {found.run} after {found.position:,} examples, SHA-256 {found.weights_sha256[:12]}",
     )
     return 0
 
@@ -50,20 +52,21 @@ def _told(found: Any) -> str:
 @click.option("--out", type=Location(path_type=Path), metavar="FILE", help="the weights [NAME.safetensors]")
 @click.option("--storage", default="runs", show_default=True, help="where RUN is, if it is a name and not a path")
 @click.option("--best", is_flag=True, help="the weights of best test accuracy among the checkpoints")
+@click.option("--average", is_flag=True, help="the average of the weights that eval.average keeps")
 @json_flag
-def export(run: str, out: Path | None, storage: str, best: bool, as_json: bool) -> int:
+def export(run: str, out: Path | None, storage: str, best: bool, average: bool, as_json: bool) -> int:
     """Write the newest weights of RUN as safetensors, with all that belongs to them as JSON in a file beside.
 
     A population stands for its best trial; POP/TRIAL is one of its trials.
     """
     from raylr.training.trained import export
 
-    path = export(run, out, storage, best)
+    path = export(run, out, storage, best, average)
     Answer(as_json).lay_out({"weights": str(path), "beside": str(path.with_suffix(".json"))}, str(path))
     return 0
 
 
 def evaluate_command(arguments: Sequence[str]) -> click.Command:
     return ConfigCommand(
-        "evaluate", _evaluate, arguments, ["data"], [click.Argument(["run"]), BEST, STORAGE, json_option()]
+        "evaluate", _evaluate, arguments, ["data"], [click.Argument(["run"]), BEST, AVERAGE, STORAGE, json_option()]
     )

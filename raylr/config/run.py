@@ -285,6 +285,9 @@ class EvalConfig(Section):
     views: Views = Field(
         "none", description="average the outputs for a test image, its mirror image, and both moved by a pixel"
     )
+    average: str | None = Field(
+        None, description="test an average of the weights too: ema(0.999), a decay an update, or last(5ep) [off]"
+    )
 
     @model_validator(mode="before")
     @classmethod

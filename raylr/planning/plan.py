@@ -93,6 +93,14 @@ class GradNormPlan(Frozen):
     high: float
 
 
+class AveragePlan(Frozen):
+    """What the average of the weights takes in: all, with a decay an update, or those at the last multiples of `every`."""
+
+    text: str  # as it was given
+    decay: float | None = None  # None for those at the last multiples
+    every: int = 0  # examples
+
+
 class HooksPlan(Frozen):
     """Functions of the user's, by import path, that see updates, tests and the end."""
 
@@ -175,6 +183,7 @@ class Plan(Frozen):
     eval_every: int
     eval_micro_size: int
     eval_views: str = "none"  # or mirror or mirror_translate
+    average: AveragePlan | None = None  # of the weights, tested beside them
     log_every: int | None = None
     headroom_every: int | None = None
     checkpoint_every: int

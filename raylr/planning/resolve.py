@@ -9,7 +9,7 @@ from raylr.config import Config
 from raylr.config.transforms import transform_names
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, Ramp, examples, lint
-from raylr.planning import instruments, measured, own_task, watching
+from raylr.planning import averaging, instruments, measured, own_task, watching
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, tuned_for
 from raylr.planning.device import backend, device, gpus_per_worker
@@ -98,6 +98,7 @@ def resolve(
             *watching.lines(config, plan),
             *measured.lines(plan),
             *instruments.lines(config, plan),
+            *averaging.lines(plan),
         ),
         "warnings": (
             *_warnings(plan, dataset, hardware, policy, batches, features),
@@ -145,6 +146,7 @@ def _plan(
         eval_every=_interval(config.eval.every, clock, "eval.every"),
         eval_micro_size=config.eval.micro_size,
         eval_views=config.eval.views,
+        average=averaging.averaging(config, clock),
         log_every=_interval(config.log_every, clock, "log_every") if config.log_every is not None else None,
         headroom_every=instruments.headroom(config, clock),
         checkpoint_every=_interval(config.checkpoint.every, clock, "checkpoint.every"),

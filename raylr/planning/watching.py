@@ -79,6 +79,8 @@ def _mode(config: Config, metric: str, mode: str, section: str, split: str, task
     names = config.metric_names
     known = [by_split(one, split) for one in (ACCURACY, LOSS, *map(column, names))]
     score = by_split(task.score, split) if task is not None else ""
+    if config.eval.average is not None:
+        known += [by_split(f"test_average_{one.removeprefix('test_')}", split) for one in (ACCURACY, LOSS)]
     if task is not None:
         known = list(dict.fromkeys([*known, score, *([metric] if metric.startswith(f"{split}_") else [])]))
     if metric not in known:
@@ -100,7 +102,7 @@ def _mode(config: Config, metric: str, mode: str, section: str, split: str, task
             f"{section}.metric={metric} is no score of task={task.name}, and {section}.mode=auto knows {score} alone; "
             f"give {section}.mode=max or min"
         )
-    return "min" if metric == by_split(LOSS, split) else "max"
+    return "min" if metric in (by_split(LOSS, split), by_split("test_average_loss", split)) else "max"
 
 
 def hooks(config: HooksConfig) -> HooksPlan:

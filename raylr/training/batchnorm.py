@@ -26,17 +26,17 @@ class RunningStatistics:
 
     @property
     def length(self) -> int:
-        return sum(buffer.numel() for buffer in self._buffers())
+        return sum(buffer.numel() for buffer in self.buffers())
 
     def take(self) -> None:
         """Take what the modules hold (after a load) as the running statistics."""
-        self.values = [buffer.clone() for buffer in self._buffers()]
+        self.values = [buffer.clone() for buffer in self.buffers()]
         self.counts = [int(module.num_batches_tracked) for module in self.modules]  # type: ignore[arg-type]
 
     def read(self, out: Tensor) -> None:
         """Copy the last micro-batch's statistics into `out`."""
         if self.modules:
-            torch.cat(self._buffers(), out=out)
+            torch.cat(self.buffers(), out=out)
 
     def move(self, mean: Tensor) -> None:
         """Move the running statistics by the mean over an update's micro-batches, and put them back into the modules."""
@@ -58,7 +58,7 @@ class RunningStatistics:
         """Put the running statistics into the modules: for an evaluation, a checkpoint, or after an update that broke."""
         if not self.modules:
             return
-        torch._foreach_copy_(self._buffers(), self.values)
+        torch._foreach_copy_(self.buffers(), self.values)
         tracked: list[Tensor] = [module.num_batches_tracked for module in self.modules]  # type: ignore[misc]
         if len(set(self.counts)) > 1:
             for one, count in zip(tracked, self.counts, strict=True):
@@ -67,5 +67,6 @@ class RunningStatistics:
             torch._foreach_zero_(tracked)
             torch._foreach_add_(tracked, self.counts[0])
 
-    def _buffers(self) -> list[Tensor]:
+    def buffers(self) -> list[Tensor]:
+        """The modules' running means and variances."""
         return [buffer for module in self.modules for buffer in (module.running_mean, module.running_var)]  # type: ignore[misc]

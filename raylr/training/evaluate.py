@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from raylr.planning.plan import Plan
 from raylr.training.augment import Normalise
+from raylr.training.averaging import beside
 from raylr.training.feed import Split
 from raylr.training.group import Group
 from raylr.training.metrics import metrics_of
@@ -22,10 +23,20 @@ from raylr.training.trainer import Trainer, precision
 def evaluate(trainer: Trainer, group: Group, at_end: bool = False) -> Scores:
     """The trainer's weights on the images that the run is tested on. Raises GroupBroken when a peer is gone.
 
-    `at_end`: on the test set, of a run that was tested on a validation split until here.
+    `at_end`: on the test set, of a run that was tested on a validation split until here. With `eval.average` the scores have
+    those of the average of the weights beside them.
     """
     trainer.statistics.restore()
     trainer.model.eval()
+    tested = _tested(trainer, group, at_end)
+    if trainer.average is None:
+        return tested
+    with trainer.average.in_place(trainer, group):
+        return beside(tested, _tested(trainer, group, at_end))
+
+
+def _tested(trainer: Trainer, group: Group, at_end: bool) -> Scores:
+    """The scores of what is in the trainer's model."""
     if isinstance(trainer, TaskTrainer):
         return test_task(trainer.model, trainer.tested(at_end), trainer.plan, group)
     whole = trainer.dataset.whole if at_end else None

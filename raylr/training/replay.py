@@ -25,7 +25,7 @@ from raylr.training.loop import ledger_row
 from raylr.training.membership import Plain
 from raylr.training.source import load
 
-OF_THE_STATE = ("model", "optimizers", "overrides", "position", "step", "guard")
+OF_THE_STATE = ("model", "optimizers", "average", "overrides", "position", "step", "guard")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Replay(ForkLoop):
         self._go_on_as(there)
         own = self.state()
         for part in OF_THE_STATE:
-            if (path := _other(there[part], own[part], part)) is not None:
+            if (path := _other(there.get(part), own.get(part), part)) is not None:
                 place = self.trainer.step - 1, self.trainer.position
                 return Difference(*place, f"the checkpoint after it, {path}", "other bits", "those of the replay")
         return None

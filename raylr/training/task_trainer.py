@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -74,6 +75,9 @@ class Statistics(RunningStatistics):
     def restore(self) -> None:
         for one in self.parts:
             one.restore()
+
+    def buffers(self) -> list[Tensor]:
+        return [buffer for one in self.parts for buffer in one.buffers()]
 
 
 @dataclass(frozen=True)
@@ -172,9 +176,7 @@ class TaskTrainer(Trainer):
             own=sums,
         )
         self.position, self.step = position + batch, self.step + 1
-        if diverged:
-            self._load_tensors(self.guard.snapshot)
-            self.policy = self.policy.with_overrides(*self.guard.cut(self.position))
+        self._settle(update)
         return update
 
     @torch.no_grad()
@@ -183,6 +185,15 @@ class TaskTrainer(Trainer):
         seed_generators(self.device, micro_batch_seed(self.plan.seed, OF_TESTS, 0))
         with self.precision():
             return self.task.pictures(self.model)
+
+    def statistics_of(self, ids: np.ndarray, epochs: np.ndarray) -> Tensor:
+        """As of images, but each phase's are those that its own pass leaves."""
+        batch, found = self._there(train_batch(self.task, ids, epochs, self.plan.seed)), []
+        with self.precision():
+            for phase in self.phases:
+                losses(self.task, phase.name, self.model, batch)
+                found += [buffer.clone() for buffer in phase.statistics.buffers()]
+        return torch.cat(found)
 
     def _train_only(self, phase: Phase, done: tuple[str, ...]) -> None:
         """Let the gradient reach what the phase trains and what is not held, and nothing else."""

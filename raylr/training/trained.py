@@ -19,6 +19,7 @@ from torch import nn
 from raylr.config import Config, DataConfig
 from raylr.config.own_sources import CODE, CODE_FOLDER, digests, own_sources
 from raylr.errors import ConfigError
+from raylr.planning.averaging import COLUMNS
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.plan import Plan
@@ -26,8 +27,9 @@ from raylr.planning.watching import by_split
 from raylr.storage import TRIALS, Folder, LocalFolder, folder_at, open_run
 from raylr.training import checkpoint, data
 from raylr.training.augment import Normalise
+from raylr.training.averaging import averaged
 from raylr.training.checkpoint_index import best as best_name
-from raylr.training.checkpoint_index import refuse_other_formats
+from raylr.training.checkpoint_index import names, refuse_other_formats
 from raylr.training.data.dataset import noise_like
 from raylr.training.evaluate import test
 from raylr.training.feed import Split
@@ -60,19 +62,23 @@ class Evaluation:
         return {**{name: value for name, value in vars(self).items() if name != "own"}, **self.own}
 
 
-def load(run: str | Path, storage: str = "runs", best: bool = False) -> nn.Module:
+def load(run: str | Path, storage: str = "runs", best: bool = False, average: bool = False) -> nn.Module:
     """A plain torch module with the weights that a run ended with (or has reached), in evaluation mode on the CPU.
 
     `run` is a run's folder, or its name under `storage`; a population stands for its best trial, and POP/TRIAL is one of its
-    trials. `best`: those of best test accuracy among the checkpoints.
-    Raises ConfigError when there is no such run or no checkpoint.
+    trials. `best`: those of best test accuracy among the checkpoints. `average`: the average that `eval.average` keeps, as it
+    was tested last. Raises ConfigError when there is no such run, no checkpoint or no average.
     """
     folder, plan = _opened(run, storage)
-    return _model(folder, plan, _state(folder, best))
+    return _model(folder, plan, _state(folder, plan, best, average))
 
 
 def evaluate(
-    run: str | Path, data_fields: Mapping[str, Any] | None = None, storage: str = "runs", best: bool = False
+    run: str | Path,
+    data_fields: Mapping[str, Any] | None = None,
+    storage: str = "runs",
+    best: bool = False,
+    average: bool = False,
 ) -> Evaluation:
     """Test a run's newest (or best) weights: on its own test images, or on others, such as {"source": "other.tar"}.
 
@@ -81,7 +87,7 @@ def evaluate(
     """
     folder, plan = _opened(run, storage)
     if plan.task is not None:
-        return _evaluate_task(folder, plan, data_fields or {}, best)
+        return _evaluate_task(folder, plan, data_fields or {}, best, average)
     chosen = _data(folder, plan, data_fields or {})
     _refuse_others(plan, data.describe(chosen), folder)
     found = data.prepare(chosen)
@@ -89,7 +95,7 @@ def evaluate(
     if not data_fields and found.data_sha256 != plan.data_sha256:
         raise ConfigError(f"data.source={found.source} is no longer what {folder.name} was trained on; name a copy")
     images = replace(data.load(chosen), mean=plan.pixel_mean, std=plan.pixel_std)
-    state = _state(folder, best)
+    state = _state(folder, plan, best, average)
     model = _model(folder, plan, state)
     device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
     use_gpu(device, deterministic=plan.reduce == "tree")
@@ -105,7 +111,7 @@ def evaluate(
     )  # fmt: skip
 
 
-def _evaluate_task(folder: Folder, plan: Plan, given: Mapping[str, Any], best: bool) -> Evaluation:
+def _evaluate_task(folder: Folder, plan: Plan, given: Mapping[str, Any], best: bool, average: bool) -> Evaluation:
     """The same of a task of one's own, on its own test examples, or on others where it trains on those of data.source."""
     assert plan.task is not None
     named = plan.task.name
@@ -117,7 +123,7 @@ def _evaluate_task(folder: Folder, plan: Plan, given: Mapping[str, Any], best: b
     if not given and found.data_sha256 != plan.data_sha256:
         raise ConfigError(f"task={named} has other data than {folder.name} was trained on; evaluate where they are")
     task = made(plan.task, data.load(chosen) if plan.task.takes_dataset else None)
-    state = _state(folder, best)
+    state = _state(folder, plan, best, average)
     device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
     use_gpu(device, deterministic=True)
     model = _model(folder, plan, state, task)
@@ -137,11 +143,18 @@ def _evaluate_task(folder: Folder, plan: Plan, given: Mapping[str, Any], best: b
     )
 
 
-def export(run: str | Path, out: str | Path | None = None, storage: str = "runs", best: bool = False) -> Path:
-    """Write a run's newest (or best) weights as safetensors, by default into NAME.safetensors; returns the path.
+def export(
+    run: str | Path,
+    out: str | Path | None = None,
+    storage: str = "runs",
+    best: bool = False,
+    average: bool = False,
+) -> Path:
+    """Write a run's newest (or best) weights, or their average, as safetensors; returns the path.
 
-    Beside them, in NAME.json, stands what another program needs: the model and its settings, the classes in the order
-    of the logits, how pixels become inputs, and the run's config. ConfigError for a run that failed.
+    By default that is NAME.safetensors. Beside them, in NAME.json, stands what another program needs: the model and its
+    settings, the classes in the order of the logits, how pixels become inputs, and the run's config. ConfigError for a run
+    that failed.
     """
     folder, plan = _opened(run, storage)
     path = Path(out) if out is not None else Path(f"{folder.name}.safetensors")
@@ -151,10 +164,12 @@ def export(run: str | Path, out: str | Path | None = None, storage: str = "runs"
     if result["status"] == "failed":
         reason = f": {result['reason']}" if "reason" in result else ""
         raise ConfigError(f"run={run} failed{reason}; what fails is not exported, raylr.load gives its last weights")
-    state = _state(folder, best)
+    state = _state(folder, plan, best, average)
     model = _model(folder, plan, state)
     tensors = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     told = _told(folder, plan, state, result, weights_sha256(model))
+    if average and plan.average is not None:
+        told["average"] = plan.average.text
     try:
         beside = LocalFolder(path.parent)
         beside.write_bytes(path.name, save(tensors, {"format": "pt", "weights_sha256": told["weights_sha256"]}))
@@ -191,13 +206,32 @@ def _opened(run: str | Path, storage: str) -> tuple[Folder, Plan]:
     return folder, Plan.model_validate(folder.read_json("plan.json"))
 
 
-def _state(folder: Folder, best: bool) -> dict[str, Any]:
+def _state(folder: Folder, plan: Plan, best: bool, average: bool = False) -> dict[str, Any]:
+    """A run's newest or best state. With `average` that stands in it as the model, and so do the numbers of its test."""
     refuse_other_formats(folder)
+    if average and plan.average is None:
+        raise ConfigError(
+            f"average=yes: run={folder} keeps none of its weights; train one with eval.average=ema(0.999)"
+        )
     name = best_name(folder) if best else None
     state = checkpoint.newest(folder) if name is None else checkpoint.read(folder, name)
     if state is None:
         raise ConfigError(f"run={folder} has no whole checkpoint yet; checkpoint.every says when one is written")
-    return state
+    return _averaged(folder, state) if average else state
+
+
+def _averaged(folder: Folder, state: dict[str, Any]) -> dict[str, Any]:
+    """The state with the average as its model; where that was not tested there, that of the newest one where it was."""
+    before = (name for name in reversed(names(folder)) if int(name) < state["position"])
+    while (model := averaged(state)) is None:
+        if (name := next(before, None)) is None:
+            raise ConfigError(
+                f"average=yes: no checkpoint of run={folder} is where the average was tested, which BatchNorm's statistics are "
+                "made for; go on with the run to its next test"
+            )
+        state = checkpoint.read(folder, name)
+    accuracy = state["tally"]["test_own"].get(f"{COLUMNS}accuracy")
+    return {**state, "model": model, "tally": {**state["tally"], "test_accuracy": accuracy}}
 
 
 def _built(plan: Plan, task: Any) -> nn.Module:

@@ -23,6 +23,7 @@ from raylr.lr import Factors, Override, Policy
 from raylr.planning.plan import Plan
 from raylr.torch_lr.write import write_lr
 from raylr.training.augment import Normalise
+from raylr.training.averaging import Average
 from raylr.training.batchnorm import RunningStatistics
 from raylr.training.captured import Captured, Readback
 from raylr.training.compiled import compile_in_place
@@ -99,6 +100,7 @@ class Trainer:
         self.held = Held(plan.optimizers, self.optimizers)
         self.guard = Guard(plan.guard)
         self.headroom = None if plan.headroom_every is None else Headroom(self, plan.headroom_every)
+        self.average = None if plan.average is None else Average(plan.average, self.model)
         self.position, self.step = 0, 0
         self._free: list[Tensor] = []
         self._begun: tuple[tuple[int, range], list[Tensor]] = (-1, range(0)), []  # sums of an update to come
@@ -248,10 +250,16 @@ class Trainer:
             None if diverged else self.norms.taken,
         )
         self.position, self.step = self.position + batch, self.step + 1
-        if diverged:
+        self._settle(update)
+        return update
+
+    def _settle(self, update: Update) -> None:
+        """From an update that has diverged go back to the guard's snapshot; the weights of another go into the average."""
+        if update.rolled_back:
             self._load_tensors(self.guard.snapshot)
             self.policy = self.policy.with_overrides(*self.guard.cut(self.position))
-        return update
+        elif self.average is not None:
+            self.average.take(update.position, self.position)
 
     def _move(self, batch: int, alone: Group | None = None) -> dict[str, Factors]:
         """Write the LR, step the optimizers and move BatchNorm's statistics. A rank `alone` begins the next update, if any."""
@@ -344,6 +352,13 @@ class Trainer:
         images, labels = self.feed.of(ids, epochs)
         return self.normalise(images), labels
 
+    @torch.no_grad()
+    def statistics_of(self, ids: np.ndarray, epochs: np.ndarray) -> Tensor:
+        """BatchNorm's statistics of a micro-batch of these training examples, flat; they are left in the modules."""
+        with self.precision():
+            self.model(self.batch(ids, epochs)[0])
+        return torch.cat(self.statistics.buffers())
+
     def precision(self) -> AbstractContextManager[None]:
         return precision(self.plan)
 
@@ -367,7 +382,8 @@ class Trainer:
     def _tensors(self) -> dict[str, Any]:
         self.statistics.restore()
         model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        return {"model": model, "optimizers": self._optimizer_state()}
+        average = self.average.state() if self.average is not None else {}
+        return {"model": model, "optimizers": self._optimizer_state(), **average}
 
     def _load_tensors(self, state: dict[str, Any]) -> None:
         self._begun = (-1, range(0)), []
@@ -376,6 +392,8 @@ class Trainer:
         names = dict(self.model.named_parameters())
         for key, optimizer in self.optimizers.items():
             load_state(optimizer, state["optimizers"][key], names, is_own(self.plan.optimizers[key].kind))
+        if self.average is not None:
+            self.average.load(state)
 
     def pictures(self) -> Mapping[str, Tensor]:
         """What a task shows of its model after a test: nothing for images."""

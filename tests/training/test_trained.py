@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from raylr.config.load import load_config
 from raylr.errors import ConfigError
 from raylr.planning.facts import Hardware
 from raylr.planning.resolve import resolve
-from raylr.training import data
-from raylr.training.hashing import sha256_of
+from raylr.storage import LocalFolder
+from raylr.training import checkpoint, data
+from raylr.training.hashing import sha256_of, weights_sha256
 from raylr.training.models import build
 from tests.training.runs import pictures, train
 
@@ -30,7 +32,16 @@ def run(ranks, tmp_path_factory) -> Path:
     where = tmp_path_factory.mktemp("trained")
     source = str(pictures(where / "pictures", "abc"))
     fields = {"data.source": source, "data.cache_dir": str(where / "cache"), "precision": "bf16", "epochs": "3"}
-    config = load_config(None, {**fields, "batch.global_size": "32", "batch.micro_size": "8", "eval.micro_size": "7"})
+    config = load_config(
+        None,
+        {
+            **fields,
+            "batch.global_size": "32",
+            "batch.micro_size": "8",
+            "eval.micro_size": "7",
+            "eval.average": "ema(0.8)",
+        },
+    )
     plan, policy = resolve(config, data.prepare(config.data), Hardware(True, 0))
     run_dir = where / "runs" / "one"
     result = ranks.run(train, 2, plan, policy, data.load(config.data), str(run_dir))[0]
@@ -48,6 +59,41 @@ def test_on_its_own_data_the_numbers_are_the_runs(run):
     assert (own.test_loss, own.test_accuracy) == (result["test_loss"], result["test_accuracy"])
     assert (own.weights_sha256, own.position) == (result["weights_sha256"], result["position"])
     assert own.num_test == 27
+
+
+def test_the_average_is_evaluated_loaded_and_exported_as_the_run_tested_it(run, tmp_path):
+    own, result = raylr.evaluate(run, average=True), result_of(run)
+    assert (own.test_loss, own.test_accuracy) == (result["test_average_loss"], result["test_average_accuracy"])
+    assert own.weights_sha256 == weights_sha256(raylr.load(run, average=True)) != result["weights_sha256"]
+    told = json.loads(raylr.export(run, tmp_path / "a.safetensors", average=True).with_suffix(".json").read_text())
+    assert sha256_of(load_file(tmp_path / "a.safetensors")) == own.weights_sha256 == told["weights_sha256"]
+    assert (told["average"], told["test_accuracy"]) == ("ema(0.8)", own.test_accuracy)
+
+
+def test_the_average_is_that_of_the_newest_checkpoint_where_it_was_tested(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    expected = raylr.evaluate(run, average=True)
+    newest = LocalFolder(copy)
+    state = checkpoint.newest(newest)
+    checkpoint.write(newest, {**state, "position": state["position"] + 1}, 9)  # no test was made there
+    assert raylr.evaluate(copy, average=True) == replace(expected, run=str(copy))
+    for path in (copy / "checkpoints").glob("*.*"):
+        if int(path.stem) <= state["position"]:
+            path.unlink()
+    with pytest.raises(ConfigError, match=r"average=yes: no checkpoint of run=.* is where the average was tested"):
+        raylr.load(copy, average=True)
+
+
+def test_a_run_that_keeps_no_average_says_so(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    plan = json.loads((copy / "plan.json").read_text())
+    (copy / "plan.json").write_text(json.dumps({**plan, "average": None}))
+    with pytest.raises(
+        ConfigError, match=re.escape("keeps none of its weights; train one with eval.average=ema(0.999)")
+    ):
+        raylr.load(copy, average=True)
 
 
 def test_on_other_data_pixels_are_normalised_as_in_training(run, tmp_path):
