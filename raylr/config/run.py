@@ -241,6 +241,16 @@ class GradNormConfig(Section):
     bounds: str = Field("0.1:10", description="least and greatest factor, LOW:HIGH")
 
 
+class HypergradientConfig(Section):
+    """An LR that grows while gradients point one way: x (1 + beta cos) with each update (Baydin et al. 2018)."""
+
+    beta: float | None = Field(
+        None, gt=0, lt=1, description="share of the LR that the cosine of an update moves it [off]"
+    )
+    every: Duration = Field("0.1ep", description="set the factor at the first update at or after each multiple")
+    bounds: str = Field("0.1:10", description="least and greatest factor, LOW:HIGH")
+
+
 class LRConfig(Section):
     """The learning rate: its base, how it follows the batch, its warmup and its shape."""
 
@@ -258,6 +268,7 @@ class LRConfig(Section):
     rewarm: Duration = Field("1ep", description="rise to the new peak after the batch grew, with batch.per_worker_size")
     plateau: PlateauConfig = PlateauConfig()
     grad_norm: GradNormConfig = GradNormConfig()
+    hypergradient: HypergradientConfig = HypergradientConfig()
 
 
 class GroupConfig(Section):

@@ -28,7 +28,12 @@ from raylr.lr.shapes import Seesaw
 from raylr.planning.defaults import SHAPE, tuned_for, warmup_epochs
 from raylr.planning.plan import Reason
 
-OF_THE_RUN = ("rewarm", "plateau", "grad_norm")  # fields of lr that all optimizers share, beside any policy
+OF_THE_RUN = (
+    "rewarm",
+    "plateau",
+    "grad_norm",
+    "hypergradient",
+)  # fields of lr that all optimizers share, beside any policy
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from raylr.config import Config
 from raylr.errors import ConfigError
 from raylr.lr import Clock, examples
 from raylr.lr.bounds import Bounds
-from raylr.planning.plan import GradNormPlan, Plan, Reason
+from raylr.planning.plan import GradNormPlan, HypergradientPlan, Plan, Reason
 
 
 def grad_norm(config: Config, clock: Clock) -> GradNormPlan | None:
@@ -19,6 +19,24 @@ def grad_norm(config: Config, clock: Clock) -> GradNormPlan | None:
     return GradNormPlan(target=given.target, every=every, memory=given.memory, low=low, high=high)
 
 
+def hypergradient(config: Config, clock: Clock, is_task: bool) -> HypergradientPlan | None:
+    """How the LR follows the angle between gradients; None where it does not. ConfigError where that is not measured."""
+    given = config.lr.hypergradient
+    if given.beta is None:
+        return None
+    if config.batch.reduce == "ddp":
+        raise ConfigError(f"lr.hypergradient.beta={given.beta:g} needs the gradient of the tree; use batch.reduce=tree")
+    if is_task:
+        raise ConfigError(
+            f"lr.hypergradient.beta={given.beta:g} follows the one gradient of an image classifier, and task={config.task} "
+            "has its own phases; use lr.grad_norm"
+        )
+    low, high = _bounds(given.bounds, "lr.hypergradient.bounds")
+    return HypergradientPlan(
+        beta=given.beta, every=_interval(given.every, clock, "lr.hypergradient.every"), low=low, high=high
+    )
+
+
 def lines(plan: Plan) -> Iterator[Reason]:
     """The lines of the story; none where the LR follows the schedule alone."""
     if (norm := plan.grad_norm) is not None:
@@ -27,6 +45,12 @@ def lines(plan: Plan) -> Iterator[Reason]:
             f"{norm.every / plan.num_train:.4g}ep = {norm.every:,} examples"
         )
         yield Reason(what="gradient norm", value=value, why=f"lr.grad_norm.target={norm.target:g}")
+    if (angle := plan.hypergradient) is not None:
+        value = (
+            f"LR x (1 + {angle.beta:g} cos) with each update, {angle.low:g} to {angle.high:g}, set every "
+            f"{angle.every / plan.num_train:.4g}ep = {angle.every:,} examples"
+        )
+        yield Reason(what="hypergradient", value=value, why=f"lr.hypergradient.beta={angle.beta:g}")
 
 
 def _bounds(text: str, field: str) -> tuple[float, float]:

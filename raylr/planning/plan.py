@@ -101,6 +101,15 @@ class AveragePlan(Frozen):
     every: int = 0  # examples
 
 
+class HypergradientPlan(Frozen):
+    """A factor x (1 + beta cos) with each update, of the angle between two gradients; set every so many examples."""
+
+    beta: float
+    every: int
+    low: float
+    high: float
+
+
 class HooksPlan(Frozen):
     """Functions of the user's, by import path, that see updates, tests and the end."""
 
@@ -202,6 +211,7 @@ class Plan(Frozen):
     stop: StopPlan | None = None
     plateau: PlateauPlan | None = None
     grad_norm: GradNormPlan | None = None
+    hypergradient: HypergradientPlan | None = None
     hooks: HooksPlan = HooksPlan()
     max_failures: int
     failure_mode: str

@@ -165,6 +165,7 @@ def _plan(
         stop=watching.stop(config, clock, split, dataset.task),
         plateau=watching.plateau(config, clock, split, dataset.task),
         grad_norm=measured.grad_norm(config, clock),
+        hypergradient=measured.hypergradient(config, clock, dataset.task is not None),
         hooks=watching.hooks(config.hooks),
         max_failures=config.failure.max_failures,
         failure_mode=choices.failure_mode.value,

@@ -183,6 +183,7 @@ def _by(cause: str) -> str:
         "pbt": "by the search",
         "plateau": "because the tests got no better",
         "grad_norm": "by the norm of the gradient",
+        "hypergradient": "by the angle between gradients",
     }
     return known.get(cause, f"by {cause}")
 

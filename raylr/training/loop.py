@@ -148,7 +148,7 @@ class Loop:
             self._write_row()
         self.totals = self.totals.updated(update, time.perf_counter() - started)
         self._log(update)
-        if self.plan.grad_norm is not None:
+        if self.plan.grad_norm is not None or self.plan.hypergradient is not None:
             self._follow(update)
         if update.reading is not None:
             self._note_reading(update)

@@ -7,11 +7,11 @@ run's totals, and so of its checkpoints. An update that the guard took back coun
 import math
 from dataclasses import replace
 
-from raylr.planning.plan import Plan
+from raylr.planning.plan import HypergradientPlan, Plan
 from raylr.training.totals import Totals
 from raylr.training.trainer import Update
 
-GRAD_NORM = "grad_norm"
+GRAD_NORM, HYPERGRADIENT = "grad_norm", "hypergradient"
 
 
 def followed(plan: Plan, totals: Totals, update: Update, position: int) -> tuple[Totals, dict[str, float]]:
@@ -24,7 +24,20 @@ def followed(plan: Plan, totals: Totals, update: Update, position: int) -> tuple
         average = totals.norm_average
         if average > 0 and position // norm.every > update.position // norm.every:
             factors[GRAD_NORM] = min(max(norm.target / average, norm.low), norm.high)
+    if (angle := plan.hypergradient) is not None:
+        totals = _turned(totals, update.cosine, angle)
+        if position // angle.every > update.position // angle.every:
+            factors[HYPERGRADIENT] = totals.angle_factor
     return totals, factors
+
+
+def _turned(totals: Totals, cosine: float, angle: HypergradientPlan) -> Totals:
+    """With the factor moved by the cosine of one more update, by Baydin's multiplicative rule."""
+    if not math.isfinite(cosine):
+        return totals
+    return replace(
+        totals, angle_factor=min(max(totals.angle_factor * (1 + angle.beta * cosine), angle.low), angle.high)
+    )
 
 
 def _averaged(totals: Totals, norm: float, memory: int) -> Totals:

@@ -35,6 +35,7 @@ class Totals:
     plateau: dict[str, Any] = field(default_factory=dict)  # what is remembered of tests for `lr.plateau`
     norm_average: float = 0.0  # of the gradient, for `lr.grad_norm`, and over how many updates
     norm_count: int = 0
+    angle_factor: float = 1.0  # of `lr.hypergradient`, moved with each update
     last_order: int = 0  # number of the youngest order that was carried out
     world_size: int = 0  # of the last group
     corruptions: dict[str, int] = field(default_factory=dict)  # wrong results, by process

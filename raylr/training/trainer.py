@@ -35,6 +35,7 @@ from raylr.training.guard import Guard
 from raylr.training.hashing import sha256_of, weights_sha256
 from raylr.training.headroom import Headroom, Reading, Unsteady
 from raylr.training.held import Held, split_trained
+from raylr.training.hypergradient import Before
 from raylr.training.kernels import use_gpu
 from raylr.training.losses import loss_for
 from raylr.training.memory import keep_freed_memory, out_of_memory
@@ -74,6 +75,7 @@ class Update:
     norms: Callable[[], Norms] | None = None
     reading: Reading | Unsteady | None = None  # of the headroom, where one was due
     own: Mapping[str, float] = field(default_factory=dict)  # other sums of a task over the examples
+    cosine: float = math.nan  # of the angle to the gradient before, where `lr.hypergradient` asks for it
 
     @property
     def lr(self) -> dict[str, float]:
@@ -99,6 +101,7 @@ class Trainer:
         self.norms = NormReader(self.optimizers, self.device)
         self.held = Held(plan.optimizers, self.optimizers)
         self.guard = Guard(plan.guard)
+        self.before = Before() if plan.hypergradient is not None else None
         self.headroom = None if plan.headroom_every is None else Headroom(self, plan.headroom_every)
         self.average = None if plan.average is None else Average(plan.average, self.model)
         self.position, self.step = 0, 0
@@ -206,15 +209,21 @@ class Trainer:
         self.result[: self.length - EXTRAS].div_(num_micro)
         gradient = self.result[: self.num_weights]
         norm = torch.linalg.vector_norm(gradient)
-        self._numbers.begin(torch.cat((self.result[self.length - EXTRAS : self.length], norm.view(1))))
+        cosine = [] if self.before is None else [self.before.cosine(gradient)]
+        self._numbers.begin(torch.cat((self.result[self.length - EXTRAS : self.length], norm.view(1), *cosine)))
         clip(gradient, norm, self.plan.clip_norm)
         self.feed.ahead(self.position + batch, self._own_micro_batches(self.position + batch, group))
         factors = None
         if self.reads_late and group.size == 1 and not self.guard.is_due(self.position):
             factors = self._move(batch, group)
-        loss, num_correct, wanted, length = self._numbers.end()
+        loss, num_correct, wanted, length, *cosines = self._numbers.end()
         group.check()  # what an aborted group left behind is worth nothing
-        return self._step(batch, group.size, loss / num_micro, num_correct, wanted, length, factors)
+        update = self._step(batch, group.size, loss / num_micro, num_correct, wanted, length, factors)
+        if self.before is None:
+            return update
+        if update.rolled_back:
+            self.before.forget()
+        return replace(update, cosine=cosines[0])
 
     def _step(
         self,
@@ -370,12 +379,15 @@ class Trainer:
             "step": self.step,
             "overrides": [vars(override) for override in self.policy.overrides],
             "guard": self.guard.state(),
+            **({} if self.before is None else {"gradient": self.before.state()}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a state that `state` gave. The LR is no part of it: the policy says it anew."""
         self._load_tensors(state)
         self.guard.load(state["guard"])
+        if self.before is not None:
+            self.before.load(state.get("gradient"), self.device)
         self.position, self.step = state["position"], state["step"]
         self.policy = replace(self.policy, overrides=tuple(Override(**entry) for entry in state["overrides"]))
 

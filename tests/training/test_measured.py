@@ -1,16 +1,18 @@
 """LRs that follow what is measured: independent values, equal at any number of workers, after a resume and in a fork."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from raylr.config.load import load_config
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.legs import Leg
-from raylr.planning.plan import GradNormPlan, Parent, Plan
+from raylr.planning.plan import GradNormPlan, HypergradientPlan, Parent, Plan
 from raylr.planning.resolve import resolve
 from raylr.storage import LocalFolder
 from raylr.training.checkpoint_index import names
@@ -21,13 +23,14 @@ from raylr.training.membership import Plain
 from raylr.training.replay import Interval, Record, replay
 from raylr.training.trainer import Trainer
 from tests.ranks import Ranks
-from tests.training.runs import images, plan, policy, train
+from tests.training.runs import OPTIMIZER, images, plan, policy, train
 
 CIFAR = DatasetInfo("cifar10", 50_000, 10_000, tuple("0123456789"), (32, 32, 3), "", "")
 DATA = images(90, 50)
 NORM = GradNormPlan(target=1.0, every=64, memory=3, low=0.3, high=3.0)
 LENGTH: dict[str, Any] = {"total_examples": 400, "checkpoint_every": 96, "checkpoint_keep": 9}
-KINDS: dict[str, dict[str, Any]] = {"grad_norm": {"grad_norm": NORM}}
+ANGLE = HypergradientPlan(beta=0.2, every=64, low=0.3, high=3.0)
+KINDS: dict[str, dict[str, Any]] = {"grad_norm": {"grad_norm": NORM}, "hypergradient": {"hypergradient": ANGLE}}
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -63,6 +66,43 @@ def test_the_factor_is_the_target_over_the_mean_norm_in_the_ledger(tmp_path: Pat
     at_work = {row["position"]: row["factors"]["main"]["override"] for row in ledger}
     assert (at_work[32], at_work[64], at_work[96]) == (1.0, found[0][1], found[0][1])
     assert [row["causes"] for row in ledger[1:4]] == [[], ["grad_norm"], ["grad_norm"]]
+
+
+def test_the_factor_grows_with_the_cosine_of_each_gradient_to_the_one_before(tmp_path: Path) -> None:
+    """Plain SGD at an LR that hardly moves: the gradients are those of fixed weights, taken by torch's own way here."""
+    sgd = OPTIMIZER.model_copy(update={"momentum": 0.0, "weight_decay": 0.0})
+    of = plan(**LENGTH, hypergradient=ANGLE, optimizers={"main": sgd}, clip_norm=None)
+    trainer = Trainer(of, policy(of, "constant", warmup=0, base_lr=0.01), DATA)  # type: ignore[arg-type]
+    before, factor, expected = None, 1.0, []
+    for update in range(6):
+        weights = [one.detach().clone() for one in trainer.parameters]
+        made = trainer.update(Group())
+        moved = torch.cat(
+            [(a - b).detach().flatten() for a, b in zip(weights, trainer.parameters, strict=True)]
+        ).double()
+        if before is not None:
+            cosine = float(moved @ before / moved.norm() / before.norm())
+            assert made.cosine == pytest.approx(cosine, abs=2e-3)
+            factor = min(max(factor * (1 + 0.2 * made.cosine), 0.3), 3.0)
+        before = moved
+        if update % 2:
+            expected.append((32 * (update + 1), pytest.approx(factor)))
+    loop = LocalFolder(tmp_path)
+    loop.create()
+    lr = policy(of, "constant", warmup=0, base_lr=0.01)
+    Loop(Trainer(of, lr, DATA), Plain(Group()), loop).run()  # type: ignore[arg-type]
+    assert overrides(tmp_path, "hypergradient")[0] == expected[0]  # the next gradients are of other weights
+
+
+def test_after_an_update_that_was_taken_back_there_is_no_gradient_before() -> None:
+    of = plan(**LENGTH, hypergradient=ANGLE)
+    trainer = Trainer(of, policy(of, warmup=0), DATA)  # type: ignore[arg-type]
+    trainer.update(Group())
+    with torch.no_grad():
+        trainer.parameters[0].fill_(torch.nan)
+    assert trainer.update(Group()).rolled_back
+    assert math.isnan(trainer.update(Group()).cosine)
+    assert math.isfinite(trainer.update(Group()).cosine)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,6 +148,10 @@ def test_the_plan_tells_of_it() -> None:
     line = next(one for one in made.story if one.what == "gradient norm")
     assert line.value == "LR x 0.5 / mean norm of 100 updates, 0.2 to 5, anew every 1ep = 50,000 examples"
     assert resolved().grad_norm is None
+    made = resolved(lr__hypergradient__beta="0.05")
+    assert made.hypergradient == HypergradientPlan(beta=0.05, every=5_000, low=0.1, high=10.0)
+    line = next(one for one in made.story if one.what == "hypergradient")
+    assert line.value == "LR x (1 + 0.05 cos) with each update, 0.1 to 10, set every 0.1ep = 5,000 examples"
 
 
 @pytest.mark.parametrize(
@@ -126,6 +170,15 @@ def test_the_plan_tells_of_it() -> None:
             "lr.grad_norm.every=0ep is no interval; use 1st",
         ),
         ({"lr__grad_norm__target": "0"}, "lr.grad_norm.target=0 must be more than 0"),
+        ({"lr__hypergradient__beta": "1"}, "lr.hypergradient.beta=1 must be less than 1"),
+        (
+            {"lr__hypergradient__beta": "0.1", "batch__reduce": "ddp"},
+            "lr.hypergradient.beta=0.1 needs the gradient of the tr",
+        ),
+        (
+            {"lr__hypergradient__beta": "0.1", "lr__hypergradient__every": "0st"},
+            "lr.hypergradient.every=0st is no interval",
+        ),
     ],
 )
 def test_what_cannot_be_followed_is_refused(values: dict[str, str], message: str) -> None:
