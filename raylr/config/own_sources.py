@@ -19,11 +19,16 @@ def own_sources(parts: Iterable[str]) -> dict[str, Path]:
     """
     found = dict[str, Path]()
     for name in (part.rpartition(":")[0] for part in parts if ":" in part and not part.startswith("raylr.")):
-        module = sys.modules.get(name)
+        module = sys.modules.get(imported_as(name) if name.endswith(".py") else name)
         if module is not None and (path := _source(module)) is not None:
-            root = path.parents[name.count(".") + (path.name == "__init__.py")]
+            root = path.parents[module.__name__.count(".") + (path.name == "__init__.py")]
             _follow(module, root, found)
     return found
+
+
+def imported_as(file: str) -> str:
+    """Return the name of the module that a FILE.py is imported as."""
+    return f"_imported_{Path(file).stem}"
 
 
 def digests(sources: Mapping[str, Path]) -> dict[str, str]:
@@ -51,6 +56,8 @@ def _used(module: ModuleType) -> Iterator[ModuleType]:
 
 
 def _is_own(module: ModuleType, root: Path) -> bool:
+    if module.__name__.partition(".")[0] == "raylr":  # also where it is trained in raylr's own folder
+        return False
     path = _source(module)
     return path is not None and path.is_relative_to(root) and not INSTALLED & set(path.relative_to(root).parts)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from raylr.config.own_sources import imported_as
 from raylr.errors import ConfigError
 
 
@@ -79,7 +80,7 @@ def _module(name: str) -> ModuleType:
 def _module_of_file(path: Path) -> ModuleType:
     """Import the file as a module of its own; modules in its folder can be imported, as from a script."""
     path = path.expanduser().resolve()
-    spec = spec_from_file_location(f"_imported_{path.stem}", path)
+    spec = spec_from_file_location(imported_as(path.name), path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise ConfigError(f"{path} is no file; give the path of a Python file")
     module = sys.modules[spec.name] = module_from_spec(spec)  # where dataclasses look for their module

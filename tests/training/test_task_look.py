@@ -196,3 +196,9 @@ def test_a_task_may_be_the_class_of_a_file(tmp_path: Path) -> None:
     look_at_own_parts(plan)
     assert plan.what == "Sines"
     assert own_sources([str(config.task.name)]) == {imported_as(file.name): file}
+
+
+def test_a_task_beside_raylr_has_no_source_of_raylr() -> None:
+    name = "jobs.examples.language_model"
+    describe(Config(task=f"{name}:LanguageModel"))
+    assert list(own_sources([f"{name}:LanguageModel"])) == [name]
