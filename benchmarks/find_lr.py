@@ -2,7 +2,7 @@
 
 The sweep is that of `benchmarks.headroom`, whose rows are taken: loss on held-out training images, no test images. Its best LR
 is the top of a parabola in log LR through the best of the 8 and its neighbours. The range test has the defaults of
-`raylr find-lr`, at the same batch. Beside its rules: a tenth of the critical LR that the first update reads, at the lowest LR.
+`raylr find-lr`, at the same batch.
 
     python -m benchmarks.headroom --data PATH && python -m benchmarks.find_lr --data PATH --write
 """
@@ -25,7 +25,7 @@ from raylr.training.headroom import Reading
 from raylr.training.trainer import Trainer
 
 UPDATES, SEEDS = 100, (0, 1, 2)
-NAMES = {"lr": "the middle one", "critical": "a tenth of the critical LR"}
+NAMES = {"middle": "middle one", "critical": "critical"}
 RULES = ("steepest", "tenth", "valley", *NAMES)
 
 
@@ -90,7 +90,7 @@ def main() -> None:
             answer = suggestion(rates, [row["losses"] for row in found], read)
             good = [row["lr"] for row, bad in zip(rows, is_bad(rows), strict=True) if not bad]
             best = best_lr(rows)
-            answers = {**vars(answer), "lr": answer.lr, "critical": answer.critical or math.nan}
+            answers = {**vars(answer), "middle": answer.middle, "critical": answer.critical or math.nan}
             misses.append({rule: answers[rule] / best for rule in RULES})
             edge = "none" if answer.edge is None else f"{answer.edge:.2g}"
             lines.append([

@@ -25,7 +25,7 @@ FIRST_SHARE = 0.1  # of the updates, before which the best one may not lie
 FEWEST = 10  # updates of a test
 CRITICAL_SHARE = 0.1  # of the critical LR of the first update: about where the best LRs of benchmarks/headroom.py are
 BEST_SHARES = 0.04, 0.2  # and from where to where
-LEAST_HEADROOM = 1e-3  # below which a reading may be at its limit
+LEAST_HEADROOM = 5e-4  # twice the limit of a reading
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,26 @@ class Suggestion:
     blow_up: float | None
 
     @property
-    def lr(self) -> float:
+    def middle(self) -> float:
         """The middle one of steepest, tenth and valley."""
         return sorted((self.steepest, self.tenth, self.valley))[1]
 
     @property
+    def lr(self) -> float:
+        """The one to begin with: `critical`, which was nearest to the best of a sweep; the middle one without readings."""
+        return self.middle if self.critical is None else self.critical
+
+    @property
     def low(self) -> float:
-        return min(self.steepest, self.tenth, self.valley)
+        """The lower end of the range: BEST_SHARES of the critical LR; the lowest of the others without readings."""
+        rules = (self.steepest, self.tenth, self.valley)
+        return min(rules) if self.critical is None else self.critical * BEST_SHARES[0] / CRITICAL_SHARE
 
     @property
     def high(self) -> float:
-        return max(self.steepest, self.tenth, self.valley)
+        """The upper end."""
+        rules = (self.steepest, self.tenth, self.valley)
+        return max(rules) if self.critical is None else self.critical * BEST_SHARES[1] / CRITICAL_SHARE
 
 
 def lrs(low: float, high: float, count: int) -> list[float]:

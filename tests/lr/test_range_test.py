@@ -32,6 +32,8 @@ def test_each_rule_finds_its_lr() -> None:
     assert found.valley == pytest.approx(0.01, rel=0.6)  # between 0.001 and 0.1
     assert found.low <= found.lr <= found.high
     assert sorted((found.steepest, found.tenth, found.valley))[1] == found.lr
+    read = suggestion(LRS, [curve(valley)] * 3, [(1e-3, 0.005)])  # the critical LR is 0.2
+    assert (read.low, read.lr, read.high) == pytest.approx((0.04 * 0.2, 0.1 * 0.2, 0.2 * 0.2))
     assert (found.edge, found.blow_up) == (None, None)
 
 
