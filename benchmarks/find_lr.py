@@ -25,8 +25,7 @@ from raylr.training.headroom import Reading
 from raylr.training.trainer import Trainer
 
 UPDATES, SEEDS = 100, (0, 1, 2)
-NAMES = {"middle": "middle one", "critical": "critical"}
-RULES = ("steepest", "tenth", "valley", *NAMES)
+RULES = ("steepest", "tenth", "valley", "critical", "lr")
 
 
 def curve(setting: Setting, limits: tuple[float, float], seed: int, data: Dataset) -> Row:
@@ -90,7 +89,7 @@ def main() -> None:
             answer = suggestion(rates, [row["losses"] for row in found], read)
             good = [row["lr"] for row, bad in zip(rows, is_bad(rows), strict=True) if not bad]
             best = best_lr(rows)
-            answers = {**vars(answer), "middle": answer.middle, "critical": answer.critical or math.nan}
+            answers = {**vars(answer), "critical": answer.critical or math.nan, "lr": answer.lr}
             misses.append({rule: answers[rule] / best for rule in RULES})
             edge = "none" if answer.edge is None else f"{answer.edge:.2g}"
             lines.append([
@@ -101,8 +100,10 @@ def main() -> None:
         rule: [sum(1 / factor <= one[rule] <= factor for one in misses) for factor in (2, 4, 10)] for rule in RULES
     }
     typical = {rule: math.exp(sum(math.log(one[rule]) for one in misses) / len(misses)) for rule in RULES}
-    told = [[NAMES.get(rule, rule), f"{typical[rule]:.2g}", *map(str, within[rule])] for rule in RULES]
-    headings = ["runs", "best LR", "good LRs", *RULES[:3], *NAMES.values(), "edge"]
+    told = [
+        ["the one written" if rule == "lr" else rule, f"{typical[rule]:.2g}", *map(str, within[rule])] for rule in RULES
+    ]
+    headings = ["runs", "best LR", "good LRs", *RULES[:-1], "the one written", "edge"]
     counts = ["rule", "its LR / best LR, geometric mean", "within x 2", "within x 4", "within x 10"]
     text = "\n\n".join(
         [
