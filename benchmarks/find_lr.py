@@ -14,18 +14,21 @@ from benchmarks import common, headroom
 from benchmarks.common import Row, Store
 from benchmarks.headroom import BATCH, CENTRES, MODELS, end_of, is_bad
 from benchmarks.held_out import Setting, split
-from raylr.api.find_lr import ABOVE, BELOW, READINGS, under_test
+from raylr.api.find_lr import ABOVE, BELOW, READINGS, LRCurve, under_test
 from raylr.lr.range_test import lrs, suggestion
 from raylr.planning.defaults import TUNED
 from raylr.planning.facts import local_hardware
 from raylr.planning.resolve import resolve
+from raylr.reporting.lr_ranges import save_png
 from raylr.training.data.dataset import Dataset
 from raylr.training.group import Group
 from raylr.training.headroom import Reading
 from raylr.training.trainer import Trainer
 
+DRAWN = ("cnn-small", "sgd")
+PLOT = common.ROOT / "benchmarks" / "gallery" / "find_lr.png"
 UPDATES, SEEDS = 100, (0, 1, 2)
-RULES = ("steepest", "tenth", "valley", "critical", "lr")
+RULES = ("steepest", "tenth", "valley", "critical")
 
 
 def curve(setting: Setting, limits: tuple[float, float], seed: int, data: Dataset) -> Row:
@@ -63,6 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     store, swept = (Store(common.place(arguments), name) for name in ("find_lr", "headroom"))
     lines, misses = [], []
+    curves: dict[tuple[str, str], LRCurve] = {}
     for model in MODELS:
         for optimizer in CENTRES:
             rows = swept.rows(model=model, optimizer=optimizer, examples=arguments.train_examples)
@@ -86,10 +90,14 @@ def main() -> None:
                 for step in found[0]["headrooms"]
                 if all(step in row["headrooms"] for row in found)
             ]
-            answer = suggestion(rates, [row["losses"] for row in found], read)
+            losses = tuple(tuple(row["losses"]) for row in found)
+            answer = suggestion(rates, losses, read)
+            curves[model, optimizer] = LRCurve(
+                optimizer, f"lr.base of {model}", tuple(rates), losses, tuple(read), answer
+            )
             good = [row["lr"] for row, bad in zip(rows, is_bad(rows), strict=True) if not bad]
             best = best_lr(rows)
-            answers = {**vars(answer), "critical": answer.critical or math.nan, "lr": answer.lr}
+            answers = {**vars(answer), "critical": answer.critical or math.nan}
             misses.append({rule: answers[rule] / best for rule in RULES})
             edge = "none" if answer.edge is None else f"{answer.edge:.2g}"
             lines.append([
@@ -100,21 +108,22 @@ def main() -> None:
         rule: [sum(1 / factor <= one[rule] <= factor for one in misses) for factor in (2, 4, 10)] for rule in RULES
     }
     typical = {rule: math.exp(sum(math.log(one[rule]) for one in misses) / len(misses)) for rule in RULES}
-    told = [
-        ["the one written" if rule == "lr" else rule, f"{typical[rule]:.2g}", *map(str, within[rule])] for rule in RULES
-    ]
-    headings = ["runs", "best LR", "good LRs", *RULES[:-1], "the one written", "edge"]
+    told = [[rule, f"{typical[rule]:.2g}", *map(str, within[rule])] for rule in RULES]
+    headings = ["runs", "best LR", "good LRs", *RULES, "edge"]
     counts = ["rule", "its LR / best LR, geometric mean", "within x 2", "within x 4", "within x 10"]
     text = "\n\n".join(
         [
             common.table(headings, lines),
             common.table(counts, told),
+            f"![One of the curves](gallery/{PLOT.name})",
             common.conditions(
                 f"In brackets: LR / best LR. {UPDATES} updates of {BATCH} images of {Path(arguments.data).name}, {len(SEEDS)} "
                 f"seeds; counts are of the {len(misses)} pairs of a model and an optimizer; sweep: one seed"
             ),
         ]
     )
+    if arguments.write:
+        save_png([curves[DRAWN]], PLOT)
     common.report("find_lr", text, arguments.write)
 
 

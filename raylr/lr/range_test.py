@@ -24,8 +24,7 @@ LEAST_STEP = 0.1  # of the mean fall from one update to the next: what counts as
 FIRST_SHARE = 0.1  # of the updates, before which the best one may not lie
 FEWEST = 10  # updates of a test
 CRITICAL_SHARE = 0.1  # of the critical LR of the first update: about where the best LRs of benchmarks/headroom.py are
-BEST_SHARES = 0.04, 0.2  # and from where to where
-WITHIN = 2.0  # the factor by which the best LR of a sweep may be above or below
+BEST_SHARES = 0.03, 0.25  # and from where to where
 LEAST_HEADROOM = 5e-4  # twice the limit of a reading
 
 
@@ -43,18 +42,18 @@ class Suggestion:
 
     @property
     def lr(self) -> float:
-        """The one to begin with: the geometric mean of steepest and critical; without readings the former alone."""
-        return self.steepest if self.critical is None else math.sqrt(self.steepest * self.critical)
+        """The one to begin with: `critical`, which was nearest to the best of a sweep; without readings `steepest`."""
+        return self.steepest if self.critical is None else self.critical
 
     @property
     def low(self) -> float:
-        """The lower end of the range: half of `lr`, or the lower of its two where that is less."""
-        return min(self.lr / WITHIN, self.steepest, self.critical or self.steepest)
+        """The lower end of the range: BEST_SHARES of the critical LR."""
+        return self.lr * BEST_SHARES[0] / CRITICAL_SHARE
 
     @property
     def high(self) -> float:
-        """The upper end: twice `lr`, or the higher of its two."""
-        return max(self.lr * WITHIN, self.steepest, self.critical or self.steepest)
+        """The upper end."""
+        return self.lr * BEST_SHARES[1] / CRITICAL_SHARE
 
 
 def lrs(low: float, high: float, count: int) -> list[float]:

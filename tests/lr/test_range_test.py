@@ -30,13 +30,9 @@ def test_each_rule_finds_its_lr() -> None:
     assert 10**-3 < found.steepest < 10**-2
     assert found.tenth == pytest.approx(0.01, rel=0.3)  # a tenth of 0.1
     assert found.valley == pytest.approx(0.01, rel=0.6)  # between 0.001 and 0.1
-    assert (found.low, found.lr, found.high) == pytest.approx(
-        (found.steepest / 2, found.steepest, found.steepest * 2)
-    )  # without readings
-    read = suggestion(LRS, [curve(valley)] * 3, [(1e-3, 0.005)])  # a tenth of the critical LR is 0.02
-    assert read.lr == pytest.approx(math.sqrt(0.02 * read.steepest))
-    far = suggestion(LRS, [curve(valley)] * 3, [(1e-3, 0.0008)])  # 0.125
-    assert (far.low, far.high) == (far.steepest, pytest.approx(0.125))
+    assert found.lr == found.steepest  # without readings
+    read = suggestion(LRS, [curve(valley)] * 3, [(1e-3, 0.005)])  # the critical LR is 0.2
+    assert (read.low, read.lr, read.high) == pytest.approx((0.03 * 0.2, 0.1 * 0.2, 0.25 * 0.2))
     assert (found.edge, found.blow_up) == (None, None)
 
 

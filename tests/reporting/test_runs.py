@@ -78,7 +78,7 @@ def test_a_step_is_explained_with_the_headroom_that_was_read_there_or_last_befor
     (storage / "one" / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert explain_step(open_run("one", str(storage)), 3).splitlines()[-2:] == [
         "  headroom  0.4 of the critical LR, 1, read at step 1",
-        "            the best peaks were 0.04 to 0.2 of the critical LR of the first update, here 0.16 to 0.8",
+        "            the best peaks were 0.03 to 0.25 of the critical LR of the first update, here 0.12 to 1",
     ]
 
 
