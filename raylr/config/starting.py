@@ -99,7 +99,10 @@ def _line(setting: Setting, value: Any, default: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if value is not None:
-        return f"{yaml.safe_dump({name: value}, width=1000).strip():<{MEANING_AT}} # {setting.description}"
+        text = yaml.safe_dump({name: value}, width=1000).strip()
+        if isinstance(value, dict):
+            text = f"{name}: {yaml.safe_dump(value, width=1000, default_flow_style=True).strip()}"
+        return f"{text:<{MEANING_AT}} # {setting.description}"
     if default is not None:
         return f"{f'# {name}: {setting.default}':<{MEANING_AT}} # {setting.description}"
     return f"{f'# {name}:':<{MEANING_AT}} # {setting.description} [{setting.default}]"

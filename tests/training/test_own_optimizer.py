@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from raylr.config.load import config_of, load_config
+from raylr.config.starting import config_text
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.plan import OptimizerPlan, Plan
@@ -78,6 +79,13 @@ def test_options_are_a_mapping_in_yaml_in_a_dict_and_in_a_flag_which_goes_first(
     assert given.optimizer.options == {"deep": {"x": 1.5}}
     assert load_config(None, {"optimizer.options": '{"x": 0.5}'}).record()["optimizer"]["options"] == {"x": 0.5}
     assert "options" not in load_config(None, {}).record()["optimizer"]
+
+
+def test_a_config_to_start_from_has_the_options_in_one_line(tmp_path: Path) -> None:
+    given = load_config(None, {"optimizer.name": "a:B", "optimizer.options": "{betas: [0.9, 0.95], deep: {eps: 1e-6}}"})
+    (tmp_path / "c.yaml").write_text(config_text(given))
+    assert "options: {betas: [0.9, 0.95], deep: {eps: 1.0e-06}}" in (tmp_path / "c.yaml").read_text()
+    assert load_config(tmp_path / "c.yaml") == given
 
 
 @pytest.mark.parametrize(
