@@ -28,6 +28,7 @@ from raylr.events import (
 )
 from raylr.lr import Factors, Override, Policy
 from raylr.planning.loop_plan import LoopPlan
+from raylr.training.attached.counting import Pace, Steps
 from raylr.training.attached.driver import Driver
 from raylr.training.attached.group import device_of
 from raylr.training.attached.numbers import plain_numbers
@@ -35,8 +36,6 @@ from raylr.training.attached.record import Record
 from raylr.training.attached.state import Attached
 from raylr.training.attached.surroundings import Surroundings
 
-SYNC_S = 2.0  # about so often orders are asked for between two reports
-MAX_UPDATES = 10_000  # between two times
 T = TypeVar("T")
 
 
@@ -72,11 +71,9 @@ class OwnLoop:
         self._lr: dict[str, float] = {}
         self._last: dict[str, float | None] = {}  # the metrics of the last report
         self.stopping = self.ended = False
-        self._until_sync, self._synced = 1, (time.monotonic(), 0)
-        self._written, self._passes = 0, 0  # before_step since the last report; passes of this start
-        self._steps = [0] * len(attached.optimizers)
-        for index, optimizer in enumerate(attached.optimizers.values()):
-            optimizer.register_step_post_hook(lambda *_, index=index: self._count(index))
+        self._pace, self._until_sync = Pace(), 1
+        self._steps = Steps(attached.optimizers.values())
+        self._passes = 0  # of this start
 
     # --- where the loop is
 
@@ -190,14 +187,14 @@ class OwnLoop:
         self._clock = replace(
             clock, position=clock.position + batch, step=clock.step + 1, in_epoch=clock.in_epoch + batch
         )
-        self._written += 1
+        self._steps.written += 1
 
     def report(self, *, checkpoint: bool = True, **metrics: Any) -> None:
         """Keep metrics and a checkpoint, and carry out what was ordered. Call it on every rank; rank 0's metrics are kept.
 
         Raises ConfigError where an optimizer was stepped without `before_step`, or a metric is no number.
         """
-        self._refuse_forgotten()
+        self._steps.refuse_forgotten()
         self._last = plain_numbers(metrics)
         if self.ended:
             return
@@ -311,21 +308,6 @@ class OwnLoop:
         old, new = (self.plan.batch_at(size, self.position) for size in (before, self.world_size))
         self._driver.policy = self.policy.resized(self.position, old, new, self.plan.rewarm)
 
-    def _count(self, index: int) -> None:
-        self._steps[index] += 1
-
-    def _refuse_forgotten(self) -> None:
-        """Raise ConfigError where each optimizer was stepped more often than the LR was written."""
-        stepped, written = min(self._steps), self._written
-        if not written:
-            stepped = max(self._steps)
-        self._steps, self._written = [0] * len(self._steps), 0
-        if stepped > written:
-            raise ConfigError(
-                f"before_step was called {written} times and the optimizer stepped {stepped} times since the last report, so "
-                "the LR of those updates is not the policy's; call loop.before_step() before each optimizer.step()"
-            )
-
     def _is_past(self) -> bool:
         """True where the policy's length is reached, at the begin of a pass."""
         return self.position >= self.plan.total_examples
@@ -374,7 +356,7 @@ class OwnLoop:
         own = b""
         if self._record is not None:
             orders = self._surroundings.orders(self._record.folder, self._clock.last_order)
-            own = json.dumps([self._pace(), orders_to_json(orders).decode()]).encode()
+            own = json.dumps([self._pace.updates(self.step), orders_to_json(orders).decode()]).encode()
         agreed = json.loads(self._group.broadcast_bytes(own, 0, self._device))
         self._until_sync = agreed[0]
         for order in orders_of_json(agreed[1].encode()):
@@ -393,14 +375,6 @@ class OwnLoop:
             if orders:
                 self._record.flush_events()
                 self._surroundings.done(self._record.folder, self._clock.last_order)
-
-    def _pace(self) -> int:
-        """The number of updates that take about SYNC_S, as the last ones did."""
-        (at, step), now = self._synced, time.monotonic()
-        self._synced = now, self.step
-        if self.step <= step or now <= at:
-            return 1
-        return max(1, min(MAX_UPDATES, int(SYNC_S * (self.step - step) / (now - at))))
 
     def _result(self) -> dict[str, Any]:
         known: dict[str, Any] = {
