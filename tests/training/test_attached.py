@@ -65,6 +65,11 @@ def test_each_update_has_the_lr_of_its_position_and_a_row_in_the_ledger(tmp_path
     assert [row["step"] for row in rows(tmp_path / "own", "metrics.jsonl")] == [8, 16, 24]
 
 
+def reports(folder: Path) -> list[dict[str, Any]]:
+    """The rows of reports, but for the time."""
+    return [{**row, "wall_s": 0} for row in rows(folder, "metrics.jsonl")]
+
+
 def test_an_abandoned_loop_goes_on_from_its_newest_checkpoint_with_no_row_missing_or_doubled(tmp_path: Path) -> None:
     whole = attached(tmp_path, name="whole")
     train(whole)
@@ -77,6 +82,7 @@ def test_an_abandoned_loop_goes_on_from_its_newest_checkpoint_with_no_row_missin
     train(again)
     mine, undisturbed = rows(tmp_path / "own"), rows(tmp_path / "whole")
     assert mine == undisturbed
+    assert reports(tmp_path / "own") == reports(tmp_path / "whole")
     assert torch.equal(again.model.weight, whole.model.weight)  # type: ignore[attr-defined]
     assert [row["kind"] for row in rows(tmp_path / "own", "events.jsonl") if row["kind"] != "checkpoint"] == [
         *("start", "restart", "finish")

@@ -85,6 +85,7 @@ def begin(
             record.note(Forked(time.time(), loop.position, leaves.run, loop.step, leaves.changes))
     loop.follow_size()
     surroundings.begun(loop)
+    loop.leave_pass()
     return loop
 
 

@@ -41,12 +41,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Clock:
-    """How far a loop is. `epoch` counts the passes that have begun; `in_epoch` are the examples since this one did."""
+    """How far a loop is. `epoch` counts the passes that are over; `in_epoch` are the examples since this one began.
+
+    `is_through`: the loader has given all; `length` is what the pass before had in examples, 0 before one is over.
+    """
 
     position: int = 0
     step: int = 0
     epoch: int = 0
     in_epoch: int = 0
+    is_through: bool = False
+    length: int = 0
     world_size: int = 0
     last_order: int = 0
     wall_s: float = 0.0
@@ -159,6 +164,7 @@ class OwnLoop:
         A batch stands for one update; those that a resumed pass has had are drawn and left out.
         """
         done, update = self._clock.in_epoch, 0
+        self._clock = replace(self._clock, is_through=False)
         for batch in loader:
             if update < done:
                 update += self._driver.batch_at(self.position - done + update)
@@ -166,6 +172,7 @@ class OwnLoop:
             if self.stopping:
                 return
             yield batch
+        self._clock = replace(self._clock, is_through=True)
 
     def before_step(self, num_examples: int | None = None) -> None:
         """Write the LR of the update to come into the optimizers, put its row into the ledger, and move on.
@@ -299,6 +306,12 @@ class OwnLoop:
             global_batch=self.global_batch,
         )
 
+    def leave_pass(self) -> None:
+        """Begin with the next pass where the state was kept at the end of one: in its last report, most often."""
+        clock, whole = self._clock, (self._clock.length or self.plan.num_train)
+        if clock.in_epoch and (clock.is_through or clock.in_epoch >= whole):
+            self._next_pass()
+
     def follow_size(self) -> None:
         """Note another number of ranks than the state had; where the batch follows it, the policy does too."""
         before, self._clock = self._clock.world_size, replace(self._clock, world_size=self.world_size)
@@ -324,7 +337,11 @@ class OwnLoop:
                 else "give before_step the number of examples of a smaller last batch"
             )
             warnings.warn(f"a pass had {seen:,} examples, {rule} the policy's epoch of {own:,}: {advice}", stacklevel=3)
-        self._clock = replace(self._clock, epoch=self._clock.epoch + 1, in_epoch=0)
+        self._next_pass()
+
+    def _next_pass(self) -> None:
+        clock = self._clock
+        self._clock = replace(clock, epoch=clock.epoch + 1, in_epoch=0, is_through=False, length=clock.in_epoch)
 
     def _at(self) -> dict[str, Any]:
         return {
