@@ -428,6 +428,10 @@ class Config(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where every node has it")
     policy: Location | None = Field(None, description="a policy.json that sets the LR and the length [off]")
     stretch: bool = Field(False, description="scale the whole policy to --epochs")
+    init: Location | None = Field(
+        None, description="begin with the newest weights of this run, matched by name, and a new optimizer [off]"
+    )
+    init_best: bool = Field(False, description="with its weights of best test accuracy")
     fresh: bool = Field(False, description="start over: an old run of this name is removed")
     address: str | None = Field(None, description="address of a Ray cluster [RAY_ADDRESS, else a local one of its own]")
     log_every: Duration | None = Field(None, description="log loss, LR and gradient norm so often, such as 10st [off]")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raylr.errors import ConfigError
-from raylr.planning.plan import TaskPlan
+from raylr.planning.plan import InitPlan, TaskPlan
 
 OLDEST_RAY, NEWEST_RAY = "2.53", "2.60"  # what the tests have passed on
 OLDEST_TORCH = "2.9"  # the first with torch.optim.Muon
@@ -28,6 +28,7 @@ class DatasetInfo:
     mean: tuple[float, ...] = ()  # per channel, in 0..1; empty until prepared
     std: tuple[float, ...] = ()
     num_validation: int = 0  # training images that are held out; not among num_train
+    initial: InitPlan | None = None  # what a run on it starts with, in place of the seed's initialisation
     task: TaskPlan | None = None  # of one's own: without `takes_dataset` no classes and no images
 
 

@@ -27,7 +27,9 @@ END = "end"
 CAUSE = "fork"
 JUMP = 0.02  # of the LR before the joint: less is no jump
 FREE = ("checkpoint.",)  # beside what is free between two starts: when they are written changes no bit
+OF_THE_START = ("init", "init_best")  # which its first leg has
 FIXED = (
+    "init",
     "task.",
     "model.",
     "data.source",
@@ -121,6 +123,8 @@ def changes_of(origin: Origin, config: Config) -> dict[str, str]:
     found = {}
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) == new.get(key) or is_free(key) or key.startswith(FREE):
+            continue
+        if key in OF_THE_START and config.init is None:
             continue
         if key.startswith(FIXED):
             raise ConfigError(

@@ -110,6 +110,21 @@ class HypergradientPlan(Frozen):
     high: float
 
 
+class InitPlan(Frozen):
+    """The weights of another run that this one starts with: of its checkpoint there, and the parameters that start fresh."""
+
+    run: str  # as it was given
+    best: bool
+    position: int
+    sha256: str  # of all its weights
+    fresh: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> tuple[str, bool]:
+        """What was asked for."""
+        return self.run, self.best
+
+
 class HooksPlan(Frozen):
     """Functions of the user's, by import path, that see updates, tests and the end."""
 
@@ -219,6 +234,7 @@ class Plan(Frozen):
     recheck: float = 0.0  # share of updates in which a micro-batch is computed twice
     max_corruptions: int = 3
     parent: Parent | None = None  # of a fork
+    init: InitPlan | None = None  # None for the initialisation of the seed
     story: tuple[Reason, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@ from raylr.config import Config
 from raylr.config.transforms import transform_names
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, Ramp, examples, lint
-from raylr.planning import averaging, instruments, measured, own_task, watching
+from raylr.planning import averaging, initial, instruments, measured, own_task, watching
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, tuned_for
 from raylr.planning.device import backend, device, gpus_per_worker
@@ -99,6 +99,7 @@ def resolve(
             *measured.lines(plan),
             *instruments.lines(config, plan),
             *averaging.lines(plan),
+            *initial.lines(plan),
         ),
         "warnings": (
             *_warnings(plan, dataset, hardware, policy, batches, features),
@@ -171,6 +172,7 @@ def _plan(
         failure_mode=choices.failure_mode.value,
         stall_s=config.failure.stall_s,
         recheck=_recheck(config),
+        init=dataset.initial,
         max_corruptions=config.guard.max_corruptions,
     )
 

@@ -120,6 +120,8 @@ class Run:
         plan, earlier = self.plan, Plan.model_validate(folder.read_json("plan.json"))
         if self.config.precision == "auto":
             plan = plan.model_copy(update={"precision": earlier.precision})
+        if plan.init is not None and earlier.init is not None and plan.init.source == earlier.init.source:
+            plan = plan.model_copy(update={"init": earlier.init})  # that run may have gone on since
         old, new = earlier.model_dump(exclude=FREE), plan.model_dump(exclude=FREE)
         different = [f"{name} was {old[name]!r} and is {new[name]!r}" for name in old if old[name] != new[name]]
         if Policy.from_json(folder.read_bytes("policy.json").decode()).sha256 != self.policy.sha256:
@@ -138,6 +140,10 @@ class Run:
     def write_plan(self, folder: Folder) -> None:
         for earlier in (self.result_file, "failure.txt"):
             folder.remove(earlier)
+        if self.plan.init is not None:
+            from raylr.training.initial import keep
+
+            keep(folder, self.config.storage, self.plan.init)
         folder.write_json("plan.json", self.plan.model_dump(mode="json"))
         folder.write_bytes("policy.json", self.policy.to_json().encode())
 

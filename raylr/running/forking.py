@@ -11,7 +11,7 @@ from raylr.config.load import config_of_record
 from raylr.errors import ConfigError
 from raylr.events import Copied, Forked, Overridden, Resized, RolledBack, row
 from raylr.planning.facts import DatasetInfo, Features, Hardware
-from raylr.planning.fork import END, Origin, origin_of, resolve_fork
+from raylr.planning.fork import END, OF_THE_START, Origin, origin_of, resolve_fork
 from raylr.planning.legs import LEGS, Leg, leg_at
 from raylr.reporting.lived import events_that_count
 from raylr.running.difference import AnotherRun
@@ -20,7 +20,7 @@ from raylr.running.job import carry_out
 from raylr.running.machines import differences_here
 from raylr.running.ray_internals.features import features
 from raylr.storage import Folder, open_run, population_of
-from raylr.training.checkpoint_index import FORMAT_VERSION, names, note
+from raylr.training.checkpoint_index import FORMAT_VERSION, INITIAL, names, note
 
 ROWS = ("ledger.jsonl", "metrics.jsonl")
 
@@ -47,7 +47,9 @@ def origin(order: ForkOrder) -> tuple[Origin, Config]:
             )
         found = origin_of(folder)
         record = {"storage": folder.storage} | {
-            key: value for key, value in folder.read_json("config.json").items() if key not in ("name", "storage")
+            key: value
+            for key, value in folder.read_json("config.json").items()
+            if key not in ("name", "storage", *OF_THE_START)
         }
     except OSError as error:
         raise ConfigError(f"run={order.run} cannot be read ({error}); is its storage away?") from None
@@ -167,6 +169,8 @@ def seed(folder: Folder, parent: Folder, legs: Sequence[Leg]) -> None:
     told = (Overridden, RolledBack, Resized, Copied, Forked)
     events = [event for event in events_that_count(parent) if isinstance(event, told) and event.position <= start]
     _append(folder, "events.jsonl", list(map(row, events)) if start else [])
+    if parent.exists(INITIAL):
+        folder.write_bytes(INITIAL, parent.read_bytes(INITIAL))
     if start:
         name = f"checkpoints/{start:012d}"
         folder.write_bytes(f"{name}.pt", parent.read_bytes(f"{name}.pt"))

@@ -225,7 +225,7 @@ def _record(origin: Origin) -> "Record":
 def _data(origin: Origin) -> DataConfig:
     """The data, prepared here. Raises ConfigError where they are not the run's."""
     config = origin.config
-    info = prepare(config)
+    info = prepare(config.model_copy(update={"init": None}))  # it begins with the weights that its folder keeps
     if info.data_sha256 != origin.plan.data_sha256:
         raise ConfigError(
             f"data.source={config.data.source} has the SHA-256 {info.data_sha256[:12]}, and the run's had "

@@ -6,6 +6,7 @@ from raylr.errors import ConfigError
 from raylr.storage import Folder
 
 FORMAT_VERSION = 1
+INITIAL = "initial.pt"  # weights of another run that a run has begun with
 
 
 def names(folder: Folder) -> list[str]:

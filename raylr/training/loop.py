@@ -50,6 +50,7 @@ from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken, GroupUnusable
 from raylr.training.headroom import Reading, Unsteady
 from raylr.training.hooks import Hooks
+from raylr.training.initial import begin_with
 from raylr.training.membership import Membership, Quorum, RunEnded
 from raylr.training.memory import peak_gpu_mib
 from raylr.training.norms import finite
@@ -68,6 +69,8 @@ class Loop:
 
     def __init__(self, trainer: Trainer, membership: Membership, folder: Folder) -> None:
         self.trainer, self.membership, self.folder, self.plan = trainer, membership, folder, trainer.plan
+        if self.plan.init is not None:
+            begin_with(trainer, folder, self.plan.init)
         self.totals = Totals()
         self.ledger = Rows(folder, "ledger.jsonl", "position")
         self.metrics = Rows(folder, "metrics.jsonl", metrics_key)

@@ -1,13 +1,14 @@
 """What a run trains on: the images that `data` names, or the examples of a task of one's own.
 
 As `raylr.training.data` for images, and like it without torch: `describe` says what is there, `prepare` makes it ready on
-this node, `load` gives it to a rank. Torch is imported for a task alone.
+this node, `load` gives it to a rank. Torch is imported for a task and for initial weights alone.
 """
 
 from dataclasses import replace
 from typing import Any
 
 from raylr.config import Config, DataConfig
+from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.plan import Plan, TaskPlan
 from raylr.training import data
@@ -19,13 +20,13 @@ def describe(config: Config, report: Report | None = None) -> DatasetInfo:
     """Describe what a config trains on, as `data.describe` does. ConfigError for a task that cannot be made."""
     task = task_of(config)
     if task is not None and not task.takes_dataset:
-        return _of_task(task)
-    return replace(data.describe(config.data, report), task=task)
+        return _with_initial(config, _of_task(task))
+    return _with_initial(config, replace(data.describe(config.data, report), task=task))
 
 
 def prepare(config: Config, report: Report | None = None) -> DatasetInfo:
     """Make it ready on this node."""
-    return _prepared(task_of(config), config.data, report)
+    return _with_initial(config, _prepared(task_of(config), config.data, report))
 
 
 def prepare_for(plan: Plan, config: DataConfig) -> DatasetInfo:
@@ -57,6 +58,19 @@ def _prepared(task: TaskPlan | None, config: DataConfig, report: Report | None) 
     if task is not None and not task.takes_dataset:
         return _of_task(task)
     return replace(data.prepare(config, report), task=task)
+
+
+def _with_initial(config: Config, info: DatasetInfo) -> DatasetInfo:
+    """With the weights that the run starts with, where they are another run's; that imports torch."""
+    if config.init is None and config.init_best:
+        raise ConfigError(
+            "init_best=yes says which weights of init are meant, and there is no init; give --init RUN too"
+        )
+    if config.init is None:
+        return info
+    from raylr.training.initial import initial_of
+
+    return replace(info, initial=initial_of(config, info))
 
 
 def _of_task(task: TaskPlan) -> DatasetInfo:

@@ -65,6 +65,8 @@ def explore(config: Config, on_event: Listener | None = None) -> PopulationResul
 def request_of(config: Config) -> Request:
     """Return the population as a job that is asked for."""
     wanted = config if isinstance(config, PopulationConfig) else PopulationConfig(**config.model_dump())
+    if wanted.init is not None:
+        raise ConfigError(f"init={wanted.init} beside explore, whose trials begin with their seed; leave it out")
     task = task_of(wanted)
     if wanted.data.validation is None and (task is None or task.takes_dataset):  # others have their own test examples
         held_out = wanted.data.model_copy(update={"validation": VALIDATION})
