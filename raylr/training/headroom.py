@@ -69,7 +69,7 @@ class Headroom:
             trainer.reads_late = late
 
     def _read(self, update: "Update", before: Mapping[str, torch.Tensor], group: Group) -> Reading | Unsteady | None:
-        """Read along the update that led here; None where it has moved no weight."""
+        """Read along the update that led here; None where it has moved no weight, or the loss is no number."""
         trainer = self.trainer
         weights: list[torch.Tensor] = list(trainer.model.parameters())
         start = [before[name] for name, _ in trainer.model.named_parameters()]
@@ -88,6 +88,8 @@ class Headroom:
                 return probe()
 
             here = loss(0.0)
+            if not math.isfinite(here):  # and no guard to take the update back
+                return None
             if here != update.loss and here != (again := loss(0.0)):
                 return Unsteady(here, again)
             critical = crossing(lambda multiple: loss(multiple) - here)

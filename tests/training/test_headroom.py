@@ -25,7 +25,7 @@ from raylr.training.replay import Difference, Interval, Record, replay
 from raylr.training.stream import examples_at
 from raylr.training.trainer import Trainer
 from tests.ranks import Ranks
-from tests.training.runs import images, plan, policy
+from tests.training.runs import GUARD, images, plan, policy
 from tests.training.test_norms import two_optimizers
 from tests.training.test_same_bits import hashes, rows
 
@@ -207,6 +207,15 @@ def test_an_update_that_the_guard_takes_back_has_no_reading() -> None:
     assert update.rolled_back
     assert update.reading is None
     assert "headroom" not in ledger_row(update, 90)
+
+
+def test_a_loss_that_is_no_number_has_no_reading_where_no_guard_sees_it() -> None:
+    of = plan(headroom_every=32, guard=GUARD.model_copy(update={"enabled": False}))
+    trainer = Trainer(of, policy(of), DATA)
+    with torch.no_grad():
+        trainer.parameters[0].fill_(math.nan)
+    update = trainer.update(Group())
+    assert (update.rolled_back, update.reading) == (False, None)
 
 
 def test_an_update_without_an_lr_has_no_reading() -> None:
