@@ -453,3 +453,25 @@ def test_a_run_on_an_object_store_goes_on_and_takes_orders(bucket: str) -> None:
     train(again)
     assert [row["step"] for row in folder.read_rows("ledger.jsonl")] == list(range(24))
     assert folder.read_json("result.json")["status"] == "complete"
+
+
+def test_processes_without_a_group_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE=2 and no process group yet.*call torch\.distributed\.init"):
+        attached(tmp_path)
+
+
+def test_a_run_of_raylr_train_is_no_loop(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/plan.json").write_text('{"task": null}')
+    with pytest.raises(ConfigError, match="name=own is a run of raylr train, not a loop; use another name"):
+        attached(tmp_path)
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused(tmp_path: Path) -> None:
+    loop = attached(tmp_path)
+    assert loop.local_batch == BATCH
+    loop._group.size = 5
+    with pytest.raises(ConfigError, match="global_batch=12 is no multiple of the 5 ranks; use 10, or other ranks"):
+        _ = loop.local_batch
+    loop.close()
