@@ -210,7 +210,7 @@ def test_a_refusal_is_one_line_of_what_every_terminal_shows(path: Path) -> None:
 
 # --- paths
 
-PATHS = ["storage", "policy", "data.source", "data.root", "data.cache_dir", "alerts.url_file"]
+PATHS = ["storage", "policy", "init", "data.source", "data.root", "data.cache_dir", "alerts.url_file"]
 
 
 def value_at(config: Config, key: str) -> Any:

@@ -43,7 +43,7 @@ def space(**fields: object) -> Space:
         (
             ["--at-once", "2"],
             "at_once=2 of trials=4 cannot take turns in search=pbt, which compares all at each interval; "
-            "use --search grid, random or optuna, or --trials 2",
+            "use --search grid, random, optuna or shape, or --trials 2",
         ),
         (["--no-synch"], "copy states of other positions, which leaves updates out of a ledger or in it twice"),
         (["--trials", "0"], "trials=0 must be at least 1"),
