@@ -72,9 +72,11 @@ def main() -> None:
         parser.add_argument(name, type=kind)
     config = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     if (workers := config.pop("workers", None)) is not None:
+        import ray
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
+        ray.init(ignore_reinit_error=True)
         scaling, storage = ScalingConfig(num_workers=workers), os.path.abspath(config.get("storage", "runs"))
         run_config = RunConfig(storage_path=f"{storage}/ray")  # of Ray's own files
         TorchTrainer(train_loop, train_loop_config=config, scaling_config=scaling, run_config=run_config).fit()

@@ -90,10 +90,10 @@ def test_a_lock_on_the_images_is_told_and_not_waited_for_without_a_limit(monkeyp
             pytest.raises(
                 ConfigError, match=r"data\.cache_dir=.* is held by another process .*; end it or give another"
             ),
-            cache._locked(path),
+            cache.locked(path, "decodes images"),
         ):
             pass
-    with cache._locked(path):
+    with cache.locked(path, "decodes images"):
         pass
 
 

@@ -189,7 +189,7 @@ def test_a_newer_ray_is_warned_of_and_the_probe_decides(tree):
 def test_a_population_says_in_its_plan_what_this_ray_cannot_do(tmp_path):
     space = checked_space(PopulationConfig(trials=2, workers=1), DATA, CPU, OLD)
     assert space.plan.failure_mode == "restart"
-    (note,) = Exploration(space).planned(run_folder(str(tmp_path), "p")).notes
+    note, _ = Exploration(space).planned(run_folder(str(tmp_path), "p")).notes  # and what trials are compared on
     assert note.startswith("Ray 2.54.0: a lost worker restarts all (until 2.56); ")
     shown = io.StringIO()
     display = PopulationDisplay(Console(file=shown, width=200))
