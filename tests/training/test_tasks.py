@@ -200,10 +200,26 @@ def test_a_task_that_diverges_for_good_is_told_which_example_has_no_number(tmp_p
     assert "tensor 1 of the task's batch is not finite for example number 40" in result["reason"]
 
 
-def test_a_second_computation_finds_a_worker_that_computes_wrong():
-    one = sines(guard={"recheck": 1.0})
+@pytest.mark.parametrize("name", TASKS)
+def test_the_guard_goes_back_from_an_update_without_numbers(name):
+    one = TASKS[name]()
     trainer = TaskTrainer(one.plan, one.policy, one.task)
-    plain = TaskTrainer(sines().plan, one.policy, one.task)
+    known = {trainer.weights_sha256()}
+    trainer.update(Group())
+    known.add(trainer.weights_sha256())
+    right = trainer._passed
+    trainer._passed = lambda *arguments: right(*arguments).fill_(math.nan)  # type: ignore[method-assign]
+    update = trainer.update(Group())
+    assert update.rolled_back
+    assert trainer.weights_sha256() in known
+    assert "guard" in {entry.cause for entry in trainer.policy.overrides}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_second_computation_finds_a_worker_that_computes_wrong(name):
+    one = TASKS[name](guard={"recheck": 1.0})
+    trainer = TaskTrainer(one.plan, one.policy, one.task)
+    plain = TaskTrainer(TASKS[name]().plan, one.policy, one.task)
     trainer.update(Group())
     plain.update(Group())
     assert trainer.weights_sha256() == plain.weights_sha256()
