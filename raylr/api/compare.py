@@ -185,9 +185,7 @@ def _with(before: Comparison, pair: Pair, num_trained: int, margin: float, grain
 
 
 class Runs:
-    """The runs of a comparison or a range test: finished ones where there are, else trained, all on one Ray."""
-
-    """The runs of a comparison or a race: finished ones where there are, else trained, all on one Ray."""
+    """The runs of a comparison, a range test or a race: finished ones where there are, else trained, all on one Ray."""
 
     def __init__(self, sides: tuple[Side, ...], start: Callable[[], None], reuse: bool, train: Train) -> None:
         self.start, self.train = start, train

@@ -157,10 +157,8 @@ def refuse_another(config: PopulationConfig, folder: Folder) -> None:
 
 def _scored_on(plan: Plan) -> str:
     """What trials are compared by."""
-    if plan.task is not None:
-        return f"trials are compared on the {plan.num_test:,} test examples of their task"
     if plan.task is not None and not plan.task.takes_dataset:
-        return f"trials are compared on the {plan.num_test:,} TEST examples of the task, which has no others"
+        return f"trials are compared on the {plan.num_test:,} test examples of their task"
     if not plan.num_validation:
         return (
             f"trials are compared on the {plan.num_test:,} TEST images; data.validation=0.1 keeps the search off them"
