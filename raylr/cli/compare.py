@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from raylr.cli.answers import Answer, json_option
 from raylr.cli.options import ConfigCommand
+from raylr.cli.training import training_on
 from raylr.config import Config
-
-if TYPE_CHECKING:
-    from raylr.running.driver import RunResult
 
 EXITS = {"KEEP": 0, "DISCARD": 1, "RETEST": 3}
 
@@ -44,25 +42,17 @@ def _compare(
     raylr compare one runs/search/best_policy.json --until-decided --max-seeds 20 --reuse
     """
     from raylr.api.compare import Comparison, compare
-    from raylr.api.train import train
-    from raylr.events import Finished, Planned
-    from raylr.reporting.progress import Display
     from raylr.reporting.verdicts import ending, pair_lines
 
     answer = Answer(as_json)
-
-    def run(one: Config) -> RunResult:
-        answer.screen.print(f"training {one.name}", soft_wrap=True)
-        with Display(answer.screen) as display:
-            return train(
-                one, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False
-            )
 
     def tell(found: Comparison) -> None:
         for line in pair_lines(found):
             answer.screen.print(line, soft_wrap=True)
 
-    found = compare(a, b, config, metric, max_seeds, until_decided, reuse, margin, mode, run, tell)
+    found = compare(
+        a, b, config, metric, max_seeds, until_decided, reuse, margin, mode, training_on(answer.screen), tell
+    )
     answer.screen.print(ending(found), soft_wrap=True)
     if not answer.is_for_people:
         answer.say({"a": a, "b": b, **found.row()})

@@ -9,6 +9,7 @@ import click
 
 from raylr.cli.answers import Answer, json_flag
 from raylr.cli.options import EXIT_CODES, Location
+from raylr.cli.training import training_on
 from raylr.config import Config
 from raylr.config.load import load_config
 from raylr.config.population import PopulationConfig
@@ -16,7 +17,6 @@ from raylr.storage import LocalFolder, folder_at
 
 if TYPE_CHECKING:
     from raylr.api.retrain import Source
-    from raylr.running.driver import RunResult
 
 
 def explore(config: Config, as_json: bool) -> int:
@@ -102,20 +102,11 @@ def _retrain(
     answer: Answer, source: Source, config: Config, distilled: Path, num_seeds: int, num_peaks: int
 ) -> dict[str, Any]:
     from raylr.api.retrain import retrain
-    from raylr.api.train import train
-    from raylr.events import Finished, Planned
     from raylr.reporting.population import standing_table
-    from raylr.reporting.progress import Display
 
-    screen = answer.screen
-
-    def run(one: Config) -> RunResult:
-        screen.print(f"training {one.name}", soft_wrap=True)
-        with Display(screen) as display:
-            return train(
-                one, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False
-            )
-
-    rows = [standing.row() for standing in retrain(source, config, distilled, num_seeds, num_peaks, run)]
-    screen.print(standing_table(rows))
+    rows = [
+        standing.row()
+        for standing in retrain(source, config, distilled, num_seeds, num_peaks, training_on(answer.screen))
+    ]
+    answer.screen.print(standing_table(rows))
     return {"seeds": num_seeds, "standings": rows}

@@ -10,13 +10,12 @@ import click
 
 from raylr.cli.answers import Answer, json_option
 from raylr.cli.options import ConfigCommand, Location
+from raylr.cli.training import training_on
 from raylr.config import Config
 from raylr.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from raylr.running.driver import RunResult
 
 
 def _find_lr(
@@ -34,24 +33,13 @@ def _find_lr(
     raylr find-lr config.yaml --from 1e-4 --to 10 --png lr.png --write tuned.yaml
     """
     from raylr.api.find_lr import find_lr
-    from raylr.api.train import train
     from raylr.config.starting import config_text
-    from raylr.events import Finished, Planned
     from raylr.reporting.lr_ranges import LossPlot, lines, save_png
-    from raylr.reporting.progress import Display
 
     if write is not None and write.exists():
         raise ConfigError(f"write={write} is there already; give another file, or remove it")
     answer = Answer(as_json)
-
-    def run(one: Config) -> RunResult:
-        answer.screen.print(f"training {one.name}", soft_wrap=True)
-        with Display(answer.screen) as display:
-            return train(
-                one, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False
-            )
-
-    found = find_lr(config, low, high, updates, seeds, run)
+    found = find_lr(config, low, high, updates, seeds, training_on(answer.screen))
     shown: list[RenderableType] = []
     for curve in found.curves:
         shown += [LossPlot(curve), *lines(curve, found.reference_batch)]

@@ -9,11 +9,11 @@ import click
 
 from raylr.cli.answers import Answer, json_option
 from raylr.cli.options import ConfigCommand
+from raylr.cli.training import training_on
 from raylr.config import Config
 
 if TYPE_CHECKING:
     from raylr.api.race import Lap, Race
-    from raylr.running.driver import RunResult
 
 
 def _race(
@@ -30,20 +30,13 @@ def _race(
     raylr race base.yaml --target 0.7 --against faster.yaml --eval.every 0.25ep
     """
     from raylr.api.race import race
-    from raylr.api.train import train
-    from raylr.events import Finished, Planned
-    from raylr.reporting.progress import Display
 
     answer = Answer(as_json)
 
-    def run(one: Config) -> RunResult:
-        answer.screen.print(f"training {one.name}", soft_wrap=True)
-        with Display(answer.screen) as display:
-            return train(
-                one, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False
-            )
+    def tell(lap: Lap) -> None:
+        answer.screen.print(_lap(lap))
 
-    found = race(what, target, seeds, against, config, metric, run, lambda lap: answer.screen.print(_lap(lap)))
+    found = race(what, target, seeds, against, config, metric, training_on(answer.screen), tell)
     for line in _told(found):
         answer.screen.print(line, soft_wrap=True)
     if not answer.is_for_people:

@@ -1,0 +1,29 @@
+"""How a verb trains the runs that its answer needs: each on the screen by its name and its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from raylr.config import Config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raylr.running.driver import RunResult
+
+
+def training_on(screen: Console) -> Callable[[Config], RunResult]:
+    """What trains a run and shows it on `screen`, without its plan and its end: those of many runs would hide the answer."""
+    from raylr.api.train import train
+    from raylr.events import Finished, Planned
+    from raylr.reporting.progress import Display
+
+    def run(config: Config) -> RunResult:
+        screen.print(f"training {config.name}", soft_wrap=True)
+        with Display(screen) as display:
+            return train(
+                config, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False
+            )
+
+    return run
