@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raylr.api.sides import Side, content_of_run, refuse_other_data, sides_of
+from raylr.api.train import Train
 from raylr.api.train import train as train_one
 from raylr.config import Config
 from raylr.errors import ConfigError
@@ -22,7 +23,6 @@ from raylr.running.driver import RunResult
 from raylr.running.session import connected_ray, named_cluster, own_cluster
 from raylr.storage import Folder, runs_under
 
-Train = Callable[[Config], RunResult]
 Hold = Callable[[tuple[Side, ...]], AbstractContextManager[None]]
 TEST = "repeated t test, 5 % of error spent over all looks (Lan and DeMets 1983; Jennison and Turnbull 1989, 1991)"
 

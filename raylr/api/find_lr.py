@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from raylr.api.compare import Hold, Runs, Train, one_ray, quietly
+from raylr.api.compare import Hold, Runs, one_ray, quietly
 from raylr.api.plan import plan as planned
 from raylr.api.sides import Side, content_of
+from raylr.api.train import Train
 from raylr.config import Config
 from raylr.errors import ConfigError, RaylrError
 from raylr.lr import range_test

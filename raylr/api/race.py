@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from raylr.api.compare import Hold, Runs, Train, one_ray, quietly
+from raylr.api.compare import Hold, Runs, one_ray, quietly
 from raylr.api.sides import Side, sides_of
+from raylr.api.train import Train
 from raylr.config import Config
 from raylr.errors import ConfigError, RaylrError
 from raylr.lr.fields import nearest

@@ -1,14 +1,14 @@
 """`raylr.refine`: the schedule that the gradient norms of a run suggest, as a policy; and shapes ranked by the convex bound."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from raylr.api.plan import save_policy
 from raylr.api.retrain import Source, under
-from raylr.config import Config
+from raylr.api.train import Train
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, parse_shape
 from raylr.lr.policy import Schedule, Warmup
@@ -16,10 +16,8 @@ from raylr.lr.refine import TOLERANCE, bound, knots_of, refined
 from raylr.lr.shapes import Knot, Knots
 from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.plan import Plan
-from raylr.running.driver import RunResult
 from raylr.storage import Folder, LocalFolder, open_run
 
-Train = Callable[[Config], RunResult]
 SQUARED = ("sgd", "lars")  # optimizers whose step grows with the gradient; the steps of others have a size of their own
 MAX_KNOTS = 100
 RANKED = (
@@ -36,7 +34,7 @@ RANKED = (
 
 @dataclass(frozen=True)
 class Refined:
-    """A policy made from gradient norms. `bounds` are the convex bounds of the run's own LR and of the new one, first = 1."""
+    """A policy made from gradient norms. `bounds` are the convex bounds of the run's own LR and of the new one."""
 
     policy: Policy
     path: Path
@@ -177,31 +175,31 @@ def rank(plan: Plan, policy: Policy, norms: Norms | None = None) -> list[Ranked]
     Each with the plan's warmup and length, and its own best peak LR; of the first optimizer. `norms` are those of a run, and
     all 1 without. A bound from convex theory: a hint, whose rank correlation with trained runs stands in the docs.
     """
-    found = {name: bound(lrs, values) for name, lrs, values in _candidates(plan, policy, norms)}
+    updates = list(_updates(plan, policy.total_examples))
+    values = [_at(norms, position / policy.total_examples) for position, _ in updates]
+    found = {name: bound(lrs, values) for name, lrs in _candidates(plan, policy, updates)}
     lowest = min(found.values())
     ordered = sorted(found.items(), key=lambda one: one[1])
     return [Ranked(name, value / lowest) for name, value in ordered]
 
 
-def _candidates(plan: Plan, policy: Policy, norms: Norms | None) -> Iterator[tuple[str, list[float], list[float]]]:
+def _candidates(plan: Plan, policy: Policy, updates: Sequence[tuple[int, int]]) -> Iterator[tuple[str, list[float]]]:
+    """Shapes and the LR that each has at the updates."""
     first, schedule = policy.schedules[0]
     clock = Clock(policy.examples_per_epoch, policy.total_examples, plan.batch_at(plan.workers[1]))
-    updates = list(_updates(plan, policy.total_examples))
-    values = [_at(norms, position / policy.total_examples) for position, _ in updates]
     own = schedule.shape.brief(policy.examples_per_epoch)
     shapes = {own + " (this plan's)": schedule.shape}
     shapes |= {text: shape for text in RANKED if (shape := parse_shape(text, clock)) != schedule.shape}
     for text, shape in shapes.items():
         one = replace(policy, schedules=((first, replace(schedule, shape=shape, momentum=None)),), overrides=())
-        yield text, [one.lr(position, batch, first) for position, batch in updates], values
+        yield text, [one.lr(position, batch, first) for position, batch in updates]
 
 
 def _updates(plan: Plan, total: int) -> Iterator[tuple[int, int]]:
     """Position and batch of each update."""
-    position = 0
-    while position + (batch := plan.batch_at(plan.workers[1], position)) <= total:
-        yield position, batch
-        position += batch
+    for one in plan.batches(plan.workers[1]).stretches(total):
+        for number in range(one.count):
+            yield one.position + number * one.batch, one.batch
 
 
 def _at(norms: Norms | None, share: float) -> float:

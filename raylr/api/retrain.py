@@ -12,15 +12,14 @@ from statistics import fmean, stdev
 from typing import Any
 
 from raylr.api.plan import plan
+from raylr.api.train import Train
 from raylr.config import Config, LRConfig
 from raylr.errors import ConfigError
 from raylr.lr import Policy
 from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.lr import policy_of_file
-from raylr.running.driver import RunResult
 from raylr.storage import Folder, LocalFolder, open_run
 
-Train = Callable[[Config], RunResult]
 FOUND = ("best_policy.json", "policy.json")  # of a population, of a run
 
 

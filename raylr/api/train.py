@@ -13,6 +13,8 @@ from raylr.reporting.trackers import Trackers
 from raylr.running import driver
 from raylr.running.driver import Listener, RunResult
 
+Train = Callable[[Config], RunResult]  # what a comparison trains its runs by
+
 
 def train(
     config: Config | Mapping[str, Any] | str | PathLike[str],
