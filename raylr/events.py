@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from raylr.lr import Override, Policy
 from raylr.planning.plan import Plan, Reason
-from raylr.planning.watching import by_split
+from raylr.planning.watching import as_tested, by_split
 
 # --- what happens to a run: the rows of events.jsonl
 
@@ -386,9 +386,7 @@ def as_test(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row of metrics.jsonl with the names of a test's columns, whatever images it was made on, and the `split`."""
     if "validation_accuracy" not in row:
         return row
-    prefix = "validation_"
-    named = {f"test_{name.removeprefix(prefix)}" if name.startswith(prefix) else name: row[name] for name in row}
-    return {**named, "split": "validation"}
+    return {**{as_tested(name): value for name, value in row.items()}, "split": "validation"}
 
 
 @dataclass(frozen=True)

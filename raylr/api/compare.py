@@ -17,7 +17,7 @@ from raylr.errors import ConfigError
 from raylr.lr.fields import nearest
 from raylr.planning.facts import local_hardware
 from raylr.planning.plan import TaskPlan
-from raylr.planning.watching import ACCURACY, LOSS, by_split, column
+from raylr.planning.watching import ACCURACY, LOSS, as_tested, by_split, column
 from raylr.reporting.sequential import MAX_PAIRS, Standing, Verdict, judged
 from raylr.running.driver import RunResult
 from raylr.running.session import connected_ray, named_cluster, own_cluster
@@ -134,7 +134,7 @@ def _lower_is_better(metric: str, mode: str, sides: tuple[Side, Side], task: Tas
     known += [task.score] if task is not None else []
     if metric not in known:
         raise ConfigError(f"metric={metric} is not measured by both; use {nearest(metric, known)}")
-    own = metric.replace("validation_", "test_", 1)
+    own = as_tested(metric)
     if mode == "auto" and any(":" in name and column(name) == own for name in shared):
         raise ConfigError(
             f"metric={metric} is one of your own, and mode=auto knows those of raylr; give --mode max or min"

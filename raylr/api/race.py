@@ -13,7 +13,7 @@ from raylr.api.train import Train
 from raylr.config import Config
 from raylr.errors import ConfigError, RaylrError
 from raylr.lr.fields import nearest
-from raylr.planning.watching import ACCURACY, LOSS, by_split, column
+from raylr.planning.watching import ACCURACY, LOSS, as_tested, by_split, column
 from raylr.reporting.rows import tests_of
 from raylr.storage import folder_at
 
@@ -157,7 +157,7 @@ def _lap(side: Side, seed: int, runs: Runs, metric: str, target: float) -> Lap:
     result = runs.result(side, seed)
     if result.status != "complete":
         raise ConfigError(f"{side.label} failed with seed {seed}; see {result.run_dir}/failure.txt")
-    lower, name = metric.endswith("_loss"), metric.replace("validation_", "test_", 1)
+    lower, name = metric.endswith("_loss"), as_tested(metric)
     tests = [row for row in tests_of(folder_at(result.run_dir)) if isinstance(row.get(name), float)]
     values: Sequence[float] = [row[name] for row in tests]
     there = next((row for row in tests if (row[name] <= target if lower else row[name] >= target)), None)

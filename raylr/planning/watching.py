@@ -31,6 +31,16 @@ def by_split(name: str, split: str) -> str:
     return f"{split}_{name.removeprefix('test_')}" if name.startswith("test_") else name
 
 
+def as_tested(name: str) -> str:
+    """The name of a test's column whatever images it was made on: the inverse of `by_split`.
+
+    >>> as_tested("validation_loss"), as_tested("test_validation_share"), as_tested("train_loss")
+    ('test_loss', 'test_validation_share', 'train_loss')
+    """
+    prefix = "validation_"
+    return f"test_{name.removeprefix(prefix)}" if name.startswith(prefix) else name
+
+
 def metrics(config: Config, num_classes: int) -> tuple[str, ...]:
     """The metrics of tests in the order given. ConfigError for one that says nothing, and for two of one name."""
     found = config.metric_names

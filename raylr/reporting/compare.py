@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from raylr.planning.watching import by_split
 from raylr.reporting.recorded import RecordedRun
 from raylr.reporting.rows import leaves, reported
 
@@ -85,7 +86,7 @@ def reached(run: RecordedRun) -> dict[str, Any]:
         return run.result
     last = run.last_metrics
     if last.get("split") == "validation":
-        last = {name.replace("test_", "validation_"): value for name, value in last.items()}
+        last = {by_split(name, "validation"): value for name, value in last.items()}
     return {**last, "epochs": last.get("epoch"), "steps": last.get("step")}
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from raylr.events import StoppedEarly
 from raylr.planning.plan import Plan, PlateauPlan, StopPlan
+from raylr.planning.watching import as_tested
 from raylr.training.totals import Totals
 
 
 def value_of(stop: StopPlan | PlateauPlan, totals: Totals) -> float:
     """The metric's value in the last test."""
     known = {"test_loss": totals.test_loss, "test_accuracy": totals.test_accuracy, **totals.test_own}
-    found = known[stop.metric.replace("validation_", "test_", 1)]
+    found = known[as_tested(stop.metric)]
     return math.nan if found is None else found
 
 

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from raylr.errors import ConfigError
 from raylr.planning.plan import Plan, TaskPlan
+from raylr.planning.watching import as_tested
 from raylr.training.check import NO_KERNEL
 from raylr.training.data import Dataset
 from raylr.training.data.dataset import noise_like
@@ -171,7 +172,7 @@ def _test(plan: Plan, task: Task, model: nn.Module, field: str) -> None:
     scores = called(lambda: scores_of(task, whole, count), f"{field}: metrics")
     known = ["test_loss", *(["test_accuracy"] if scores.accuracy is not None else []), *scores.own]
     for section, watched in (("stop", plan.stop), ("lr.plateau", plan.plateau)):
-        if watched is not None and watched.metric.replace("validation_", "test_", 1) not in known:
+        if watched is not None and as_tested(watched.metric) not in known:
             raise ConfigError(
                 f"{section}.metric={watched.metric} is not measured by {field}; use one of {', '.join(known)}"
             )

@@ -6,7 +6,7 @@ import pytest
 
 from raylr.events import StoppedEarly, event_of_row
 from raylr.planning.plan import StopPlan
-from raylr.training.early import is_over, judged
+from raylr.training.early import is_over, judged, value_of
 from raylr.training.evaluate import Scores
 from raylr.training.totals import Totals
 from tests.ranks import Ranks
@@ -65,6 +65,12 @@ def test_a_gain_must_be_more_than_min_delta() -> None:
 def test_what_is_no_number_is_never_better(value: float) -> None:
     stop = StopPlan(metric="test_loss", mode="max", patience=30)
     assert after(stop, [value, value, value]) == [(None, 0, False), (None, 0, False), (None, 0, True)]
+
+
+@pytest.mark.parametrize("metric", ["test_validation_share", "validation_validation_share"])
+def test_a_metric_may_have_the_word_validation_in_its_name(metric: str) -> None:
+    totals = Totals(test_loss=1.0, test_own={"test_validation_share": 0.25})
+    assert value_of(StopPlan(metric=metric, mode="max", patience=10), totals) == 0.25
 
 
 def test_all_ranks_end_at_the_same_update_and_say_why(ranks: Ranks, tmp_path) -> None:
