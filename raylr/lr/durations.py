@@ -27,6 +27,14 @@ class Clock:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1 example")
 
 
+def interval(text: str, clock: Clock, field: str, advice: str = "use 1st for every update, or 1ep") -> int:
+    """Return the duration `text` in integer examples, 1 or more. ConfigError, naming `field`, for less."""
+    count = examples(text, clock, field)
+    if count < 1:
+        raise ConfigError(f"{field}={text} is no interval; {advice}")
+    return count
+
+
 def examples(text: str, clock: Clock, field: str) -> int:
     """Return the duration `text` in integer examples: value x unit, exact, rounded half up.
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from raylr.config import Config
 from raylr.errors import ConfigError
-from raylr.lr import Clock, examples
+from raylr.lr import Clock
+from raylr.lr.durations import interval
 from raylr.planning.plan import Plan, Reason
 
 
@@ -13,9 +14,7 @@ def headroom(config: Config, clock: Clock) -> int | None:
     every = config.instruments.headroom
     if every is None:
         return None
-    count = examples(every, clock, "instruments.headroom")
-    if count < 1:
-        raise ConfigError(f"instruments.headroom={every} is no interval; use 50st, or 1st for every update")
+    count = interval(every, clock, "instruments.headroom", "use 50st, or 1st for every update")
     if config.batch.reduce == "ddp":
         raise ConfigError(
             f"instruments.headroom={every} sums the loss over micro-batches, which batch.reduce=ddp has none of; "

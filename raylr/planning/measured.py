@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from raylr.config import Config
 from raylr.errors import ConfigError
-from raylr.lr import Clock, examples
+from raylr.lr import Clock
 from raylr.lr.bounds import Bounds
+from raylr.lr.durations import interval
 from raylr.planning.plan import GradNormPlan, HypergradientPlan, Plan, Reason
 
 
@@ -15,7 +16,7 @@ def grad_norm(config: Config, clock: Clock) -> GradNormPlan | None:
     if given.target is None:
         return None
     low, high = _bounds(given.bounds, "lr.grad_norm.bounds")
-    every = _interval(given.every, clock, "lr.grad_norm.every")
+    every = interval(given.every, clock, "lr.grad_norm.every")
     return GradNormPlan(target=given.target, every=every, memory=given.memory, low=low, high=high)
 
 
@@ -33,7 +34,7 @@ def hypergradient(config: Config, clock: Clock, is_task: bool) -> HypergradientP
         )
     low, high = _bounds(given.bounds, "lr.hypergradient.bounds")
     return HypergradientPlan(
-        beta=given.beta, every=_interval(given.every, clock, "lr.hypergradient.every"), low=low, high=high
+        beta=given.beta, every=interval(given.every, clock, "lr.hypergradient.every"), low=low, high=high
     )
 
 
@@ -59,10 +60,3 @@ def _bounds(text: str, field: str) -> tuple[float, float]:
     if not bounds.low <= 1.0 <= bounds.high:
         raise ConfigError(f"{field}={text} leaves 1 out, the schedule's own LR; use, say, 0.1:10")
     return bounds.low, bounds.high
-
-
-def _interval(text: str, clock: Clock, field: str) -> int:
-    count = examples(text, clock, field)
-    if count < 1:
-        raise ConfigError(f"{field}={text} is no interval; use 1st for every update, or 1ep")
-    return count

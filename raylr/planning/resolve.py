@@ -9,6 +9,7 @@ from raylr.config import Config
 from raylr.config.transforms import transform_names
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, Ramp, examples, lint
+from raylr.lr.durations import interval
 from raylr.planning import averaging, initial, instruments, measured, own_task, watching
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, tuned_for
@@ -144,13 +145,13 @@ def _plan(
         micro_size=choices.micro.value,
         reduce=config.batch.reduce,
         backend=choices.backend.value,
-        eval_every=_interval(config.eval.every, clock, "eval.every"),
+        eval_every=interval(config.eval.every, clock, "eval.every"),
         eval_micro_size=config.eval.micro_size,
         eval_views=config.eval.views,
         average=averaging.averaging(config, clock),
-        log_every=_interval(config.log_every, clock, "log_every") if config.log_every is not None else None,
+        log_every=interval(config.log_every, clock, "log_every") if config.log_every is not None else None,
         headroom_every=instruments.headroom(config, clock),
-        checkpoint_every=_interval(config.checkpoint.every, clock, "checkpoint.every"),
+        checkpoint_every=interval(config.checkpoint.every, clock, "checkpoint.every"),
         checkpoint_keep=config.checkpoint.keep,
         rewarm=examples(config.lr.rewarm, clock, "lr.rewarm"),
         loss=config.loss.name,
@@ -186,7 +187,7 @@ def _guard(config: Config, clock: Clock) -> GuardPlan:
         cut=guard.cut,
         hold=examples(guard.hold, clock, "guard.hold"),
         ramp=examples(guard.ramp, clock, "guard.ramp"),
-        snapshot_every=_interval(guard.snapshot_every, clock, "guard.snapshot_every"),
+        snapshot_every=interval(guard.snapshot_every, clock, "guard.snapshot_every"),
         max_rollbacks=guard.max_rollbacks,
     )
 
@@ -255,7 +256,7 @@ def _optimizer_plan(part: Part, clock: Clock) -> OptimizerPlan:
     if decay is None:
         decay = tuned_for(chosen.name, part.lr, clock.global_batch).weight_decay
     others = chosen.model_dump(exclude={"name", "weight_decay", "options"})
-    until = _interval(part.until, clock, f"{part.prefix}until") if part.until is not None else None
+    until = interval(part.until, clock, f"{part.prefix}until") if part.until is not None else None
     return OptimizerPlan(
         kind=chosen.name, match=part.match, weight_decay=decay, until=until, options=chosen.options or {}, **others
     )
@@ -266,13 +267,6 @@ def _crop_padding(config: Config, side: int) -> int:
     if padding >= side:
         raise ConfigError(f"data.crop_padding={padding} must be less than the images' {side} pixels; use {side - 1}")
     return padding
-
-
-def _interval(text: str, clock: Clock, field: str) -> int:
-    count = examples(text, clock, field)
-    if count < 1:
-        raise ConfigError(f"{field}={text} is no interval; use 1st for every update, or 1ep")
-    return count
 
 
 def _warnings(
