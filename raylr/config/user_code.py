@@ -54,6 +54,17 @@ def accepts(function: Callable[..., Any], name: str) -> bool:
     return (taken := parameters(function)) is None or name in taken
 
 
+def required(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters that a call must give. Raises TypeError or ValueError where the signature is unknown.
+
+    >>> [one.name for one in required(lambda step, *rest, scale=1.0, **more: step)]
+    ['step']
+    """
+    collecting = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    taken = inspect.signature(function).parameters.values()
+    return [one for one in taken if one.default is one.empty and one.kind not in collecting]
+
+
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
     """Return the parameters by name; None if the function takes any name, or its signature is unknown."""
     try:

@@ -6,7 +6,6 @@ or a fraction of one. A copy of every scheduler is stepped over the whole run (`
 timm's schedulers are stepped too (`sources`). `import_policy` takes what a file names.
 """
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from raylr.config.user_code import call_with, import_object
+from raylr.config.user_code import call_with, import_object, required
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Momentum, Policy, Schedule, Warmup
 from raylr.lr.shapes import Constant, Exponential, Knot, Knots, MultiStep, Paced, Shape, Step, WithLeg
@@ -205,10 +204,7 @@ def _refuse_what_has_no_curve(scheduler: Any) -> None:
 
 def _needed_by_step(scheduler: Any) -> str:
     """What a scheduler's step asks for, a loss mostly; "" where it can be called without anything."""
-    taken = inspect.signature(scheduler.step).parameters.values()
-    names = [
-        one.name for one in taken if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-    ]
+    names = [one.name for one in required(scheduler.step)]
     return f" (its step needs {', '.join(names)})" if names else ""
 
 

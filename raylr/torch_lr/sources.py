@@ -14,6 +14,7 @@ import torch
 import yaml
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from raylr.config.user_code import required
 from raylr.config.yaml_text import load_text
 from raylr.errors import ConfigError
 
@@ -84,12 +85,9 @@ def _takes_a_step(given: Any) -> bool:
     if not callable(given) or isinstance(given, type):
         return False
     try:
-        taken = inspect.signature(given).parameters.values()
+        needed = required(given)
     except (TypeError, ValueError):
         return False
-    needed = [
-        one for one in taken if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-    ]
     return len(needed) == 1 and needed[0].kind is not inspect.Parameter.KEYWORD_ONLY and needed[0].name != "optimizer"
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from raylr.config.user_code import accepts, import_object, told
+from raylr.config.user_code import accepts, import_object, required, told
 from raylr.errors import ConfigError
 from raylr.lr.fields import nearest
 from raylr.planning.plan import OptimizerPlan
@@ -129,11 +129,10 @@ def _state(optimizer: Optimizer, names: dict[Any, str], plan: OptimizerPlan) -> 
 
 
 def _refuse_closure(optimizer: Optimizer, plan: OptimizerPlan) -> None:
-    needed = [one.name for one in inspect.signature(optimizer.step).parameters.values() if one.default is one.empty]
-    if any(name not in ("args", "kwargs") for name in needed):
+    if needed := required(optimizer.step):
         raise ConfigError(
-            f"optimizer.name={plan.kind} needs a {needed[0]} in its step, to compute the loss again; an update here has one "
-            "gradient: use an optimizer that needs no more"
+            f"optimizer.name={plan.kind} needs a {needed[0].name} in its step, to compute the loss again; an update here has "
+            "one gradient: use an optimizer that needs no more"
         )
 
 

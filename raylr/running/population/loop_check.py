@@ -3,7 +3,6 @@
 A loop's module imports torch, and often Ray, which reads its environment when it is imported: before the driver has set it.
 """
 
-import inspect
 import json
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raylr.config.own_sources import own_sources
-from raylr.config.user_code import import_object
+from raylr.config.user_code import import_object, required
 from raylr.errors import ConfigError
 
 TIMEOUT_S = 300.0  # for all that the module imports
@@ -41,9 +40,7 @@ def check(loop: str) -> None:
     function = import_object(loop, "loop")
     if not callable(function):
         raise ConfigError(f"loop={loop} is a {type(function).__name__}; name a function that trains")
-    parameters = inspect.signature(function).parameters.values()
-    kinds = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
-    needed = [one.name for one in parameters if one.default is one.empty and one.kind not in kinds]
+    needed = [one.name for one in required(function)]
     if len(needed) > 1:
         raise ConfigError(
             f"loop={loop} needs {', '.join(needed)}; it is called with one argument, its config, or with none"
