@@ -5,7 +5,6 @@ computed of a batch and of the same twice, the sums of a test at once and in two
 """
 
 import os
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -20,6 +19,7 @@ from raylr.planning.watching import as_tested
 from raylr.training.check import NO_KERNEL
 from raylr.training.data import Dataset
 from raylr.training.data.dataset import noise_like
+from raylr.training.global_generators import kept, seed_all
 from raylr.training.optimizers import tried_optimizers
 from raylr.training.task import Batch, Task, bits, called, losses, made, test_batch, train_batch
 from raylr.training.task_trainer import phases_of, scores_of
@@ -41,7 +41,7 @@ def look(plan: Plan) -> bool:
 
 def _look(plan: Plan) -> bool:
     assert plan.task is not None
-    with torch.random.fork_rng(devices=[]), _kept_generators():
+    with kept():
         task = made(plan.task, _dataset(plan))
         field = f"task={plan.task.name}"
         batch = _batch(plan, plan.task, task, field)
@@ -69,7 +69,7 @@ def _batch(plan: Plan, named: TaskPlan, task: Task, field: str) -> Batch:
     epochs = np.arange(len(ids)) % 2
 
     def ask(of: Task, part: slice = slice(None), seed: int = 0) -> Batch:
-        _seed_all(seed)
+        seed_all(seed)
         return called(lambda: train_batch(of, ids[part].copy(), epochs[part].copy(), plan.seed), f"{field}: batch")
 
     def require(same: Batch, why: str, instead: str) -> None:
@@ -133,7 +133,7 @@ def _asking(task: Task, phase: str, model: nn.Module, field: str) -> tuple[str, 
     name = f"{field}: {phase}_loss" if phase else f"{field}: loss"
 
     def ask(batch: Batch, seed: int = 0, others: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
-        _seed_all(others)
+        seed_all(others)
         torch.manual_seed(seed)
         return called(lambda: losses(task, phase, model, batch), f"{name} on {len(batch[0])} examples")
 
@@ -149,7 +149,7 @@ def _test(plan: Plan, task: Task, model: nn.Module, field: str) -> None:
         batch = called(lambda: test_batch(task, first, end), f"{field}: test_batch")
         _check_rows(batch, end - first, f"{field}: test_batch")
         with torch.no_grad():
-            _seed_all(0)
+            seed_all(0)
             found = called(lambda: task.test(model, batch), f"{field}: test on {end - first} examples")
         if not isinstance(found, Mapping) or "loss" not in found:
             raise ConfigError(f"{field}: test gives no loss among its sums; return a dict of sums with the key loss")
@@ -210,21 +210,3 @@ def _another_rank() -> Iterator[None]:
         for name, value in before.items():
             os.environ.pop(name)
             os.environ.update({name: value} if value is not None else {})
-
-
-def _seed_all(seed: int) -> None:
-    """Seed torch's, numpy's and Python's global generators."""
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-
-
-@contextmanager
-def _kept_generators() -> Iterator[None]:
-    """Leave the generators of Python and numpy as they were."""
-    before, before_numpy = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(before)
-        np.random.set_state(before_numpy)

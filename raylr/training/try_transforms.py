@@ -1,8 +1,6 @@
 """Try data.transform before anything starts: is each a function of images, examples, epochs and seed alone?"""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -10,6 +8,7 @@ from torch import Tensor
 
 from raylr.errors import ConfigError
 from raylr.planning.plan import Plan
+from raylr.training.global_generators import kept, seed_all
 from raylr.training.transforms import Transform, checked, transform_for
 
 NUM_TRIED, MAX_PIXELS = 32, 2**20
@@ -22,7 +21,7 @@ def try_transforms(plan: Plan) -> None:
     count = max(4, min(NUM_TRIED, MAX_PIXELS // (height * width)))
     noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (count, channels, height, width), np.uint8)
     for number, name in enumerate(plan.transform):
-        with _generators_kept():
+        with kept():
             _try(f"data.transform={name}", transform_for(name, plan.seed, number), torch.from_numpy(noise))
 
 
@@ -34,7 +33,7 @@ def _try(field: str, transform: Transform, images: Tensor) -> None:
         given = images[part].clone()
         return checked(transform(given, ids[part], epochs[part]), images[part], field).clone()
 
-    _seed_generators(1)
+    seed_all(1)
     before = _states()
     once = on(ids)
     drawn = [name for name, old, new in zip(GENERATORS, before, _states(), strict=True) if old != new]
@@ -43,7 +42,7 @@ def _try(field: str, transform: Transform, images: Tensor) -> None:
             f"{field} draws from the global generator of {drawn[0]}, so what it gives would depend on what was drawn "
             "before; make numbers of `words`, which are random for each example"
         )
-    _seed_generators(2)
+    seed_all(2)
     if not torch.equal(on(ids), once):
         raise ConfigError(
             f"{field} gives other images of the same examples when it is called again; it must be a function of images, "
@@ -64,20 +63,3 @@ def _states() -> tuple[bytes, ...]:
         repr((numpy["state"]["pos"], numpy["state"]["key"].tobytes(), numpy["has_gauss"])).encode(),
         torch.default_generator.get_state().numpy().tobytes(),
     )
-
-
-def _seed_generators(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # the global generator itself is looked at
-    torch.default_generator.manual_seed(seed)
-
-
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.default_generator.set_state(states[2])
