@@ -110,7 +110,7 @@ def carry_out(request: Request, tell: Tell) -> tuple[str, dict[str, Any]]:
         look_at_own_parts(job.plan)
         job, folder = _place(config, job, tell)
         tell(job.planned(folder))
-        if (earlier := _finished(config, folder, job.result_file)) is not None:
+        if (earlier := finished(config, folder, job.result_file)) is not None:
             tell(job.ended(folder, earlier, again=True))
             return str(folder), earlier
         stack.enter_context(folder.held())
@@ -162,7 +162,8 @@ def aborts_told(tell: Tell, folder: Folder) -> Iterator[None]:
         raise
 
 
-def _finished(config: Config, folder: Folder, result_file: str) -> dict[str, Any] | None:
+def finished(config: Config, folder: Folder, result_file: str) -> dict[str, Any] | None:
+    """The result of a job that has come to its end already, unless it is asked for afresh."""
     if config.fresh or not folder.exists(result_file):
         return None
     result: dict[str, Any] = folder.read_json(result_file)

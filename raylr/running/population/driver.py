@@ -1,6 +1,5 @@
 """The driver of a population: its part of a job, one Ray Train run for all trials, the result. Never imports torch."""
 
-import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -13,19 +12,18 @@ from raylr.config import Config
 from raylr.config.own_options import short_name
 from raylr.config.population import FIXED, PopulationConfig
 from raylr.errors import ConfigError
-from raylr.events import Explored, OfTrial, PopulationNews, PopulationPlanned, Waiting
+from raylr.events import Explored, OfTrial, PopulationNews, PopulationPlanned
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
+from raylr.planning.loop_plan import Workers
 from raylr.planning.plan import Plan
 from raylr.planning.workers import workers
 from raylr.running.capacity import Demand, resources
-from raylr.running.control import NAMESPACE, write_address
 from raylr.running.difference import AnotherRun, differences
-from raylr.running.job import RAY_FOLDER, Request, carry_out, data_for_workers, identity
-from raylr.running.nodes import beside_the_driver
+from raylr.running.job import Request, carry_out, data_for_workers, identity
 from raylr.running.population.lineage import trial_ids
 from raylr.running.population.space import Settings, Space, plain
+from raylr.running.population.trials import are_done, follow, start_hubs
 from raylr.running.ray_internals.features import features
-from raylr.running.signals import stop_on_signals
 from raylr.storage import Folder, run_folder
 from raylr.training.source import task_of
 
@@ -101,10 +99,7 @@ class Exploration:
     @property
     def demand(self) -> Demand:
         """The places that all trials which train at once need."""
-        config, plan = self.space.config, self.plan
-        need = resources(plan, config.gpus_per_worker)
-        field = "at-once" if config.search in FIXED else "trials"
-        return Demand(need, plan.workers[1], config.num_at_once, field)
+        return demand_of(self.space.config, self.plan)
 
     @property
     def num_ranks(self) -> int:
@@ -173,17 +168,29 @@ def checked_space(
     config: PopulationConfig, info: DatasetInfo, hardware: Hardware, offered: Features = ALL_FEATURES
 ) -> Space:
     """The population's space, on GPUs if all that train at once have places there."""
-    config = config.model_copy(update={"workers": config.workers or workers_of(config, hardware.num_gpus)})
+    config = with_fixed_workers(config, hardware.num_gpus)
+    gpus = places(config, hardware.num_gpus) // config.num_at_once
+    return Space.of(config, info, Hardware(hardware.bf16, gpus if gpus >= config.num_workers[1] else 0), offered)
+
+
+def demand_of(config: PopulationConfig, ranks: Plan | Workers) -> Demand:
+    """The places that all trials which train at once need."""
+    field = "at-once" if config.search in FIXED else "trials"
+    return Demand(resources(ranks, config.gpus_per_worker), ranks.workers[1], config.num_at_once, field)
+
+
+def with_fixed_workers(config: PopulationConfig, num_gpus: int) -> PopulationConfig:
+    """The config with the workers of a trial. Raises ConfigError where their number is not fixed."""
+    config = config.model_copy(update={"workers": config.workers or _workers_of(config, num_gpus)})
     low, high = config.num_workers
     if low != high:
         raise ConfigError(
             f"workers={config.workers} changes while trials train; a trial needs a fixed number, such as {high}"
         )
-    gpus = places(config, hardware.num_gpus) // config.num_at_once
-    return Space.of(config, info, Hardware(hardware.bf16, gpus if gpus >= high else 0), offered)
+    return config
 
 
-def workers_of(config: PopulationConfig, num_gpus: int) -> str:
+def _workers_of(config: PopulationConfig, num_gpus: int) -> str:
     """Of a trial, where they are not given: an equal share of the GPUs; one where trials share them."""
     if config.gpus_per_worker < 1:
         return "1"
@@ -212,16 +219,12 @@ def places(config: PopulationConfig, num_gpus: int) -> int:
 def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dict[str, Any]:
     import ray
 
-    from raylr.running.population.hub import Hubs
     from raylr.running.population.journal import Journal
     from raylr.running.population.population import Population
     from raylr.running.population.result import Results
 
-    names = trial_ids(space.config.seed, space.config.trials)
-    hub_name = f"hubs of {folder}"
-    options: dict[str, Any] = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 10_000}
-    hubs = ray.remote(**beside_the_driver(), **options)(Hubs).remote(list(names))
-    from raylr.running.fit import NEWS_S, TrainRun
+    hubs = start_hubs(folder, trial_ids(space.config.seed, space.config.trials))
+    from raylr.running.fit import TrainRun
 
     def begin(turns: "list[Turn]") -> None:
         for settings, number in turns:
@@ -240,7 +243,6 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     size = space.config.num_at_once, space.config.gpus_per_worker
     fit = TrainRun(train_rank, settings, space.plan, folder, *size)
     results = Results(population, folder, identity(space.plan, space.policy, info))
-    write_address(folder, hub_name)
 
     def take(told: OfTrial) -> None:
         begun = len(population.turns)
@@ -248,15 +250,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
         begin(population.turns[begun:])
         tell(told)
 
-    with stop_on_signals(lambda: hubs.stop.remote()):
-        fit.follow(hubs.news_after, take, lambda text: tell(Waiting(text)))
-    failed = None
-    with contextlib.suppress(ray.exceptions.RayError):
-        failed = ray.get(hubs.failed.remote(), timeout=NEWS_S)
-    if failed is None and "error" in fit.outcome:
-        failed = fit.reason(hubs.last_error)
-    for leftover in ("hub.json", RAY_FOLDER):
-        folder.remove(leftover)
+    failed = follow(fit, hubs, folder, take, tell)
     journal.close()
     return results.end(failed)
 
@@ -264,8 +258,7 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
 def _unfinished(folder: Folder, turns: "list[Turn]") -> "list[Turn]":
     """The turns from the first one with a trial that has left no complete result; the last one in any case."""
     for index, (settings, _) in enumerate(turns):
-        own = [run_folder(f"{folder}/trials", name) for name in settings]
-        if any(not one.exists("result.json") or one.read_json("result.json")["status"] != "complete" for one in own):
+        if not are_done(folder, settings):
             return turns[index:]
     return turns[-1:]
 

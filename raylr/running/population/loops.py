@@ -3,7 +3,6 @@
 So the search begins with the first trial's word: policy, batch and length. All else is as in a population of images.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raylr.config.population import FIXED, PopulationConfig
+from raylr.config.population import PopulationConfig
 from raylr.config.webhook import webhook
 from raylr.errors import ConfigError
 from raylr.events import Explored, LoopAttached, OfTrial, PopulationNews, PopulationPlanned, Starting, Waiting
@@ -19,19 +18,25 @@ from raylr.lr import Policy
 from raylr.planning.device import backend
 from raylr.planning.facts import Hardware, local_hardware
 from raylr.planning.loop_plan import LoopPlan, Workers
-from raylr.running.capacity import Demand, resources, wait_for_capacity
+from raylr.running.capacity import wait_for_capacity
 from raylr.running.code import keep_code_of
-from raylr.running.control import NAMESPACE, write_address
-from raylr.running.job import RAY_FOLDER, aborts_told, refuse_throw_away_storage
-from raylr.running.nodes import beside_the_driver, cluster_hardware, refuse_storage_that_some_hosts_do_not_see
-from raylr.running.population.driver import Listener, PopulationResult, places, refuse_another, workers_of
+from raylr.running.job import RAY_FOLDER, aborts_told, finished, refuse_throw_away_storage
+from raylr.running.nodes import cluster_hardware, refuse_storage_that_some_hosts_do_not_see
+from raylr.running.population.driver import (
+    Listener,
+    PopulationResult,
+    demand_of,
+    places,
+    refuse_another,
+    with_fixed_workers,
+)
 from raylr.running.population.lineage import trial_ids
 from raylr.running.population.loop_check import looked_at
 from raylr.running.population.loop_space import LoopSpace, refuse_other_fields
 from raylr.running.population.space import Settings, check_search, plain
+from raylr.running.population.trials import are_done, follow, start_hubs
 from raylr.running.ray_internals.features import features
 from raylr.running.session import connected_ray, named_cluster, own_cluster, taken_ray
-from raylr.running.signals import stop_on_signals
 from raylr.storage import POPULATION_RESULT, Folder, run_folder
 
 if TYPE_CHECKING:
@@ -58,17 +63,14 @@ def explore(config: PopulationConfig, on_event: Listener | None = None) -> Popul
         ranks = _workers(config, hardware)
         folder = run_folder(config.storage, name_of(config))
         refuse_another(config, folder)
-        if (earlier := _finished(config, folder)) is not None:
+        if (earlier := finished(config, folder, POPULATION_RESULT)) is not None:
             tell(Explored(earlier, str(folder), True))
             return PopulationResult(run_dir=str(folder), **earlier)
         stack.enter_context(folder.held())
         num_ranks = config.num_at_once * ranks.workers[1]
         tell(Starting(num_ranks, "Ray"))
         if address:
-            demand = Demand(
-                resources(ranks, config.gpus_per_worker), ranks.workers[1], config.num_at_once, _field(config)
-            )
-            wait_for_capacity(demand, lambda text: tell(Waiting(text)))
+            wait_for_capacity(demand_of(config, ranks), lambda text: tell(Waiting(text)))
         else:
             num_cpus = num_ranks * ranks.cpus_per_worker
             stack.enter_context(own_cluster(num_cpus, hardware.num_gpus, lambda text: tell(Waiting(text))))
@@ -96,18 +98,10 @@ def name_of(config: PopulationConfig) -> str:
     return config.name or f"{config.search}-{str(config.loop).rpartition(':')[2]}-{config.seed}"
 
 
-def _field(config: PopulationConfig) -> str:
-    return "at-once" if config.search in FIXED else "trials"
-
-
 def _workers(config: PopulationConfig, hardware: Hardware) -> Workers:
     """What the ranks need, on GPUs if all that train at once have places there."""
-    config = config.model_copy(update={"workers": config.workers or workers_of(config, hardware.num_gpus)})
-    low, high = config.num_workers
-    if low != high:
-        raise ConfigError(
-            f"workers={config.workers} changes while trials train; a trial needs a fixed number, such as {high}"
-        )
+    config = with_fixed_workers(config, hardware.num_gpus)
+    high = config.num_workers[1]
     gpus = 0 if config.gpu == "no" else places(config, hardware.num_gpus) // config.num_at_once
     where = "cuda" if gpus >= high else "cpu"
     return Workers(
@@ -120,13 +114,6 @@ def _workers(config: PopulationConfig, hardware: Hardware) -> Workers:
         failure_mode=config.failure.mode or ("continue" if features().replace_one_worker else "restart"),
         stall_s=config.failure.stall_s,
     )
-
-
-def _finished(config: PopulationConfig, folder: Folder) -> dict[str, Any] | None:
-    if config.fresh or not folder.exists(POPULATION_RESULT):
-        return None
-    result: dict[str, Any] = folder.read_json(POPULATION_RESULT)
-    return result if result["status"] == "complete" else None
 
 
 def _write_settings(config: PopulationConfig, folder: Folder, sources: Mapping[str, Path]) -> None:
@@ -161,14 +148,8 @@ class _Exploration:
 
     def run(self) -> dict[str, Any]:
         """Train all trials on the Ray that is connected; explore.json is written after every round."""
-        import ray
-
-        from raylr.running.population.hub import Hubs
-
-        hub_name = f"hubs of {self.folder}"
-        options: dict[str, Any] = {"name": hub_name, "namespace": NAMESPACE, "max_concurrency": 10_000}
-        self.hubs = ray.remote(**beside_the_driver(), **options)(Hubs).remote(list(self.names))
-        from raylr.running.fit import NEWS_S, TrainRun
+        self.hubs = start_hubs(self.folder, self.names)
+        from raylr.running.fit import TrainRun
 
         config, at_once = self.config, self.config.num_at_once
         settings = {
@@ -182,16 +163,7 @@ class _Exploration:
             "score": config.score,
         }
         fit = TrainRun(train_rank, settings, self.workers, self.folder, at_once, config.gpus_per_worker)
-        write_address(self.folder, hub_name)
-        with stop_on_signals(lambda: self.hubs.stop.remote()):
-            fit.follow(self.hubs.news_after, self._take, lambda text: self.tell(Waiting(text)))
-        failed = None
-        with contextlib.suppress(ray.exceptions.RayError):
-            failed = ray.get(self.hubs.failed.remote(), timeout=NEWS_S)
-        if failed is None and "error" in fit.outcome:
-            failed = fit.reason(self.hubs.last_error)
-        for leftover in ("hub.json", RAY_FOLDER):
-            self.folder.remove(leftover)
+        failed = follow(fit, self.hubs, self.folder, self._take, self.tell)
         if self.problem is not None:
             raise self.problem
         return self._end(failed)
@@ -257,10 +229,7 @@ class _Exploration:
         size = self.config.num_at_once
         turns = [self.names[start : start + size] for start in range(0, len(self.names), size)]
         for index, names in enumerate(turns[:-1]):
-            own = [run_folder(f"{self.folder}/trials", name) for name in names]
-            if any(
-                not one.exists("result.json") or one.read_json("result.json")["status"] != "complete" for one in own
-            ):
+            if not are_done(self.folder, names):
                 return index
         return len(turns) - 1
 
