@@ -13,12 +13,12 @@ from raylr.config import Config
 from raylr.config.population import PopulationConfig
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo, Hardware
-from raylr.planning.plan import StopPlan
+from raylr.planning.plan import StopPlan, TaskPlan
 from raylr.planning.resolve import resolve
 from raylr.reporting.listing import listed_under
 from raylr.reporting.rows import best_test
 from raylr.reporting.rows import tests_of as rows_of_tests
-from raylr.running.population.driver import Exploration, request_of
+from raylr.running.population.driver import Exploration, request_of, scored_on
 from raylr.storage import LocalFolder
 from raylr.training.data.dataset import Dataset
 from raylr.training.data.validation import num_held_out, with_validation
@@ -172,6 +172,16 @@ def test_a_population_holds_images_out_unless_told_otherwise() -> None:
     told = exploration(data={"validation": 0})
     assert told.plan.num_validation == 0
     assert "TEST images" in told.planned(LocalFolder(Path("x"))).notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("takes_dataset", "said"),
+    [(True, "on 100 training images that are held out"), (False, "on the 200 test examples of")],
+)
+def test_a_population_of_a_task_says_what_its_trials_are_compared_on(takes_dataset: bool, said: str) -> None:
+    task = TaskPlan(name="a.b:C", score="test_error", mode="min", takes_dataset=takes_dataset)
+    of = plan(task=task, num_test=200, num_validation=100 if takes_dataset else 0)
+    assert said in scored_on(of)
 
 
 def test_metrics_of_a_validation_split_survive_a_file() -> None:

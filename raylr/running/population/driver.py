@@ -122,7 +122,7 @@ class Exploration:
             model=plan.model or plan.what,
             total_examples=plan.total_examples,
             global_batch=plan.batch_at(plan.workers[1]),
-            notes=(*self.space.features.notes(), _scored_on(plan)),
+            notes=(*self.space.features.notes(), scored_on(plan)),
         )
 
     def ended(self, folder: Folder, result: dict[str, Any], again: bool) -> Explored:
@@ -150,7 +150,7 @@ def refuse_another(config: PopulationConfig, folder: Folder) -> None:
         raise AnotherRun(f"name={folder.name} is another population: {'; '.join(told)}; use --fresh, or another --name")
 
 
-def _scored_on(plan: Plan) -> str:
+def scored_on(plan: Plan) -> str:
     """What trials are compared by."""
     if plan.task is not None and not plan.task.takes_dataset:
         return f"trials are compared on the {plan.num_test:,} test examples of their task"
