@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args
 
+from raylr.errors import RaylrError
 from raylr.lr import Override, Policy
 from raylr.planning.plan import Plan, Reason
 from raylr.planning.watching import as_tested, by_split
@@ -550,6 +551,13 @@ class Copy:
     weights_sha256: str
     optimizer_sha256: str
     factors: Mapping[str, float] = field(default_factory=dict)  # of each optimizer, where they are changed one by one
+
+    def require(self, weights_sha256: str, optimizer_sha256: str) -> None:
+        """Raise RaylrError where what was taken over is not the donor's."""
+        found = {"weights_sha256": weights_sha256, "optimizer_sha256": optimizer_sha256}
+        for name, value in found.items():
+            if value != (expected := getattr(self, name)):
+                raise RaylrError(f"{name} after the exploit of {self.donor} is {value}, not {expected}")
 
 
 Decision = Train | Stop | Copy

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from raylr.errors import RaylrError
 from raylr.events import Copied, Copy, Decision, Stop, Train, TrialReport
 from raylr.lr import Policy
 from raylr.planning.plan import Plan
@@ -113,13 +112,7 @@ class TrialLoop(Loop):
         state["trial"] = {**state["trial"], "changes": dict(order.changes)}
         self.load(state)
         weights, optimizer = self.trainer.weights_sha256(), self.trainer.optimizer_sha256()
-        found = (
-            ("weights_sha256", weights, order.weights_sha256),
-            ("optimizer_sha256", optimizer, order.optimizer_sha256),
-        )
-        for name, value, expected in found:
-            if value != expected:
-                raise RaylrError(f"{name} after the exploit of {order.donor} is {value}, not {expected}")
+        order.require(weights, optimizer)
         factors = dict(order.factors) or None
         done = Copied(*self._now(), os.getpid(), order.round, order.donor, order.factor, weights, optimizer, factors)
         self.trainer.policy = self.trainer.policy.with_overrides(*done.entries())

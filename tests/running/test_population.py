@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raylr.config.population import PopulationConfig
-from raylr.errors import ConfigError
+from raylr.errors import ConfigError, RaylrError
 from raylr.events import Copied, Copy, Decision, OfTrial, Stop, Train, TrialReport
 from raylr.lr import Policy
 from raylr.planning.facts import Hardware
@@ -446,3 +446,12 @@ def test_an_early_stop_and_a_hook_of_the_end_belong_to_one_run() -> None:
         space(stop={"metric": "test_loss"})
     with pytest.raises(ConfigError, match=r"hooks\.end=a:b is called at the end of a run, and a population is none"):
         space(hooks={"end": "a:b"})
+
+
+@pytest.mark.parametrize("wrong", ["weights_sha256", "optimizer_sha256"])
+def test_what_an_exploit_takes_over_must_be_the_donors(wrong: str) -> None:
+    hashes = {"weights_sha256": "one", "optimizer_sha256": "two"}
+    order = Copy(1, "donor", 1.2, {}, **hashes)
+    order.require(**hashes)
+    with pytest.raises(RaylrError, match=f"^{wrong} after the exploit of donor is other, not {hashes[wrong]}$"):
+        order.require(**{**hashes, wrong: "other"})

@@ -158,13 +158,7 @@ class Rounds:
             ) from error
         loop.load(state)
         weights, optimizer = loop.hashes()
-        found = (
-            ("weights_sha256", weights, order.weights_sha256),
-            ("optimizer_sha256", optimizer, order.optimizer_sha256),
-        )
-        for name, value, expected in found:
-            if value != expected:
-                raise RaylrError(f"{name} after the exploit of {order.donor} is {value}, not {expected}")
+        order.require(weights, optimizer)
         done = Copied(time.time(), position, os.getpid(), order.round, order.donor, order.factor, weights, optimizer)
         loop.override(done)
         self.asks.report(done)
