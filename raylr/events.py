@@ -7,7 +7,7 @@ what ranks broadcast to each other: `row` and `event_of_row`, `orders_to_json` a
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from raylr.errors import RaylrError
 from raylr.lr import Override, Policy
@@ -316,6 +316,23 @@ class Progress:
     peak_gpu_mib: float | None = None  # the most memory that the writer's tensors took on its GPU; None on the CPU
     grad_norm: float | None = None  # of the last update, before clipping
     headroom: float | None = None  # LR over critical LR, on average over the last readings; None without readings
+
+    @classmethod
+    def after(cls, row: Mapping[str, Any], total: int, num_train: int) -> Self:
+        """How far a run is after the update of a ledger's row; it has `total` examples, `num_train` in an epoch."""
+        position = row["position"] + row["global_batch"]
+        return cls(
+            position=position,
+            total=total,
+            step=row["step"] + 1,
+            epoch=position / num_train,
+            lr=row["lr"],
+            train_loss=None,
+            train_accuracy=None,
+            images_per_s=None,
+            world_size=row["world_size"],
+            global_batch=row["global_batch"],
+        )
 
 
 @dataclass(frozen=True)

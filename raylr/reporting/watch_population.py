@@ -108,21 +108,9 @@ class _Watcher:
             row = last_row(run_folder(f"{self.folder}/{TRIALS}", name), "ledger.jsonl") or {}
             if self.plan is None or not {"position", "global_batch", "step", "epoch", "lr", "world_size"} <= row.keys():
                 continue
-            position = row["position"] + row["global_batch"]
-            if self.positions.get(name) == position:
+            progress = Progress.after(row, self.plan.total_examples, self.plan.num_train)
+            if self.positions.get(name) == progress.position:
                 continue
-            self.positions[name], moved = position, True
-            progress = Progress(
-                position=position,
-                total=self.plan.total_examples,
-                step=row["step"] + 1,
-                epoch=position / self.plan.num_train,
-                lr=row["lr"],
-                train_loss=None,
-                train_accuracy=None,
-                images_per_s=None,
-                world_size=row["world_size"],
-                global_batch=row["global_batch"],
-            )
+            self.positions[name], moved = progress.position, True
             self.display(OfTrial(name, progress))
         return moved

@@ -18,20 +18,7 @@ def status(folder: Folder) -> dict[str, Any]:
     plan, row = plan_in(folder), last_row(folder, "ledger.jsonl")
     if row is None:
         return Status(None, tuple(range(plan.workers[1])), 1).row()
-    position = row["position"] + row["global_batch"]
-    progress = Progress(
-        position=position,
-        total=plan.total_examples,
-        step=row["step"] + 1,
-        epoch=position / plan.num_train,
-        lr=row["lr"],
-        train_loss=None,
-        train_accuracy=None,
-        images_per_s=None,
-        world_size=row["world_size"],
-        global_batch=row["global_batch"],
-    )
-    return Status(progress, tuple(range(row["world_size"])), 1).row()
+    return Status(Progress.after(row, plan.total_examples, plan.num_train), tuple(range(row["world_size"])), 1).row()
 
 
 def carried_out(folder: Folder, wish: Order, timeout_s: float) -> RunEvent:
