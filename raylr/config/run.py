@@ -158,6 +158,19 @@ class ModelConfig(Section):
     name: str = Field("cnn-small", description=f"{', '.join(MODELS)}, or one's own as package.module:factory")
     dropout: float = Field(0.0, ge=0, lt=1, description="probability before the last layer")
     compile: bool = Field(False, description="by torch.compile: a slow start, then fewer kernels; changes the bits")
+    freeze: str | None = Field(
+        None, description="parameters that never train: patterns with * and ? on their names, by commas [none]"
+    )
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _may_be_a_list(cls, patterns: Any) -> Any:
+        return _by_commas(patterns)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The patterns of what never trains."""
+        return names_in(self.freeze)
 
     @field_validator("name")
     @classmethod
@@ -265,6 +278,9 @@ class LRConfig(Section):
     shape: str | None = Field(None, description="the curve after the warmup, such as cosine(floor=0.01) [linear]")
     momentum_low: float | None = Field(None, ge=0, lt=1, description="of one_cycle and cyclic, at the top LR [off]")
     momentum_high: float | None = Field(None, ge=0, lt=1, description="of one_cycle and cyclic, at the low LR [off]")
+    layer_decay: float | None = Field(
+        None, gt=0, le=1, description="factor on the LR for each layer below the model's top, such as 0.75 [off]"
+    )
     rewarm: Duration = Field("1ep", description="rise to the new peak after the batch grew, with batch.per_worker_size")
     plateau: PlateauConfig = PlateauConfig()
     grad_norm: GradNormConfig = GradNormConfig()

@@ -18,7 +18,7 @@ from raylr.lr.shapes import Knot, Knots, Product, Wsd
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.legs import Leg, legs_of, own_policy
 from raylr.planning.loop_plan import refuse_loop
-from raylr.planning.lr import OF_THE_RUN, GivenPolicy, run_length
+from raylr.planning.lr import BESIDE_A_POLICY, OF_THE_RUN, GivenPolicy, run_length
 from raylr.planning.plan import Parent, Plan, Reason
 from raylr.planning.resolve import resolve
 from raylr.storage import Folder
@@ -38,6 +38,8 @@ FIXED = (
     "data.validation",
     "batch.reduce",
 )
+
+THAWS = ("model.freeze",)  # of the model, and yet the fork's own
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def changes_of(origin: Origin, config: Config) -> dict[str, str]:
             continue
         if key in OF_THE_START and config.init is None:
             continue
-        if key.startswith(FIXED):
+        if key.startswith(FIXED) and key not in THAWS:
             raise ConfigError(
                 f"{key}={new.get(key)} is not that of {origin.name}, {old.get(key)}; a fork keeps the model, the data and "
                 "batch.reduce: use `raylr train`"
@@ -201,16 +203,22 @@ def _is_of_the_lr(key: str) -> bool:
     if key.startswith(tuple(f"lr.{field}." for field in OF_THE_RUN)):
         return False
     of_optimizers = key.startswith("optimizers.") and last in ("name", "match")
-    return key in ("policy", "optimizer.name") or of_optimizers or ("lr." in key and last != "rewarm")
+    return (
+        key in ("policy", "optimizer.name")
+        or of_optimizers
+        or ("lr." in key and last not in ("rewarm", *BESIDE_A_POLICY))
+    )
 
 
 def _without_lr(config: Config) -> Config:
     """The config without what a policy says in its place."""
     optimizers = {
-        name: group.model_copy(update={"lr": LRConfig(rewarm=group.lr.rewarm)})
+        name: group.model_copy(
+            update={"lr": LRConfig(**{field: getattr(group.lr, field) for field in ("rewarm", *BESIDE_A_POLICY)})}
+        )
         for name, group in config.optimizers.items()
     }
-    kept = {field: getattr(config.lr, field) for field in OF_THE_RUN}
+    kept = {field: getattr(config.lr, field) for field in (*OF_THE_RUN, *BESIDE_A_POLICY)}
     update = {"lr": LRConfig(**kept), "optimizers": optimizers}
     return config.model_copy(update={**update, "policy": None, "epochs": None, "stretch": False})
 

@@ -34,6 +34,7 @@ OF_THE_RUN = (
     "grad_norm",
     "hypergradient",
 )  # fields of lr that all optimizers share, beside any policy
+BESIDE_A_POLICY = ("layer_decay",)  # fields of lr that say nothing of the LR's curve
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _refuse_contradictions(parts: list[Part], given: GivenPolicy) -> None:
 def refuse_lr_beside(parts: list[Part], origin: str) -> None:
     """Raise ConfigError for a field of the LR that is given beside a policy, which sets it."""
     for part in parts:
-        if fields := given_fields(part.lr):
+        if fields := [field for field in given_fields(part.lr) if field not in BESIDE_A_POLICY]:
             raise ConfigError(f"{part.prefix}lr.{fields[0]} beside {origin}, which sets the LR; drop one of the two")
 
 

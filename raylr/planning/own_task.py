@@ -34,6 +34,12 @@ def refuse_beside(config: Config, task: TaskPlan) -> None:
         if told is None or (section == "data" and key not in INSTEAD and task.takes_dataset):
             continue
         raise ConfigError(f"{key}={shown(value)} beside task={task.name}, which {told}; leave it out")
+    decays = {"lr": config.lr, **{f"optimizers.{name}.lr": one.lr for name, one in config.optimizers.items()}}
+    if task.phases and (field := next((name for name, lr in decays.items() if lr.layer_decay is not None), None)):
+        raise ConfigError(
+            f"{field}.layer_decay beside task={task.name}, whose parts {', '.join(task.phases)} have no one order of layers; "
+            "leave it out"
+        )
     if config.batch.reduce == "ddp":
         raise ConfigError(f"batch.reduce=ddp beside task={task.name}, whose sums are those of the tree; leave it out")
 

@@ -32,6 +32,7 @@ class OptimizerPlan(Frozen):
     weight_decay: float
     decay_norms_and_biases: bool
     until: int | None = None  # examples, after which its parameters are held
+    layer_decay: float = 1.0  # factor on the LR for each layer below the model's top
     ns_steps: int = 5
     normalise: bool = False
     options: dict[str, Any] = {}  # arguments of one's own, whose `kind` is package.module:Class
@@ -186,6 +187,7 @@ class Plan(Frozen):
     model: str  # empty with a task, which has its own
     dropout: float
     compile: bool = False
+    freeze: tuple[str, ...] = ()  # patterns on the names of parameters that never train
     num_classes: int
     image_shape: tuple[int, int, int]
     data_source: str = ""

@@ -106,6 +106,7 @@ def resolve(
             *_warnings(plan, dataset, hardware, policy, batches, features),
             *(traps(config, parts, policy, batches[-1]) if given is None else ()),
             *watching.doubts(config, plan),
+            *initial.doubts(plan),
             *(own_task.doubts(dataset.task, parts) if dataset.task is not None and given is None else ()),
         ),
     }
@@ -129,6 +130,7 @@ def _plan(
         model=config.model.name if dataset.task is None else "",
         dropout=config.model.dropout,
         compile=config.model.compile,
+        freeze=config.model.frozen,
         num_classes=len(dataset.class_names),
         image_shape=dataset.image_shape,
         data_source=dataset.source,
@@ -258,7 +260,13 @@ def _optimizer_plan(part: Part, clock: Clock) -> OptimizerPlan:
     others = chosen.model_dump(exclude={"name", "weight_decay", "options"})
     until = interval(part.until, clock, f"{part.prefix}until") if part.until is not None else None
     return OptimizerPlan(
-        kind=chosen.name, match=part.match, weight_decay=decay, until=until, options=chosen.options or {}, **others
+        kind=chosen.name,
+        match=part.match,
+        weight_decay=decay,
+        until=until,
+        layer_decay=part.lr.layer_decay or 1.0,
+        options=chosen.options or {},
+        **others,
     )
 
 

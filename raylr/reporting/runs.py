@@ -39,6 +39,7 @@ def explain_step(folder: Folder, step: int) -> str:
         lines.append(explanation(policy, position, batch, name))
         if policy.lr(position, batch, name) != lr:
             lines.append(f"  the files of this run do not give the LR of its ledger, {lr!r}")
+        lines += _layers(row, name)
         lines += _norms(row, name)
         lines += _headroom(rows[: index + 1], name)
     return "\n".join(lines)
@@ -71,6 +72,16 @@ def _side_of_the_joint(folder: Folder, position: int) -> list[str]:
     plan = plan_in(folder)
     changes = "; ".join(plan.parent.changes) if plan.parent and plan.parent.changes else "nothing"
     return [f"fork of {legs[-1].run} since position {legs[-1].until:,}, which changes {changes}"]
+
+
+def _layers(row: dict[str, Any], name: str) -> list[str]:
+    """How the LR falls from the model's top to its lowest layer; nothing where all layers have one."""
+    lowest = (row.get("lowest_lr") or {}).get(name)
+    if lowest is None:
+        return []
+    lr = row["lr"][name]
+    share = f", x {lowest / lr:.4g}" if lr else ""
+    return [f"  x layer decay: {lr:.6g} in the model's top layer, {lowest:.6g} in the lowest{share}"]
 
 
 def _norms(row: dict[str, Any], name: str) -> list[str]:

@@ -17,10 +17,10 @@ def write_lr(
     """Write the values of the update at `position` into a param group, and return the factors of its LR.
 
     `defaults` are those that the optimizer was made with: the SDE rule scales its betas and eps, and never a value that
-    it wrote before. `name` is the policy's optimizer.
+    it wrote before. `name` is the policy's optimizer. A group with an `lr_scale`, as timm makes them, gets the LR times that.
     """
     factors = policy.factors(position, batch, name)
-    _write(group, "lr", factors.lr)
+    _write(group, "lr", factors.lr * group.get("lr_scale", 1.0))
     momentum = policy.momentum(position, batch, name)
     if momentum is not None and "momentum" in group:
         _write(group, "momentum", momentum)

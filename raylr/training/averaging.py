@@ -115,7 +115,7 @@ def statistics_anew(trainer: "Trainer", group: Group) -> None:
     plan = trainer.plan
     count = max(1, min(PASSES, plan.num_train // plan.micro_size))
     table = torch.zeros(count, trainer.statistics.length, device=trainer.device)
-    trainer.model.train()
+    trainer.to_training(trainer.model)
     for index in micro_batches_of(group.group_rank, group.size, count):
         seed_generators(trainer.device, micro_batch_seed(plan.seed, 0, index))
         examples = examples_at(plan.seed, index * plan.micro_size, plan.micro_size, plan.num_train)

@@ -4,6 +4,8 @@ Each micro-batch is normalised with its own statistics. Their mean over the micr
 variances) moves the running statistics by the module's momentum; `num_batches_tracked` grows by one an update.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,9 +17,12 @@ class RunningStatistics:
     During training a module's momentum is 1, so that after a forward pass its buffers hold that micro-batch's statistics.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, still: Collection[nn.Module] = ()) -> None:
+        """`still`: BatchNorms whose statistics never move."""
         self.modules = [
-            module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats
+            module
+            for module in model.modules()
+            if isinstance(module, _BatchNorm) and module.track_running_stats and module not in still
         ]
         self.momenta = [module.momentum for module in self.modules]
         for module in self.modules:

@@ -11,6 +11,7 @@ from raylr.config.user_code import call_with
 from raylr.errors import ConfigError
 from raylr.planning.plan import Plan
 from raylr.training.augment import Normalise
+from raylr.training.frozen import freeze
 from raylr.training.losses import Loss, loss_for
 from raylr.training.metrics import tried
 from raylr.training.models import build
@@ -31,6 +32,8 @@ def check(plan: Plan) -> bool:
     """
     with torch.random.fork_rng(devices=[]):
         model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
+        if plan.freeze:
+            freeze(model, plan.freeze)
         loss = loss_for(plan.loss, plan.num_classes, plan.label_smoothing)
         tried_optimizers(model, plan.optimizers)
         if ":" in plan.model or ":" in plan.loss:

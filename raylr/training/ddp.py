@@ -31,7 +31,7 @@ class DDPTrainer(Trainer):
         inputs, labels = self.batch(ids, epochs)
         seed_generators(self.device, micro_batch_seed(self.plan.seed, self.position, group.group_rank))
         model = self._wrap(group)
-        model.train()
+        self.to_training(model)
         with self.precision():
             output = model(inputs)
         loss = self.loss(output.float(), labels) * len(labels)

@@ -111,13 +111,13 @@ def carried(
 ) -> dict[str, dict[str, Any]]:
     """The optimizers' state under another plan: what a parameter had stays where the same algorithm still drives it.
 
-    `owners` names the new optimizer of each parameter. An algorithm that takes a parameter over begins anew with it.
+    `owners` names the new optimizer of each parameter that trains. An algorithm that takes one over begins anew with it.
     """
     found: dict[str, dict[str, Any]] = {name: {} for name in new.optimizers}
     for name, parameters in state.items():
         for parameter, values in parameters.items():
-            owner = owners[parameter]
-            if _keeps(new.optimizers[owner]) == _keeps(old.optimizers[name]):
+            owner = owners.get(parameter, "")
+            if owner and _keeps(new.optimizers[owner]) == _keeps(old.optimizers[name]):
                 found[owner][parameter] = values
     return found
 

@@ -491,7 +491,8 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
     """The ledger's row of an update: the LR of each optimizer, its factors, the causes at work, the norms and the loss.
 
     `grad_norm` and `loss` are null where they are not finite, and `update_norm` and `weight_norm` where the guard took the
-    update back. `headroom` and `critical_lr` stand where they were read.
+    update back. `headroom` and `critical_lr` stand where they were read, and `lowest_lr`, the LR of the lowest
+    layer, where `lr.layer_decay` is on.
     """
     norms = None if update.norms is None else update.norms()
     reading = update.reading if isinstance(update.reading, Reading) else None
@@ -509,6 +510,7 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
         "update_norm": None if norms is None else {name: finite(one) for name, one in norms.update.items()},
         "weight_norm": None if norms is None else {name: finite(one) for name, one in norms.weights.items()},
         "loss": finite(update.loss),
+        **({"lowest_lr": dict(update.lowest_lr)} if update.lowest_lr else {}),
         **read,
     }
 

@@ -18,6 +18,7 @@ GIVEN = (
     "param_names",
     "lr",
     "initial_lr",
+    "lr_scale",
     "momentum",
     "betas",
     "weight_decay",

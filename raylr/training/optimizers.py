@@ -4,7 +4,7 @@ Their LR starts at 0 and is written by the loop before each update: what forgets
 """
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,8 +13,10 @@ from torch.optim import Optimizer
 from raylr.config.own_options import is_own
 from raylr.errors import ConfigError
 from raylr.planning.plan import OptimizerPlan
+from raylr.training.layers import depths_of
 from raylr.training.muon import FilterMuon
 from raylr.training.own_optimizer import make, try_out
+from raylr.training.patterns import listing, matched
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -26,7 +28,10 @@ def build_optimizers(model: nn.Module, plans: Mapping[str, OptimizerPlan]) -> di
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     owners = _owners([name for name, _ in named], plans)
-    return {key: _build(plan, [pair for pair in named if owners[pair[0]] == key]) for key, plan in plans.items()}
+    depths = depths_of(model) if any(plan.layer_decay != 1.0 for plan in plans.values()) else {}
+    return {
+        key: _build(plan, [pair for pair in named if owners[pair[0]] == key], depths) for key, plan in plans.items()
+    }
 
 
 def tried_optimizers(model: nn.Module, plans: Mapping[str, OptimizerPlan]) -> dict[str, Optimizer]:
@@ -42,7 +47,8 @@ def _owners(names: list[str], plans: Mapping[str, OptimizerPlan]) -> dict[str, s
     """The optimizer of each parameter."""
     owners: dict[str, str] = {}
     for key, plan in plans.items():
-        for name in _matches(names, key, plan.match):
+        patterns = [pattern.strip() for pattern in plan.match.split(",")]
+        for name in matched(names, f"optimizers.{key}.match", patterns):
             if name in owners:
                 raise ConfigError(
                     f"optimizers.{key}.match={plan.match} matches {name}, which optimizers.{owners[name]}.match"
@@ -50,28 +56,34 @@ def _owners(names: list[str], plans: Mapping[str, OptimizerPlan]) -> dict[str, s
                 )
             owners[name] = key
     if missing := [name for name in names if name not in owners]:
-        raise ConfigError(f"optimizers: no match takes {_listing(missing)}; let one optimizer's match include it")
+        raise ConfigError(f"optimizers: no match takes {listing(missing)}; let one optimizer's match include it")
     return owners
 
 
-def _matches(names: list[str], key: str, match: str) -> list[str]:
-    """The names that any of the patterns matches, in their own order."""
-    patterns = [pattern.strip() for pattern in match.split(",")]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ConfigError(f"optimizers.{key}.match={pattern} matches no parameter; the model has {_listing(names)}")
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+def _by_depth(plan: OptimizerPlan, group: dict[str, Any], depths: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The group; with a layer decay a group for each layer, the top first, whose `lr_scale` the writer of the LR takes."""
+    if plan.layer_decay == 1.0:
+        return [group]
+    found = sorted({depths[name] for name, _ in group["params"]})
+    return [
+        {
+            **group,
+            "params": [pair for pair in group["params"] if depths[pair[0]] == depth],
+            "lr_scale": plan.layer_decay**depth,
+        }
+        for depth in found
+    ]
 
 
-def _build(plan: OptimizerPlan, named: Named) -> Optimizer:
+def _build(plan: OptimizerPlan, named: Named, depths: Mapping[str, int]) -> Optimizer:
     """Weight decay acts on parameters of two or more dimensions only, unless the plan says on all."""
     decayed = [pair for pair in named if plan.decay_norms_and_biases or pair[1].ndim >= 2]
     spared = [pair for pair in named if not plan.decay_norms_and_biases and pair[1].ndim < 2]
-    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    kinds = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    groups = [group for kind in kinds if kind["params"] for group in _by_depth(plan, kind, depths)]
     betas = (plan.beta1, plan.beta2)
     if is_own(plan.kind):
-        return make(plan, [{**group, "params": [one for _, one in group["params"]]} for group in groups])  # type: ignore[attr-defined]
+        return make(plan, [{**group, "params": [one for _, one in group["params"]]} for group in groups])
     match plan.kind:
         case "sgd":
             nesterov = plan.nesterov and plan.momentum > 0
@@ -86,13 +98,14 @@ def _build(plan: OptimizerPlan, named: Named) -> Optimizer:
         case "lars":
             from timm.optim.lars import Lars  # an extra of the package
 
-            layers = [{**group, "always_adapt": group["params"] is decayed} for group in groups]
+            adapted = {name for name, _ in decayed}
+            layers = [{**group, "always_adapt": group["params"][0][0] in adapted} for group in groups]
             return Lars(layers, lr=0.0, momentum=plan.momentum, nesterov=plan.nesterov and plan.momentum > 0)
         case "muon":
             _require_matrices(plan.match, named)
             settings = {"momentum": plan.momentum, "nesterov": plan.nesterov, "weight_decay": plan.weight_decay}
             settings.update(ns_steps=plan.ns_steps, normalise=plan.normalise)
-            return FilterMuon([{"params": named}], lr=0.0, **settings)  # type: ignore[arg-type]
+            return FilterMuon(_by_depth(plan, {"params": named}, depths), lr=0.0, **settings)  # type: ignore[arg-type]
     raise ConfigError(f"optimizer.name={plan.kind} is not known; use sgd, adam, adamw, rmsprop, lars or muon")
 
 
@@ -100,10 +113,5 @@ def _require_matrices(match: str, named: Named) -> None:
     if vectors := [name for name, parameter in named if parameter.ndim < 2]:
         raise ConfigError(
             f"optimizer.name=muon needs parameters of two dimensions or more, and match={match} gives it "
-            f"{_listing(vectors)}; use optimizers.filters.match=*conv*.weight, say, beside another optimizer"
+            f"{listing(vectors)}; use optimizers.filters.match=*conv*.weight, say, beside another optimizer"
         )
-
-
-def _listing(names: list[str]) -> str:
-    """The first names, and how many follow."""
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

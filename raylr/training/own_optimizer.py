@@ -33,7 +33,14 @@ def make(plan: OptimizerPlan, groups: Sequence[dict[str, Any]]) -> Optimizer:
     _check_arguments(made, plan, field)
     given = list(groups)
     if not accepts(made, "weight_decay"):
-        given = [{"params": [one for group in groups for one in group["params"]]}]
+        scales = dict.fromkeys(group.get("lr_scale") for group in groups)
+        given = [
+            {
+                "params": [one for group in groups if group.get("lr_scale") == scale for one in group["params"]],
+                **({} if scale is None else {"lr_scale": scale}),
+            }
+            for scale in scales
+        ]
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in plan.options.items()}
     try:
         optimizer = made(given, lr=LR, **options)

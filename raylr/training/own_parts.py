@@ -18,7 +18,8 @@ def look_at_own_parts(plan: Plan) -> Plan:
         look(plan)
         return plan
     own = ":" in plan.model + plan.loss or any(":" in name for name in plan.metrics) or bool(plan.transform)
-    if own or any(one.match != "*" or is_own(one.kind) for one in plan.optimizers.values()):
+    by_name = any(one.match != "*" or one.layer_decay != 1.0 for one in plan.optimizers.values()) or bool(plan.freeze)
+    if own or by_name or any(is_own(one.kind) for one in plan.optimizers.values()):
         from raylr.training.check import check
 
         if not check(plan) and ":" in plan.model:

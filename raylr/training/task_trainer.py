@@ -174,6 +174,7 @@ class TaskTrainer(Trainer):
             norm,
             None if diverged else self.norms.taken,
             own=sums,
+            lowest_lr=self.lowest_lr(),
         )
         self.position, self.step = position + batch, self.step + 1
         self._settle(update)

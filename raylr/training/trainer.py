@@ -8,7 +8,7 @@ optimizer step. State changes only after the sum, so an update whose collective 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,6 +30,7 @@ from raylr.training.compiled import compile_in_place
 from raylr.training.data import Dataset
 from raylr.training.data.validation import with_validation
 from raylr.training.feed import Feed, Split
+from raylr.training.frozen import freeze
 from raylr.training.group import Group
 from raylr.training.guard import Guard
 from raylr.training.hashing import sha256_of, weights_sha256
@@ -75,6 +76,7 @@ class Update:
     norms: Callable[[], Norms] | None = None
     reading: Reading | Unsteady | None = None  # of the headroom, where one was due
     own: Mapping[str, float] = field(default_factory=dict)  # other sums of a task over the examples
+    lowest_lr: Mapping[str, float] = field(default_factory=dict)  # of the lowest layer, where LRs fall with the depth
     cosine: float = math.nan  # of the angle to the gradient before, where `lr.hypergradient` asks for it
 
     @property
@@ -85,6 +87,7 @@ class Update:
 class Trainer:
     """Model, optimizers and position of one rank. Equal on all ranks after every update."""
 
+    still: Sequence[nn.Module] = ()  # BatchNorms that normalise by their running statistics, which never move
     own_statistics = True  # BatchNorm's running statistics are moved here, not by the modules
     captures = True  # on a GPU, run a micro-batch as a CUDA graph where model and loss are our own
 
@@ -120,6 +123,7 @@ class Trainer:
         """Build the model on its device, and its loss."""
         plan = self.plan
         model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
+        self.still = freeze(model, plan.freeze) if plan.freeze else []
         there: nn.Module = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if plan.compile:
             compile_in_place(there)
@@ -128,7 +132,7 @@ class Trainer:
 
     def _allot(self) -> None:
         """Take BatchNorm's statistics, and make the buffer that holds the sum of an update and its gradients."""
-        self.statistics = RunningStatistics(self.model if self.own_statistics else nn.Module())
+        self.statistics = RunningStatistics(self.model if self.own_statistics else nn.Module(), self.still)
         self.parameters: list[Tensor] = [one for one in self.model.parameters() if one.requires_grad]
         self.num_weights = sum(parameter.numel() for parameter in self.parameters)
         self.length = self.num_weights + self.statistics.length + EXTRAS
@@ -167,7 +171,7 @@ class Trainer:
         num_micro = batch // self.plan.micro_size
         own = self._own_micro_batches(self.position, group)
         check = due(self.plan, self.position, num_micro, self.length, group)
-        self.model.train()
+        self.to_training(self.model)
         (begun, nodes), self._begun = self._begun, ((-1, own), [])
         if check is not None or begun != (self.position, own):
             nodes = self._sums(self.position, own, num_micro, check)
@@ -180,6 +184,12 @@ class Trainer:
         if num_micro < group.size:  # the rank that knows of an order may have no micro-batch to send it along
             self.result[self.length - 1 : self.length].copy_(self._any_of(has_orders, group))
         return self._apply(batch, group, num_micro)
+
+    def to_training(self, model: nn.Module) -> None:
+        """Put the model, wrapped or not, into training mode, all but the BatchNorms that stand still."""
+        model.train()
+        for module in self.still:
+            module.eval()
 
     def _own_micro_batches(self, position: int, group: Group) -> range:
         num_micro = self.plan.batch_at(group.size, position) // self.plan.micro_size
@@ -257,6 +267,7 @@ class Trainer:
             diverged,
             norm,
             None if diverged else self.norms.taken,
+            lowest_lr=self.lowest_lr(),
         )
         self.position, self.step = self.position + batch, self.step + 1
         self._settle(update)
@@ -297,6 +308,14 @@ class Trainer:
             name: write_lr(group, optimizer.defaults, self.policy, self.position, batch, name)
             for name, optimizer in self.optimizers.items()
             for group in optimizer.param_groups
+        }
+
+    def lowest_lr(self) -> dict[str, float]:
+        """The LR as written in the lowest layer of each optimizer whose LR falls with the depth."""
+        return {
+            name: min(float(group["lr"]) for group in optimizer.param_groups)
+            for name, optimizer in self.optimizers.items()
+            if self.plan.optimizers[name].layer_decay != 1.0
         }
 
     def _leaf(self, node: Node, position: int, own: range) -> Tensor | None:
