@@ -89,6 +89,7 @@ def test_explain_runs_and_report_answer(capsys: pytest.CaptureFixture[str], tmp_
         "update_norm",
         "headroom",
         "critical_lr",
+        "lowest_lr",
     )  # than the rows of these tests
     assert lacking("explain", explained, without=newer) == []
     assert explained["explanation"].startswith("step 1 of ")
