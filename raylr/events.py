@@ -594,6 +594,9 @@ class PopulationPlanned:
     total_examples: int
     global_batch: int
     notes: tuple[str, ...] = ()  # what the installed Ray cannot do
+    lengths: tuple[
+        tuple[int, int], ...
+    ] = ()  # how many trials train over how many examples, where not all over the same
 
 
 @dataclass(frozen=True)

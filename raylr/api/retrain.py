@@ -18,7 +18,7 @@ from raylr.errors import ConfigError
 from raylr.lr import Policy
 from raylr.planning.loop_plan import refuse_loop
 from raylr.planning.lr import policy_of_file
-from raylr.storage import Folder, LocalFolder, open_run
+from raylr.storage import POPULATION_RESULT, Folder, LocalFolder, open_run
 
 FOUND = ("best_policy.json", "policy.json")  # of a population, of a run
 
@@ -46,6 +46,10 @@ class Source:
         """The examples that a population trained to find the policy; None where it comes from none."""
         if self.folder is None or not self.folder.exists("reports.jsonl"):
             return None
+        if self.folder.exists(POPULATION_RESULT):
+            result = self.folder.read_json(POPULATION_RESULT)
+            if "trained_examples" in result:
+                return int(result["trained_examples"])
         furthest: dict[str, int] = {}
         for row in self.folder.read_rows("reports.jsonl"):
             furthest[row["trial"]] = max(furthest.get(row["trial"], 0), row["position"])

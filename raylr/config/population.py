@@ -50,7 +50,12 @@ class PopulationConfig(Config):
     subpopulations: int = Field(2, ge=2, description="of fire: each is judged by what becomes of it in the one before")
     evaluators: int | None = Field(None, ge=1, description="of fire: trials that judge the members [a quarter]")
     eval_rounds: int = Field(10, ge=1, description="of fire: intervals after which an evaluator without success stops")
-    reduction_factor: float = Field(3.0, gt=1, description="of asha: one in so many trials goes on past each rung")
+    reduction_factor: float = Field(
+        3.0, gt=1, description="one in so many trials goes on past a rung of asha, or of shape"
+    )
+    rungs: int = Field(
+        1, ge=1, le=10, description="of shape: lengths that curves are tried over; the best of each go on to the next"
+    )
     burn_in: Duration = Field("0ep", description="nothing is copied before")
     settle: Duration = Field(
         "0ep", description="nothing is copied in so long a stretch at the end, by pbt, pb2 and fire"

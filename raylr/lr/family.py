@@ -50,10 +50,13 @@ class Member:
     def warmup_examples(self, total: int) -> int:
         return round(self.warmup * total)
 
-    def knots(self, total: int) -> Knots:
-        """The curve after the warmup as straight lines between knots, closer where it falls at the end."""
+    def start(self, total: int) -> int:
+        """The position at which the curve begins to fall."""
         rise = self.warmup_examples(total)
-        start = rise + round(self.hold * (total - rise))
+        return rise + round(self.hold * (total - rise))
+
+    def knots(self, total: int, start: int) -> Knots:
+        """The curve from the start of its fall on as straight lines between knots, closer at the end."""
         shares = [1.0 - (1.0 - index / NUM_KNOTS) ** 1.5 for index in range(NUM_KNOTS + 1)]
         found = {start + round(share * (total - start)): self.multiplier(share) for share in shares}
         return Knots(tuple(Knot(position, value) for position, value in sorted(found.items())))

@@ -61,7 +61,7 @@ class PopulationDisplay:
         self.out = out or console()
         self.log_interval_s = log_interval_s
         self._trials: dict[str, Trial] = {}
-        self._count, self._total, self._started, self._logged_at = 1, 1, time.monotonic(), -log_interval_s
+        self._count, self._all, self._started, self._logged_at = 1, 1, time.monotonic(), -log_interval_s
         self._live: Live | None = None
         self._startup = Startup(self.out, self._print)
 
@@ -109,12 +109,15 @@ class PopulationDisplay:
 
     def _show_plan(self, plan: PopulationPlanned) -> None:
         self._startup.end(started=False)
-        self._count, self._total = plan.trials, plan.total_examples
+        lengths = plan.lengths or ((plan.trials, plan.total_examples),)
+        self._count, self._all = plan.trials, sum(count * length for count, length in lengths)
         self._print(
             f"{plan.trials} trials of {plan.workers} workers, {plan.at_once} at once, compared every "
             f"{plan.interval} ({plan.search})"
         )
-        self._print(f"{plan.model}, {self._total:,} examples each, global batch {plan.global_batch}")
+        each = ", then ".join(f"{count} over {length:,} examples" for count, length in plan.lengths)
+        each = each if len(lengths) > 1 else f"{plan.total_examples:,} examples each"
+        self._print(f"{plan.model}, {each}, global batch {plan.global_batch}")
         for note in plan.notes:
             self._print(note)
         self._print(f"population folder: {plan.run_dir}")
@@ -180,7 +183,7 @@ class PopulationDisplay:
     def _line(self) -> str:
         trials = list(self._trials.values())
         positions = [one.position for one in trials]
-        done = sum(positions) / (self._count * self._total)
+        done = sum(positions) / self._all
         elapsed = time.monotonic() - self._started
         left = f"{elapsed * (1 - done) / done:.0f} s left" if done else "starting"
         scores = [one.score for one in trials if _is_known(one.score)]
@@ -203,6 +206,9 @@ def _took(result: Mapping[str, Any]) -> str:
         for name, words in (("rounds", "rounds"), ("num_exploits", "copies"))
         if name in result
     ]
+    if shared := result.get("shared_examples"):
+        share = shared / (shared + result["trained_examples"])
+        facts.append(f"{share:.0%} of the examples shared")
     took = [duration(result["wall_s"])] if "wall_s" in result else []
     return ", ".join([f"{len(result['trials'])} trials", *facts, *took])
 

@@ -60,7 +60,8 @@ class _Watcher:
             try:
                 space = self.folder.read_json(POPULATION)
                 self.plan = plan = plan_in(trial)
-                count = int(space["trials"])
+                lengths = tuple((int(count), int(each)) for count, each in space.get("lengths", ()))
+                count = sum(count for count, _ in lengths) or int(space["trials"])
                 told = PopulationPlanned(
                     run_dir=str(self.folder),
                     trials=count,
@@ -69,8 +70,9 @@ class _Watcher:
                     interval=str(space["interval"]),
                     search=str(space["search"]),
                     model=plan.model,
-                    total_examples=plan.total_examples,
+                    total_examples=lengths[-1][1] if lengths else plan.total_examples,
                     global_batch=plan.batch_at(plan.workers[1]),
+                    lengths=lengths,
                 )
             except DAMAGE as error:
                 raise ConfigError(

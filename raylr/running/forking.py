@@ -162,7 +162,12 @@ def is_whole(folder: Folder, name: str) -> bool:
 
 def seed(folder: Folder, parent: Folder, legs: Sequence[Leg]) -> None:
     """Give a fork its parent's checkpoint, and its rows and what happened to its LR up to there. The legs come last."""
-    start = start_of(parent, legs[-1].until)
+    give_start(folder, parent, start_of(parent, legs[-1].until))
+    folder.write_json(LEGS, [leg.data() for leg in legs])
+
+
+def give_start(folder: Folder, parent: Folder, start: int) -> None:
+    """Give a run its parent's checkpoint at `start`, and its rows and what happened to its LR up to there."""
     for name in ROWS:
         most = start - 1 if name == "ledger.jsonl" else start
         _append(folder, name, [one for one in parent.read_rows(name) if one["position"] <= most])
@@ -175,7 +180,6 @@ def seed(folder: Folder, parent: Folder, legs: Sequence[Leg]) -> None:
         name = f"checkpoints/{start:012d}"
         folder.write_bytes(f"{name}.pt", parent.read_bytes(f"{name}.pt"))
         folder.write_bytes(f"{name}.json", parent.read_bytes(f"{name}.json"))
-    folder.write_json(LEGS, [leg.data() for leg in legs])
 
 
 def _append(folder: Folder, name: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -35,7 +35,8 @@ class Asks(Protocol):
 class TrialLoop(Loop):
     """One rank's part of a trial. `changes` are the fields of the population's plan that are this trial's own.
 
-    Rounds are counted on from `first_round`, after which the trial had its turn.
+    Rounds are counted on from `first_round`, after which the trial had its turn. At `begins_at`, if that is not 0, it begins
+    with the checkpoint of another trial, which was the same up to there; from there on policy and changes are its own.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class TrialLoop(Loop):
         folder: Folder,
         asks: Asks,
         first_round: int = 0,
+        begins_at: int = 0,
     ) -> None:
         self.common, self.changes, self.asks = plan, dict(changes), asks
         plan = changed(plan, changes)
         super().__init__(trainer_for(plan)(plan, policy, dataset), membership, folder)
-        self.round, self.decided_at = first_round, 0  # the last round that was decided, and where
+        self.round, self.decided_at = first_round, begins_at  # the last round that was decided, and where
+        self._first = self._own()
 
     def _advance(self, quorum: Quorum) -> str | None:
         """As every loop, but at the end of an interval, once all that is due was done there, wait for the decision."""
@@ -122,13 +125,17 @@ class TrialLoop(Loop):
 
     def state(self) -> dict[str, Any]:
         """The run's state, and what a trial has beside it: its base policy, its changes, the last round decided."""
+        return {**super().state(), "trial": self._own()}
+
+    def _own(self) -> dict[str, Any]:
         base = replace(self.trainer.policy, overrides=())
-        own = {"round": self.round, "decided_at": self.decided_at, "policy": base.to_json(), "changes": self.changes}
-        return {**super().state(), "trial": own}
+        return {"round": self.round, "decided_at": self.decided_at, "policy": base.to_json(), "changes": self.changes}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over a state that `state` gave. Where its changes are others, the trainer is built again, in place."""
         own = state["trial"]
+        if state["position"] == self._first["decided_at"] > 0:
+            own = self._first
         self.round, self.decided_at = own["round"], own["decided_at"]
         if own["changes"] != self.changes:
             self.changes, old = own["changes"], self.trainer

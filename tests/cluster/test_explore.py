@@ -223,3 +223,23 @@ def test_the_same_name_again_says_that_it_is_complete_and_another_space_is_refus
     code, _, err = explore(where, "four", 4, 1, "--factor-bounds", "0.5:2").end(60)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "name=four is another population: factor_bounds was the default (0.01:10) and is 0.5:2" in err
+
+
+@pytest.mark.skipif(not find_spec("optuna"), reason="--search shape is an extra")
+def test_a_curve_that_begins_with_anothers_checkpoint_ends_with_the_bits_of_the_whole_run(where):
+    rungs = ["--search", "shape", "--rungs", "2", "--reduction-factor", "2", "--at-once", "2", "--base-range", "1:1.1"]
+    result = finished(explore(where, "rungs", 4, 1, *rungs))
+    folder = where / "rungs"
+    assert result["shared_examples"] > 0
+    assert result["trained_examples"] == sum(row["position"] for row in result["trials"]) - result["shared_examples"]
+    best = result["best"]
+    assert [segment["trial"] for segment in result["ancestry"]][-1] == best
+    assert len(result["ancestry"]) > 1
+    ledger = trial_rows(folder, best, "ledger.jsonl")
+    policy = Policy.from_json((folder / "best_policy.json").read_text())
+    assert [row["position"] for row in ledger] == [64 * step for step in range(len(ledger))]
+    assert all(row["lr"]["sgd"] == policy.lr(row["position"], 64) for row in ledger)
+    alone = finished(command("train", where, "alone", "--policy", str(folder / "best_policy.json"),
+                             "--data.validation", "0.1", "--workers", "1"))  # fmt: skip
+    assert alone["weights_sha256"] == result["weights_sha256"]
+    assert alone["validation_accuracy"] == result["best_score"]

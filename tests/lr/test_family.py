@@ -10,7 +10,7 @@ TOTAL = 100_000
 
 
 def multipliers(member: Member, shares: list[float]) -> list[float]:
-    shape, warmup = member.knots(TOTAL), member.warmup_examples(TOTAL)
+    shape, warmup = member.knots(TOTAL, member.start(TOTAL)), member.warmup_examples(TOTAL)
     return [shape.multiplier(round(share * TOTAL), warmup, TOTAL) for share in shares]
 
 

@@ -51,9 +51,10 @@ class Search:
                     self.population = Population(
                         LoopSpace.told(self.config, *told, ALL_FEATURES), self.journal, self.decide
                     )
-                    settings, number = self.population.turns[0]
+                    first = self.population.turns[0]
                     self.turns = {
-                        name: _trial(self.population.space, name, one, number) for name, one in settings.items()
+                        name: _trial(self.population.space, name, one, first.round)
+                        for name, one in first.settings.items()
                     }
                 case TrialReport():
                     assert self.population is not None

@@ -54,11 +54,11 @@ class World:
     @property
     def turns(self) -> list[tuple[str, ...]]:
         """The trials of each turn; those of a new one start from nothing."""
-        for settings, _ in self.population.turns[self._num_begun :]:
-            self.quality |= dict.fromkeys(settings, 0.0)
-            self.lr |= {name: own[BASE] for name, own in settings.items()}
+        for turn in self.population.turns[self._num_begun :]:
+            self.quality |= dict.fromkeys(turn.settings, 0.0)
+            self.lr |= {name: own[BASE] for name, own in turn.settings.items()}
         self._num_begun = len(self.population.turns)
-        return [tuple(settings) for settings, _ in self.population.turns]
+        return [tuple(turn.settings) for turn in self.population.turns]
 
     def _obey(self, orders: list[TrialOrder]) -> None:
         before = dict(self.quality)

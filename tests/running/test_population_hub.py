@@ -10,7 +10,7 @@ set_up()  # what Ray reads of the environment, before anything imports it
 from raylr.running.population.hub import Hubs  # noqa: E402
 
 
-def test_a_turn_is_waited_for_and_a_slot_without_a_trial_gets_none():
+def test_a_turn_is_waited_for_and_a_slot_without_a_trial_waits_for_the_next():
     async def story() -> None:
         hubs = Hubs(["a", "b", "c"])
         waiting = asyncio.create_task(hubs.turn(1, 0))
@@ -19,9 +19,14 @@ def test_a_turn_is_waited_for_and_a_slot_without_a_trial_gets_none():
         await hubs.open([{"name": "a"}, {"name": "b"}])
         assert await waiting == {"name": "b"}
         await hubs.open([{"name": "c"}])
-        assert [await hubs.turn(slot, 1) for slot in (0, 1)] == [{"name": "c"}, None]
+        assert await hubs.turn(0, 1) == {"name": "c"}
+        waiting = asyncio.create_task(hubs.turn(1, 1))  # a turn after this one may have a trial for it
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await hubs.open([{"name": "d"}, {"name": "e"}])
+        assert await waiting == {"name": "e"}
         await hubs.open([])
-        assert await hubs.turn(0, 2) is None
+        assert [await hubs.turn(0, 3), await hubs.turn(1, 2)] == [None, None]
 
     asyncio.run(story())
 

@@ -19,12 +19,13 @@ from raylr.planning.plan import Plan
 from raylr.planning.workers import workers
 from raylr.running.capacity import Demand, resources
 from raylr.running.difference import AnotherRun, differences
+from raylr.running.forking import give_start
 from raylr.running.job import Request, carry_out, data_for_workers, identity
-from raylr.running.population.lineage import trial_ids
-from raylr.running.population.space import Settings, Space, plain
+from raylr.running.population.space import Space, plain
 from raylr.running.population.trials import are_done, follow, start_hubs
 from raylr.running.ray_internals.features import features
 from raylr.storage import Folder, run_folder
+from raylr.training.checkpoint_index import names
 from raylr.training.source import task_of
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ class Exploration:
         config, plan = self.space.config, self.plan
         return PopulationPlanned(
             run_dir=str(folder),
-            trials=config.trials,
+            trials=self.space.rungs.num_trials,
+            lengths=self.space.rungs.planned,
             workers=plan.workers[1],
             at_once=config.num_at_once,
             interval=config.interval,
@@ -130,7 +132,7 @@ class Exploration:
 
     def write_plan(self, folder: Folder) -> None:
         folder.remove("failure.txt")
-        folder.write_json("space.json", plain(self.space.config))
+        folder.write_json("space.json", {**plain(self.space.config), "lengths": self.space.rungs.planned})
 
     def run(self, folder: Folder, info: DatasetInfo, tell: Listener, nodes_may_go: bool) -> dict[str, Any]:
         """Train all trials on the Ray that is connected; explore.json is written after every round."""
@@ -223,12 +225,12 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
     from raylr.running.population.population import Population
     from raylr.running.population.result import Results
 
-    hubs = start_hubs(folder, trial_ids(space.config.seed, space.config.trials))
+    hubs = start_hubs(folder, space.names)
     from raylr.running.fit import TrainRun
 
     def begin(turns: "list[Turn]") -> None:
-        for settings, number in turns:
-            hubs.open.remote([_trial(space, folder, name, own, number) for name, own in settings.items()])
+        for turn in turns:
+            hubs.open.remote([_trial(space, folder, name, turn) for name in turn.settings])
 
     journal = Journal(folder)
     population = Population(space, journal, lambda orders: ray.get(hubs.decide.remote(orders)), tell)
@@ -257,8 +259,8 @@ def _run(space: Space, folder: Folder, info: DatasetInfo, tell: Listener) -> dic
 
 def _unfinished(folder: Folder, turns: "list[Turn]") -> "list[Turn]":
     """The turns from the first one with a trial that has left no complete result; the last one in any case."""
-    for index, (settings, _) in enumerate(turns):
-        if not are_done(folder, settings):
+    for index, turn in enumerate(turns):
+        if not are_done(folder, turn.settings):
             return turns[index:]
     return turns[-1:]
 
@@ -270,8 +272,9 @@ def train_rank(config: dict[str, Any]) -> dict[str, Any]:
     return work(config)
 
 
-def _trial(space: Space, folder: Folder, name: str, settings: Settings, number: int) -> dict[str, Any]:
-    """What a trial's ranks need to know of it, which begins after round `number`; its run folder gets the same."""
+def _trial(space: Space, folder: Folder, name: str, turn: "Turn") -> dict[str, Any]:
+    """What a trial's ranks need to know of it; its run folder gets the same, and what it begins with."""
+    settings, start = turn.settings[name], turn.starts.get(name)
     policy, changes = space.policy_for(settings), space.changes_for(settings)
     own = run_folder(f"{folder}/trials", name)
     own.create()
@@ -279,4 +282,8 @@ def _trial(space: Space, folder: Folder, name: str, settings: Settings, number: 
     own.write_json("config.json", space.config.record())
     own.write_json("plan.json", {**space.plan.model_dump(mode="json"), **changes})
     own.write_bytes("policy.json", policy.to_json().encode())
-    return {"name": name, "policy": json.loads(policy.to_json()), "changes": changes, "round": number}
+    if start is not None and not names(own):
+        give_start(own, run_folder(f"{folder}/trials", start.donor), start.position)
+    begins_at = 0 if start is None else start.position
+    told = {"name": name, "policy": json.loads(policy.to_json()), "changes": changes}
+    return {**told, "round": turn.round, "begins_at": begins_at}

@@ -53,11 +53,17 @@ class Hubs:
         await self._notify()
 
     async def turn(self, slot: int, number: int) -> dict[str, Any] | None:
-        """The trial that the ranks of a slot train in turn `number`, once that has begun; None when there is none."""
+        """The trial that the ranks of a slot train as their `number`th, once its turn has begun; None when there is none."""
+
+        def own() -> list[dict[str, Any]]:
+            return [turn[slot] for turn in self.turns if slot < len(turn)]
+
         async with self.changed:
-            await self.changed.wait_for(lambda: len(self.turns) > number or self.stopping)
-        open_ = number < len(self.turns) and slot < len(self.turns[number])
-        return self.turns[number][slot] if open_ else None
+            await self.changed.wait_for(lambda: len(own()) > number or self._all_began() or self.stopping)
+        return own()[number] if number < len(own()) else None
+
+    def _all_began(self) -> bool:
+        return self.turns[-1:] == [[]]
 
     async def decide(self, decisions: list[tuple[str, int, Decision]]) -> None:
         """Let trials go on after a round. What was decided once stays."""
@@ -119,7 +125,7 @@ class Hubs:
 
     def _is_over(self) -> bool:
         """True once all trials that have begun have ended and no further one will begin."""
-        return (self.stopping or self.turns[-1:] == [[]]) and all(self._results().values())
+        return (self.stopping or self._all_began()) and all(self._results().values())
 
     def _results(self) -> dict[str, dict[str, Any] | None]:
         """Of the trials that have begun."""

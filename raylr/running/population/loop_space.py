@@ -8,6 +8,7 @@ from raylr.config import ORDERS, Config
 from raylr.config.population import PopulationConfig
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, examples, family
+from raylr.lr.rungs import Rungs
 from raylr.planning.facts import DatasetInfo, Features, Hardware
 from raylr.planning.loop_plan import LoopPlan
 from raylr.reporting.rows import leaves
@@ -44,6 +45,10 @@ class LoopSpace(Space):
     def rounds(self) -> int:
         return self.plan.total_examples // self.interval
 
+    @property
+    def rungs(self) -> Rungs:
+        return Rungs((self.config.trials,), (self.plan.total_examples,), self.interval)
+
     def changes_for(self, settings: Mapping[str, float]) -> dict[str, Any]:
         """Nothing: no other field is searched."""
         return {}
@@ -54,6 +59,10 @@ def refuse_other_fields(config: PopulationConfig) -> None:
     if config.mutate is not None:
         raise ConfigError(
             f"mutate={config.mutate} beside loop={config.loop}: of a loop the LR alone is searched; leave it out"
+        )
+    if config.rungs > 1:
+        raise ConfigError(
+            f"rungs={config.rungs} beside loop={config.loop}: a loop of one's own trains to the end of its policy; leave it out"
         )
     defaults, own = leaves(Config().model_dump()), leaves(config.model_dump(include=set(Config.model_fields)))
     for key, value in own.items():

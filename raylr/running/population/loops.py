@@ -221,8 +221,8 @@ class _Exploration:
         """Let the turns from this one on begin."""
         assert self.population is not None
         space = self.population.space
-        for settings, number in self.population.turns[begun:]:
-            self.hubs.open.remote([_trial(space, name, own, number) for name, own in settings.items()])
+        for turn in self.population.turns[begun:]:
+            self.hubs.open.remote([_trial(space, name, own, turn.round) for name, own in turn.settings.items()])
 
     def _first_turn(self) -> int:
         """The first turn with a trial that has left no complete result; the last one in any case."""

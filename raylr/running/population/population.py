@@ -6,8 +6,8 @@ drive it with any number of trials.
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raylr.events import (
@@ -24,16 +24,25 @@ from raylr.events import (
     event_of_row,
 )
 from raylr.lr import Override, Policy
+from raylr.lr.rungs import LENGTH, Start, shared, without_length
 from raylr.planning.plan import TaskPlan
 from raylr.planning.watching import by_split
 from raylr.running.population.journal import Journal
-from raylr.running.population.lineage import ancestry, trial_ids
+from raylr.running.population.lineage import ancestry
 from raylr.running.population.schedulers import Judge, Verdict
 from raylr.running.population.space import LR, Settings, Space
 
-Turn = tuple[Mapping[str, Settings], int]  # what its trials start with, and after which round
 TrialOrder = tuple[str, int, Decision]  # trial, round, what it does then
 WORST = -math.inf
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What its trials start with, after which round, and the checkpoints that some of them begin with."""
+
+    settings: Mapping[str, Settings]
+    round: int
+    starts: Mapping[str, Start] = field(default_factory=dict)
 
 
 class Population:
@@ -52,7 +61,8 @@ class Population:
     ) -> None:
         self.space, self.journal, self.send, self.tell = space, journal, send, tell
         self.turns: list[Turn] = []
-        self.names = trial_ids(space.config.seed, space.config.trials)
+        self.starts: dict[str, Start] = {}  # of trials that begin with another one's checkpoint
+        self.names = space.names
         self.judge = Judge(space, self.names)
         self.initial: dict[str, Settings] = {}  # of those that have had their turn
         self.training: set[str] = set()  # those whose turn it is, without those that the search stopped
@@ -67,11 +77,48 @@ class Population:
 
     def _take_turn(self) -> None:
         """Let the next trials train, as many as there is room for at once; none when all have."""
-        names = self.names[len(self.initial) :][: self.space.config.num_at_once]
+        rungs = self.space.rungs
+        names = rungs.turn(self.names, len(self.initial), self.space.config.num_at_once)
         self.judge.take_turn(names, {name: self.score(self.ended[name]) for name in self._turn & self.ended.keys()})
+        if names and (rung := rungs.rung(len(self.initial))):
+            self._promote(names, rung)
+        settings = {name: self.judge.settings(name) for name in names}
+        starts = {name: start for name in names if (start := self._start(settings[name])) is not None}
         self._turn, self.training = set(names), set(names)
-        self.initial |= {name: self.judge.settings(name) for name in names}
-        self.turns.append(({name: self.initial[name] for name in names}, self.round))
+        self.initial |= settings
+        self.starts |= starts
+        self.turns.append(Turn(settings, self.round, starts))
+
+    def _promote(self, names: Sequence[str], rung: int) -> None:
+        """Give these trials the settings of the best ones of the rung before."""
+        rungs = self.space.rungs
+        first = sum(rungs.counts[:rung])
+        before = self.names[first - rungs.counts[rung - 1] : first]
+        ranked = sorted(before, key=lambda name: (-self.score(self.ended[name]), name))
+        for name in names:
+            place = ranked[self.names.index(name) - first]
+            self.judge.set(name, {**self.initial[place], LENGTH: float(rungs.lengths[rung])})
+
+    def _start(self, settings: Settings) -> Start | None:
+        """The checkpoint after the longest stretch that a trial of these settings shares with one that has ended."""
+        if LENGTH not in settings:
+            return None
+        found = [(self._shared(settings, name), name) for name in self.ended]
+        position, donor = max(found, default=(0, ""))
+        return Start(donor, position) if position else None
+
+    def _shared(self, settings: Settings, other: str) -> int:
+        """The position of the last checkpoint of another trial up to which a trial of these settings would be the same."""
+        space, its = self.space, self.initial[other]
+        if without_length(space.changes_for(settings)) != without_length(space.changes_for(its)):
+            return 0
+        until = shared(space.policy_for(settings), space.policy_for(its), space.batch_at)
+        kept = (
+            rows[other]["position"]
+            for rows in self.journal.rounds.values()
+            if other in rows and not rows[other]["ended"]
+        )
+        return max((position for position in kept if position <= until), default=0)
 
     def go_on(self, events: Callable[[str], list[dict[str, Any]]]) -> None:
         """Decide all rounds that the journal holds, as they were decided before.
@@ -104,9 +151,9 @@ class Population:
         if not self.training or self.training - reports.keys():
             return False
         self.round = number
-        have_ended = all(row["ended"] for row in reports.values())
-        if not have_ended:
-            verdicts = self.judge.decide(number, {name: self.score(row) for name, row in reports.items()})
+        going_on = {name: self.score(row) for name, row in reports.items() if not row["ended"]}
+        if going_on:
+            verdicts = self.judge.decide(number, going_on)
             self.decided_at[number] = time.time()
             self.verdicts |= {(number, name): one for name, one in verdicts.items()}
             self.stopped |= {name for name, one in verdicts.items() if one.stops}
@@ -115,8 +162,9 @@ class Population:
         names = ("trial", "position", "score", "lr", "settings")
         standings = [Standing(**{name: row[name] for name in names}) for row in self.standings(number)]
         self.tell(RoundDecided(number, tuple(standings)))
-        if have_ended:
-            self.ended |= reports
+        self.ended |= {name: row for name, row in reports.items() if row["ended"]}
+        self.training -= self.ended.keys()
+        if not self.training and not going_on:
             self._take_turn()
         return True
 
@@ -183,10 +231,10 @@ class Population:
         return -value if less_is_better else float(value)
 
     def standings(self, number: int) -> list[dict[str, Any]]:
-        """The reports of a round and of trials that ended in a turn before, best first, each with its score."""
+        """The reports of a round and of trials that have ended, each with its score: the longest first, of these the best."""
         reports = {**self.ended, **self.journal.round(number)}
         rows = [{**row, "score": self.score(row)} for row in reports.values()]
-        return sorted(rows, key=lambda row: (-row["score"], row["trial"]))
+        return sorted(rows, key=lambda row: (-row["settings"].get(LENGTH, 0.0), -row["score"], row["trial"]))
 
     def best(self) -> dict[str, Any] | None:
         """The best report of the last round that all trials reached; None before the first."""
@@ -203,4 +251,10 @@ class Population:
 
     def ancestry(self, trial: str) -> list[dict[str, Any]]:
         """The life of a trial's present weights, oldest stretch first."""
-        return [vars(segment) for segment in ancestry(trial, self.journal.exploits())]
+        begun = [{"receiver": name, **vars(start)} for name, start in self.starts.items()]
+        return [vars(segment) for segment in ancestry(trial, [*self.journal.exploits(), *begun])]
+
+    @property
+    def num_shared(self) -> int:
+        """Examples that trials did not train, since others had."""
+        return sum(start.position for start in self.starts.values())

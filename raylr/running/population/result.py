@@ -73,6 +73,7 @@ class Results:
             "ancestry": population.ancestry(best["trial"]) if best else [],
             "rounds": population.round,
             "num_exploits": len(population.journal.lineage),
+            **self._examples(),
             "trials": [_row(row, population.space.plan.split) for row in population.standings(population.round)],
             **self.identity,
             "wall_s": time.time() - self.started,
@@ -84,6 +85,15 @@ class Results:
         except OSError as error:
             warnings.warn(f"the result in {self.folder} was not written: {error}", stacklevel=2)
         return result
+
+    def _examples(self) -> dict[str, int]:
+        """Of a search that shares prefixes: examples that were trained, and those that would have been beside them."""
+        population = self.population
+        if len(population.space.rungs.counts) == 1:
+            return {}
+        num_shared = population.num_shared
+        whole = sum(row["position"] for row in population.standings(population.round))
+        return {"trained_examples": whole - num_shared, "shared_examples": num_shared}
 
 
 def _row(row: dict[str, Any], split: str) -> dict[str, Any]:

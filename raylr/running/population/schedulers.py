@@ -16,7 +16,7 @@ from raylr.config.population import SUGGESTED
 from raylr.running.population.bandit import Bandit
 from raylr.running.population.fire import WORST, FirePBT
 from raylr.running.population.lineage import draw
-from raylr.running.population.space import COPYING, Settings, Space
+from raylr.running.population.space import BASE, COPYING, Settings, Space
 from raylr.running.ray_internals.tune import SCORE, TIME, InPlacePBT, Trials
 
 logging.getLogger("ray.tune").setLevel(logging.WARNING)  # it logs every exploit in ten lines; ours are in lineage.jsonl
@@ -89,7 +89,7 @@ class Judge:
 
             self.suggestions = Suggestions(space)
         for index, name in enumerate(names):
-            trial = self.trials.add(name, space.initial(index))
+            trial = self.trials.add(name, space.initial(index) if index < space.config.trials else {})
             trial.status = Trial.PAUSED
             self.scheduler.on_trial_add(self.trials, trial)
 
@@ -98,7 +98,11 @@ class Judge:
         if self.suggestions is not None:
             self.suggestions.tell({name: max(score, WORST) for name, score in scores.items()})
             for name, settings in self.suggestions.settings(names).items():
-                self.trials.trials[name].set_config(settings)
+                self.set(name, self.space.rungs.first(settings, BASE, self.space.base_bounds))
+
+    def set(self, name: str, settings: Settings) -> None:
+        """Let a trial start with these settings."""
+        self.trials.trials[name].set_config(settings)
 
     def settings(self, name: str) -> Settings:
         """The settings that a trial has now."""

@@ -9,6 +9,7 @@ those are mutated in place of `lr`.
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from raylr.config import ORDERS, Config
@@ -18,10 +19,11 @@ from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, Warmup, examples, family
 from raylr.lr.bounds import Bounds
 from raylr.lr.fields import nearest
+from raylr.lr.rungs import LENGTH, Rungs
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.plan import Plan
 from raylr.planning.resolve import resolve
-from raylr.running.population.lineage import draw
+from raylr.running.population.lineage import draw, trial_ids
 
 Settings = dict[str, float]
 LR, BASE = "lr", "base"
@@ -33,6 +35,7 @@ NEEDS = {
     "shape": ("optuna", "random"),
 }  # packages of extras, and what does without
 COPYING = ("pbt", "pb2", "fire")  # searches in which a trial becomes another's copy
+KEEP_ALL = 1_000_000
 OWN = set(PopulationConfig.model_fields) - set(Config.model_fields)
 
 
@@ -103,6 +106,7 @@ class Space:
             )
         check_search(config, self.features)
         self.check_start()
+        _ = self.rungs  # refuses too many
         for field, bounds in self.bounds.items():
             if not is_factor(field) and field not in family.BOUNDS:
                 for value in (bounds.low, bounds.high):
@@ -128,6 +132,21 @@ class Space:
     def rounds(self) -> int:
         """How often trials are compared over the run."""
         return self.plan.total_examples // self.plan.eval_every
+
+    @cached_property
+    def rungs(self) -> Rungs:
+        """The trials of a search of curves by length. Raises ConfigError for more rungs than there are intervals."""
+        config, plan = self.config, self.plan
+        return Rungs.of(config.trials, config.rungs, config.reduction_factor, plan.total_examples, plan.eval_every)
+
+    def batch_at(self, position: int) -> int:
+        """The global batch of an update of a trial."""
+        return self.plan.batch_at(self.plan.workers[1], position)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of all trials."""
+        return trial_ids(self.config.seed, self.rungs.num_trials)
 
     @property
     def last_copy(self) -> int:
@@ -210,14 +229,16 @@ class Space:
     def policy_for(self, settings: Mapping[str, float]) -> Policy:
         """The LR policy that a trial of these settings starts with."""
         own: dict[str, Any] = {}
+        total = int(settings.get(LENGTH, self.policy.total_examples))
         if self.config.search == "shape":
-            member, total = family.Member.of(settings), self.policy.total_examples
-            own = {"warmup": Warmup(member.warmup_examples(total)), "shape": member.knots(total), "momentum": None}
+            member = family.Member.of(settings)
+            rise, start = self.rungs.places(member, total)
+            own = {"warmup": Warmup(rise), "shape": member.knots(total, start), "momentum": None}
         schedules = [
             (name, replace(schedule, base_lr=schedule.base_lr * settings[BASE], **own))
             for name, schedule in self.policy.schedules
         ]
-        return replace(self.policy, schedules=tuple(schedules))
+        return replace(self.policy, total_examples=total, schedules=tuple(schedules))
 
     def plan_for(self, settings: Mapping[str, float]) -> Plan:
         """The plan of a trial of these settings. Raises ConfigError where a field does not take its value."""
@@ -234,10 +255,12 @@ class Space:
 
     def changes_for(self, settings: Mapping[str, float]) -> dict[str, Any]:
         """The fields of the population's plan that are others in the plan of a trial of these settings."""
-        if all(map(is_factor, self.bounds)):
-            return {}
+        length = {"total_examples": int(settings[LENGTH])} if LENGTH in settings else {}
+        if all(is_factor(field) or field in family.BOUNDS for field in self.bounds):
+            return length
         common, own = self.plan.model_dump(mode="json"), self.plan_for(settings).model_dump(mode="json")
-        return {name: own[name] for name in own if own[name] != common[name] and name not in ("story", "warnings")}
+        other = {name: own[name] for name in own if own[name] != common[name] and name not in ("story", "warnings")}
+        return {**other, **length}
 
 
 def is_factor(field: str) -> bool:
@@ -252,6 +275,7 @@ def check_search(config: PopulationConfig, offered: Features) -> None:
         raise ConfigError(f"factor_bounds={config.factor_bounds} must hold 1, the factor that trials start with")
     if config.perturbations.low > 1 or config.perturbations.high < 1:
         raise ConfigError(f"perturbation_factors={config.perturbation_factors} must lead down and up; use 0.8:1.25")
+    _refuse_rungs(config)
     _refuse_missing_package(config)
     _refuse_missing_feature(config, offered)
     if config.num_at_once < config.trials and config.search not in FIXED:
@@ -265,6 +289,15 @@ def check_search(config: PopulationConfig, offered: Features) -> None:
         raise ConfigError(
             f"trials={config.trials} are too few for fire: {config.subpopulations} sub-populations of two members and "
             f"{config.num_evaluators} evaluators; use --trials {need}"
+        )
+
+
+def _refuse_rungs(config: PopulationConfig) -> None:
+    if config.rungs > 1 and config.search != "shape":
+        raise ConfigError(f"rungs={config.rungs} are of search=shape, not of {config.search}; use --search shape")
+    if config.rungs > 1 and config.batch.ramp is not None:
+        raise ConfigError(
+            f"rungs={config.rungs} beside batch.ramp={config.batch.ramp}, of the whole run; use one of the two"
         )
 
 
@@ -292,7 +325,8 @@ def run_config(config: PopulationConfig, interval: str | None = None) -> Config:
     values = config.model_dump(exclude=OWN)
     every = {"every": interval or config.interval}
     values["eval"] |= every
-    values["checkpoint"] |= {**every, "keep": max(3, config.checkpoint.keep)}
+    keep = max(3, config.checkpoint.keep) if config.rungs == 1 else KEEP_ALL  # later trials begin with them
+    values["checkpoint"] |= {**every, "keep": keep}
     return Config(**values)
 
 

@@ -98,4 +98,5 @@ def _train(
     storage: str, trial: dict[str, Any], plan: Plan, dataset: Dataset, membership: TrialMembership
 ) -> dict[str, Any]:
     policy, folder = Policy.from_json(json.dumps(trial["policy"])), run_folder(storage, trial["name"])
-    return TrialLoop(plan, trial["changes"], policy, dataset, membership, folder, membership, trial["round"]).run()
+    first = trial["round"], trial["begins_at"]
+    return TrialLoop(plan, trial["changes"], policy, dataset, membership, folder, membership, *first).run()
