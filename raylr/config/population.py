@@ -10,7 +10,7 @@ from raylr.config.run import OWN, Config, Duration
 from raylr.errors import ConfigError
 from raylr.lr.bounds import Bounds
 
-Search = Literal["pbt", "pb2", "fire", "asha", "grid", "random", "optuna", "shape"]
+Search = Literal["pbt", "pb2", "ipbt", "fire", "asha", "grid", "random", "optuna", "shape"]
 SUGGESTED = ("optuna", "shape")  # searches whose trials TPE suggests, from the scores of those before
 FIXED = ("grid", "random", *SUGGESTED)  # searches in which a trial trains to its end, whatever the others do
 Multiples = Annotated[str, "LOW:HIGH"]
@@ -28,7 +28,8 @@ class PopulationConfig(Config):
     gpus_per_worker: float = Field(1.0, gt=0, le=1, description="below 1, trials of one worker share GPUs")
     interval: Duration = Field("1ep", description="trials are tested, kept and compared at each multiple")
     search: Search = Field(
-        "pbt", description="pbt, pb2 and fire change LRs on the way; shape chooses base LR and curve, others a base LR"
+        "pbt",
+        description="pbt, pb2, ipbt and fire change LRs on the way; shape chooses base LR and curve, others a base LR",
     )
     synch: bool = Field(True, description="all trials wait for each other at each interval, so that a search repeats")
     score: str = Field(
@@ -58,7 +59,7 @@ class PopulationConfig(Config):
     )
     burn_in: Duration = Field("0ep", description="nothing is copied before")
     settle: Duration = Field(
-        "0ep", description="nothing is copied in so long a stretch at the end, by pbt, pb2 and fire"
+        "0ep", description="nothing is copied in so long a stretch at the end, by pbt, pb2, ipbt and fire"
     )
 
     @field_validator("synch")

@@ -23,6 +23,7 @@ set_up()  # what Ray reads of the environment, before anything imports it
 from raylr.running.population.bandit import Bandit, best_point  # noqa: E402
 from raylr.running.population.curves import aligned, compare, smoothed  # noqa: E402
 from raylr.running.population.fire import FirePBT, roles  # noqa: E402
+from raylr.running.population.iterated import is_slow  # noqa: E402
 from raylr.running.population.journal import Journal  # noqa: E402
 from raylr.running.population.population import Population, TrialOrder  # noqa: E402
 from raylr.running.population.result import Results  # noqa: E402
@@ -146,7 +147,7 @@ def test_the_same_seed_decides_the_same_and_another_one_does_not(tmp_path):
     assert found[0] == found[1] != found[2]
 
 
-@pytest.mark.parametrize("search", ["pbt", "pb2", "fire", "asha"])
+@pytest.mark.parametrize("search", ["pbt", "pb2", "ipbt", "fire", "asha"])
 def test_a_population_that_starts_again_decides_the_same(search, tmp_path):
     whole = World(tmp_path / "whole", rises_best_at(0.5), trials=6, search=search)
     whole.run(8)
@@ -173,7 +174,7 @@ def test_burn_in_lets_nobody_copy_before(tmp_path):
     assert Copy in {type(order) for _, order in world.orders}
 
 
-@pytest.mark.parametrize("search", ["pbt", "pb2", "fire"])
+@pytest.mark.parametrize("search", ["pbt", "pb2", "ipbt", "fire"])
 def test_nobody_copies_while_the_population_settles(tmp_path, search):
     world = World(tmp_path, rises_best_at(0.5), trials=6, search=search, settle="2.5ep")  # the last 3 of 12 rounds
     rounds = []
@@ -309,6 +310,58 @@ def test_a_search_of_shapes_gives_each_trial_a_curve_of_its_own_and_the_best_is_
         assert policy.lr(total, 512) == pytest.approx(schedule.peak(512) * settings["shape.final"])
     best = Policy.from_json((tmp_path / "best_policy.json").read_text())
     assert best in policies
+
+
+# Iterated PBT
+
+
+def copies(world: World, before: int) -> list[tuple[str, Copy]]:
+    return [(name, order) for name, order in world.orders[before:] if isinstance(order, Copy)]
+
+
+def test_iterated_pbt_doubles_its_step_where_scores_rise_no_more_and_gives_all_the_best_weights(tmp_path):
+    world = World(tmp_path, lambda quality, lr: 0.0, trials=8, search="ipbt", epochs=20)
+    scheduler, found = world.population.judge.scheduler, []
+    for number in range(1, 21):
+        before = len(world.orders)
+        world.quality |= {name: -0.01 * index for index, name in enumerate(world.population.names)}
+        world.round(number, ended=number == 20)
+        found.append(copies(world, before))
+    assert scheduler.restarts == [4, 12]  # after three steps without a rise: of 1 interval, of 2
+    assert [len(one) for one in found] == [2, 2, 2, 6, 0, 2, 0, 2, 0, 2, 0, 6, 0, 0, 0, 2, 0, 0, 0, 0]
+    best = set(world.population.names[:2])
+    assert all({order.donor for _, order in one} <= best for one in found)
+    assert {name for name, _ in found[3]} == set(world.population.names[2:])
+    factors = [order.factor for _, order in found[3]]
+    assert len(set(factors)) == len(factors)
+
+
+def test_iterated_pbt_does_not_restart_where_two_longer_steps_do_not_fit(tmp_path):
+    world = World(tmp_path, lambda quality, lr: 0.0, trials=4, search="ipbt", epochs=8)
+    for number in range(1, 9):
+        world.round(number, ended=number == 8)
+    assert world.population.judge.scheduler.restarts == [4]  # 4 + 2 x 2 rounds are there, 3 steps in a row had no rise
+
+
+def test_iterated_pbt_finds_the_lr_that_rises_best(tmp_path):
+    world = World(tmp_path, rises_best_at(0.5), trials=6, search="ipbt", epochs=14).run(14)
+    best = world.population.best()
+    assert best["settings"][BASE] * best["settings"][LR] == pytest.approx(0.5, rel=0.3)
+    assert all(0.01 <= row["factors_after"][LR] <= 10 for row in world.population.journal.exploits())
+
+
+@pytest.mark.parametrize(
+    ("best", "is_slow_now"),
+    [
+        ([0.1] * 14, False),
+        ([0.1] + [0.5] * 14, False),
+        ([0.1, 0.5] + [0.5] * 14, True),
+        ([0.01 * step for step in range(20)], False),
+        ([0.5 - 1e-4 * (step % 2) for step in range(15)], True),
+    ],
+)
+def test_a_curve_is_slow_that_gains_less_than_its_deviation_over_fifteen_steps(best, is_slow_now):
+    assert is_slow(best) is is_slow_now
 
 
 # PB2

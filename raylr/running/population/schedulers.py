@@ -15,6 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from raylr.config.population import SUGGESTED
 from raylr.running.population.bandit import Bandit
 from raylr.running.population.fire import WORST, FirePBT
+from raylr.running.population.iterated import IteratedPBT
 from raylr.running.population.lineage import draw
 from raylr.running.population.space import BASE, COPYING, Settings, Space
 from raylr.running.ray_internals.tune import SCORE, TIME, InPlacePBT, Trials
@@ -62,6 +63,8 @@ def scheduler_for(space: Space, names: Sequence[str]) -> TrialScheduler:
             return _pbt(space)
         case "pb2":
             return _pbt(space, Bandit(space))
+        case "ipbt":
+            return IteratedPBT(space, TIME, SCORE)
         case "fire":
             return FirePBT(space, names, TIME, SCORE)
         case "asha":

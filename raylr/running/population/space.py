@@ -31,10 +31,11 @@ LR, BASE = "lr", "base"
 MUTABLE_SECTIONS = ("optimizer", "loss", "guard", "model")
 NEEDS = {
     "pb2": ("sklearn", "pbt"),
+    "ipbt": ("sklearn", "pbt"),
     "optuna": ("optuna", "random"),
     "shape": ("optuna", "random"),
 }  # packages of extras, and what does without
-COPYING = ("pbt", "pb2", "fire")  # searches in which a trial becomes another's copy
+COPYING = ("pbt", "pb2", "ipbt", "fire")  # searches in which a trial becomes another's copy
 KEEP_ALL = 1_000_000
 OWN = set(PopulationConfig.model_fields) - set(Config.model_fields)
 
@@ -188,15 +189,19 @@ class Space:
         others = [field for field in self.bounds if not is_factor(field)]
         return start | {field: self.bounds[field].at(draw(config.seed, field, index).random()) for field in others}
 
-    def mutated(self, settings: Mapping[str, float], *what: object) -> Settings:
-        """The settings of a donor, each perturbed or drawn again inside its bounds; `what` names the occasion."""
+    def mutated(self, settings: Mapping[str, float], *what: object, resample: float | None = None) -> Settings:
+        """The settings of a donor, each perturbed or drawn again inside its bounds; `what` names the occasion.
+
+        `resample` is the probability of the latter, instead of the config's.
+        """
         config, result = self.config, dict(settings)
+        redrawn = config.resample_probability if resample is None else resample
         for field, bounds in self.bounds.items():
             if field == LR and len(self.factors) > 1:
                 continue
             limits = self.limits(settings[BASE]) if is_factor(field) else bounds
             random = draw(config.seed, "mutate", field, *what)
-            if random.random() < config.resample_probability:
+            if random.random() < redrawn:
                 result[field] = limits.at(random.random())
             else:
                 down, up = config.perturbations.low, config.perturbations.high
@@ -306,7 +311,7 @@ def _refuse_missing_package(config: PopulationConfig) -> None:
     if package is not None and importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"search={config.search} needs a package that is not installed; "
-            f'pip install "raylr[{package if package == "optuna" else config.search}]", or use {instead}'
+            f'pip install "raylr[{"optuna" if package == "optuna" else "pb2"}]", or use {instead}'
         )
 
 
@@ -316,8 +321,8 @@ def _refuse_missing_feature(config: PopulationConfig, offered: Features) -> None
         raise offered.refusal(f"trials={config.trials}", "population", "use raylr train")
     if config.search in ("pbt", "pb2") and not offered.pbt:
         raise offered.refusal(f"search={config.search}", "pbt", "use --search fire, asha, grid or random")
-    if config.search == "pb2" and not offered.pb2_kernel:
-        raise offered.refusal("search=pb2", "pb2_kernel", "use --search pbt")
+    if config.search in ("pb2", "ipbt") and not offered.pb2_kernel:
+        raise offered.refusal(f"search={config.search}", "pb2_kernel", "use --search pbt")
 
 
 def run_config(config: PopulationConfig, interval: str | None = None) -> Config:
