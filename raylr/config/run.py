@@ -398,6 +398,10 @@ class InstrumentsConfig(Section):
         None,
         description="read so often, such as 50st, how the LR stands to the one where an update stops helping [off]",
     )
+    sharpness: Duration | None = Field(
+        None, description="read so often the largest eigenvalue of the Hessian, plain and preconditioned [off]"
+    )
+    sharpness_products: int = Field(30, ge=3, description="of the Hessian with a vector, at most, for an eigenvalue")
 
 
 class HooksConfig(Section):

@@ -11,14 +11,28 @@ from raylr.planning.plan import Plan, Reason
 
 def headroom(config: Config, clock: Clock) -> int | None:
     """The examples between two readings of the headroom; None for no reading."""
-    every = config.instruments.headroom
+    return _every(config, clock, "headroom", "loss", "1st for every update")
+
+
+def sharpness(config: Config, clock: Clock) -> int | None:
+    """The examples between two readings of the sharpness; None for no reading."""
+    count = _every(config, clock, "sharpness", "Hessian", "1dur for the first update alone")
+    if count is not None and config.model.compile:
+        raise ConfigError(
+            f"instruments.sharpness={config.instruments.sharpness} needs second derivatives, which model.compile=yes has none "
+            "of; use model.compile=no"
+        )
+    return count
+
+
+def _every(config: Config, clock: Clock, name: str, summed: str, other: str) -> int | None:
+    field, every = f"instruments.{name}", getattr(config.instruments, name)
     if every is None:
         return None
-    count = interval(every, clock, "instruments.headroom", "use 50st, or 1st for every update")
+    count = interval(every, clock, field, f"use 50st, or {other}")
     if config.batch.reduce == "ddp":
         raise ConfigError(
-            f"instruments.headroom={every} sums the loss over micro-batches, which batch.reduce=ddp has none of; "
-            "use batch.reduce=tree"
+            f"{field}={every} sums the {summed} over micro-batches, which batch.reduce=ddp has none of; use batch.reduce=tree"
         )
     return count
 
@@ -30,4 +44,11 @@ def lines(config: Config, plan: Plan) -> Iterator[Reason]:
             what="headroom",
             value=f"read every {plan.headroom_every:,} examples, by 4 to 10 forward passes over an update's batch",
             why=f"instruments.headroom={config.instruments.headroom}",
+        )
+    if plan.sharpness_every is not None:
+        yield Reason(
+            what="sharpness",
+            value=f"read every {plan.sharpness_every:,} examples, by at most {plan.sharpness_products} products of the Hessian "
+            "with a vector for an eigenvalue",
+            why=f"instruments.sharpness={config.instruments.sharpness}",
         )

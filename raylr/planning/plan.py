@@ -212,6 +212,8 @@ class Plan(Frozen):
     average: AveragePlan | None = None  # of the weights, tested beside them
     log_every: int | None = None
     headroom_every: int | None = None
+    sharpness_every: int | None = None
+    sharpness_products: int = 30
     checkpoint_every: int
     checkpoint_keep: int
     rewarm: int

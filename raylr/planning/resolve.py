@@ -153,6 +153,8 @@ def _plan(
         average=averaging.averaging(config, clock),
         log_every=interval(config.log_every, clock, "log_every") if config.log_every is not None else None,
         headroom_every=instruments.headroom(config, clock),
+        sharpness_every=instruments.sharpness(config, clock),
+        sharpness_products=config.instruments.sharpness_products,
         checkpoint_every=interval(config.checkpoint.every, clock, "checkpoint.every"),
         checkpoint_keep=config.checkpoint.keep,
         rewarm=examples(config.lr.rewarm, clock, "lr.rewarm"),

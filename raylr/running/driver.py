@@ -39,7 +39,17 @@ Listener = Callable[[News], None]
 # What a plan may change between two starts of one run without changing its result.
 FREE = {
     *("workers", "cpus_per_worker", "gpus_per_worker", "backend", "max_failures", "failure_mode", "stall_s"),
-    *("checkpoint_keep", "log_every", "headroom_every", "data_source", "story", "warnings", "hooks"),
+    *(
+        "checkpoint_keep",
+        "log_every",
+        "headroom_every",
+        "sharpness_every",
+        "sharpness_products",
+        "data_source",
+        "story",
+        "warnings",
+        "hooks",
+    ),
     *("recheck", "max_corruptions"),
 }
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from raylr.training.group import Group, GroupBroken
+from raylr.training.group import Group
+from raylr.training.instrument import Instrument, Unsteady
 from raylr.training.probe import LossProbe, untouched
 
 if TYPE_CHECKING:
-    from raylr.training.trainer import Trainer, Update
+    from raylr.training.trainer import Update
 
 SMALLEST, LARGEST = 2.0**-6, 2.0**12  # multiples of an update that are looked at
 REFINEMENTS = 3
@@ -34,39 +35,12 @@ class Reading:
     passes: int
 
 
-@dataclass(frozen=True)
-class Unsteady:
-    """Two losses at the same weights, of the same examples, that differ: nothing can be read."""
+class Headroom(Instrument):
+    """Reads the headroom of the updates."""
 
-    first: float
-    second: float
-
-
-class Headroom:
-    """Reads the headroom of the updates that pass a multiple of `every` examples, the first update among them."""
-
-    def __init__(self, trainer: "Trainer", every: int) -> None:
-        self.trainer, self.every = trainer, every
-
-    def is_due(self, world_size: int) -> bool:
-        """True where the next update takes the first example after a multiple of the interval."""
-        position = self.trainer.position
-        last = position + self.trainer.plan.batch_at(world_size, position) - 1
-        return last // self.every > (position - 1) // self.every
-
-    def around(self, update: Callable[[], "Update"], group: Group) -> "Update":
-        """Do an update and read along it. Raises GroupBroken, with the state as it was, when a peer is gone meanwhile."""
-        trainer = self.trainer
-        state, late = trainer.state(), trainer.reads_late
-        trainer.reads_late = False  # the weights of the update to come would be read
-        try:
-            done = update()
-            return done if done.rolled_back else replace(done, reading=self._read(done, state["model"], group))
-        except GroupBroken:
-            trainer.load(state)
-            raise
-        finally:
-            trainer.reads_late = late
+    def noted(self, update: "Update", before: Mapping[str, torch.Tensor], group: Group) -> "Update":
+        """The update with its headroom."""
+        return replace(update, reading=self._read(update, before, group))
 
     def _read(self, update: "Update", before: Mapping[str, torch.Tensor], group: Group) -> Reading | Unsteady | None:
         """Read along the update that led here; None where it has moved no weight, or the loss is no number."""

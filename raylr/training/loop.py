@@ -48,15 +48,17 @@ from raylr.training.checkpoint_index import names
 from raylr.training.diagnosis import diagnose
 from raylr.training.evaluate import evaluate
 from raylr.training.group import Group, GroupBroken, GroupUnusable
-from raylr.training.headroom import Reading, Unsteady
+from raylr.training.headroom import Reading
 from raylr.training.hooks import Hooks
 from raylr.training.initial import begin_with
+from raylr.training.instrument import Unsteady
 from raylr.training.membership import Membership, Quorum, RunEnded
 from raylr.training.memory import peak_gpu_mib
 from raylr.training.norms import finite
 from raylr.training.recheck import Corrupted, Unreliable, blamed
 from raylr.training.rows import Rows
 from raylr.training.scores import Scores
+from raylr.training.sharpness import Sharp
 from raylr.training.totals import Totals
 from raylr.training.trainer import Trainer, Update
 
@@ -88,7 +90,7 @@ class Loop:
         self._has_state = False
         self._is_writer = False  # until a group has formed
         self._told_at = 0.0
-        self._told_unsteady = False
+        self._warned: set[str] = set()  # instruments that read nothing
         self._begun: list[
             tuple[int, int | None, str | None]
         ] = []  # checkpoints on their way: position, order, its cause
@@ -155,6 +157,8 @@ class Loop:
             self._follow(update)
         if update.reading is not None:
             self._note_reading(update)
+        if update.sharpness is not None:
+            self._note_sharpness(update.sharpness)
         if self._is_writer and self.on_update:
             self.on_update(updated(update, self.plan.num_train))
         if update.rolled_back:
@@ -221,14 +225,25 @@ class Loop:
             case Reading(headroom, critical_lr):
                 average = self.totals.headroom or headroom
                 self._note(HeadroomRead(*self._now(), update.step, headroom, average, dict(critical_lr)))
-            case Unsteady(first, second) if not self._told_unsteady:
-                self._told_unsteady = True
-                self._publish(
-                    Warned(
-                        f"instruments.headroom reads nothing: at the same weights the same examples had a loss of {first!r}, "
-                        f"then {second!r}; let model and loss draw from torch's generators alone, or leave it out"
-                    )
-                )
+            case Unsteady() as found:
+                self._warn_once("headroom", unsteady(found))
+
+    def _note_sharpness(self, found: Sharp | Unsteady) -> None:
+        """Say once where there is none: what was read stands in the ledger."""
+        if isinstance(found, Unsteady):
+            self._warn_once("sharpness", unsteady(found))
+        elif not found.converged:
+            most = self.plan.sharpness_products
+            self._warn_once(
+                "sharpness",
+                f"an eigenvalue has not converged in {most} products; use instruments.sharpness_products={2 * most}",
+            )
+
+    def _warn_once(self, name: str, text: str) -> None:
+        """Warn that an instrument reads nothing."""
+        if name not in self._warned:
+            self._warned.add(name)
+            self._publish(Warned(f"instruments.{name} reads nothing: {text}"))
 
     def _obey(self, quorum: Quorum) -> str | None:
         """Carry out the orders that wait, as the writer lists them, on all ranks. `stop` takes precedence over `rejoin`."""
@@ -472,6 +487,14 @@ class Loop:
         return quorum.group.group_rank == quorum.writer
 
 
+def unsteady(found: Unsteady) -> str:
+    """What is said of a loss that is another one at each look."""
+    return (
+        f"at the same weights the same examples had a loss of {found.first!r}, then {found.second!r}; let model and loss draw "
+        "from torch's generators alone, or leave it out"
+    )
+
+
 def updated(update: Update, num_train: int) -> Updated:
     """The update as a hook sees it."""
     return Updated(
@@ -491,12 +514,13 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
     """The ledger's row of an update: the LR of each optimizer, its factors, the causes at work, the norms and the loss.
 
     `grad_norm` and `loss` are null where they are not finite, and `update_norm` and `weight_norm` where the guard took the
-    update back. `headroom` and `critical_lr` stand where they were read, and `lowest_lr`, the LR of the lowest
+    update back. `headroom`, `critical_lr` and `sharpness` stand where they were read, and `lowest_lr`, the LR of the lowest
     layer, where `lr.layer_decay` is on.
     """
     norms = None if update.norms is None else update.norms()
     reading = update.reading if isinstance(update.reading, Reading) else None
     read = {} if reading is None else {"headroom": reading.headroom, "critical_lr": dict(reading.critical_lr)}
+    sharp = {"sharpness": update.sharpness.row()} if isinstance(update.sharpness, Sharp) else {}
     return {
         "step": update.step,
         "position": update.position,
@@ -512,6 +536,7 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
         "loss": finite(update.loss),
         **({"lowest_lr": dict(update.lowest_lr)} if update.lowest_lr else {}),
         **read,
+        **sharp,
     }
 
 

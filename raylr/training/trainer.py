@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,10 @@ from raylr.training.frozen import freeze
 from raylr.training.group import Group
 from raylr.training.guard import Guard
 from raylr.training.hashing import sha256_of, weights_sha256
-from raylr.training.headroom import Headroom, Reading, Unsteady
+from raylr.training.headroom import Headroom, Reading
 from raylr.training.held import Held, split_trained
 from raylr.training.hypergradient import Before
+from raylr.training.instrument import Instrument, Unsteady
 from raylr.training.kernels import use_gpu
 from raylr.training.losses import loss_for
 from raylr.training.memory import keep_freed_memory, out_of_memory
@@ -48,6 +50,7 @@ from raylr.training.optimizers import build_optimizers
 from raylr.training.recheck import Check, due
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
 from raylr.training.seeding import seed_generators
+from raylr.training.sharpness import Sharp, Sharpness
 from raylr.training.stream import examples_at, micro_batch_seed
 from raylr.training.whitening import NUM_IMAGES, whiten
 
@@ -75,6 +78,7 @@ class Update:
     grad_norm: float = math.nan
     norms: Callable[[], Norms] | None = None
     reading: Reading | Unsteady | None = None  # of the headroom, where one was due
+    sharpness: Sharp | Unsteady | None = None  # of the loss, where it was due
     own: Mapping[str, float] = field(default_factory=dict)  # other sums of a task over the examples
     lowest_lr: Mapping[str, float] = field(default_factory=dict)  # of the lowest layer, where LRs fall with the depth
     cosine: float = math.nan  # of the angle to the gradient before, where `lr.hypergradient` asks for it
@@ -105,7 +109,11 @@ class Trainer:
         self.held = Held(plan.optimizers, self.optimizers)
         self.guard = Guard(plan.guard)
         self.before = Before() if plan.hypergradient is not None else None
-        self.headroom = None if plan.headroom_every is None else Headroom(self, plan.headroom_every)
+        self.instruments: list[Instrument] = []
+        if plan.sharpness_every is not None:
+            self.instruments.append(Sharpness(self, plan.sharpness_every, plan.sharpness_products))
+        if plan.headroom_every is not None:
+            self.instruments.append(Headroom(self, plan.headroom_every))
         self.average = None if plan.average is None else Average(plan.average, self.model)
         self.position, self.step = 0, 0
         self._free: list[Tensor] = []
@@ -161,9 +169,11 @@ class Trainer:
 
     def update(self, group: Group, has_orders: bool = False) -> Update:
         """Do one update. Raises GroupBroken when a peer is gone and Corrupted where ranks differ, with the state as it was."""
-        if self.headroom is not None and self.headroom.is_due(group.size):
-            return self.headroom.around(lambda: self._update(group, has_orders), group)
-        return self._update(group, has_orders)
+        update = partial(self._update, group, has_orders)
+        for instrument in self.instruments:
+            if instrument.is_due(group.size):
+                update = partial(instrument.around, update, group)
+        return update()
 
     def _update(self, group: Group, has_orders: bool) -> Update:
         self.keep_first_snapshot()

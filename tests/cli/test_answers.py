@@ -90,6 +90,7 @@ def test_explain_runs_and_report_answer(capsys: pytest.CaptureFixture[str], tmp_
         "headroom",
         "critical_lr",
         "lowest_lr",
+        "sharpness",
     )  # than the rows of these tests
     assert lacking("explain", explained, without=newer) == []
     assert explained["explanation"].startswith("step 1 of ")

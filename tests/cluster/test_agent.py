@@ -85,7 +85,7 @@ def test_each_command_answers_with_the_fields_that_are_shown(story: Any) -> None
 
 NOT_ASKED = {
     "plan": ("rank[].shape", "rank[].bound"),
-    "explain": ("headroom", "critical_lr"),
+    "explain": ("headroom", "critical_lr", "sharpness"),
 }  # of flags that are not given
 
 
