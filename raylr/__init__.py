@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raylr.api.advise import advise
     from raylr.api.compare import compare
     from raylr.api.explore import explore
     from raylr.api.find_lr import find_lr
@@ -51,6 +52,7 @@ _HOMES = {
     "explore": "raylr.api.explore",
     "export": "raylr.training.trained",
     "extend": "raylr.api.fork",
+    "advise": "raylr.api.advise",
     "find_lr": "raylr.api.find_lr",
     "fork": "raylr.api.fork",
     "load": "raylr.training.trained",
@@ -77,6 +79,7 @@ __all__ = [
     "RunResult",
     "Task",
     "Verified",
+    "advise",
     "compare",
     "drive",
     "evaluate",

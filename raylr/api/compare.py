@@ -100,10 +100,31 @@ def compare(
 
     Raises ConfigError for sides that do not pair, KeyboardInterrupt where a run was stopped: the same call goes on.
     """
+    check_seeds(max_seeds)
+    return compared(
+        sides_of(a, b, common or Config()), metric, max_seeds, until_decided, reuse, margin, mode, train, tell, hold
+    )
+
+
+def check_seeds(max_seeds: int) -> None:
+    """Raise ConfigError for more pairs than the test is worked out for, or none."""
     if not 1 <= max_seeds <= MAX_PAIRS:
         raise ConfigError(f"max-seeds={max_seeds} must be 1 to {MAX_PAIRS}, for which the test is worked out; use 10")
-    common = common or Config()
-    sides = sides_of(a, b, common)
+
+
+def compared(
+    sides: tuple[Side, Side],
+    metric: str | None = None,
+    max_seeds: int = 10,
+    until_decided: bool = False,
+    reuse: bool = False,
+    margin: float = 0.0,
+    mode: str = "auto",
+    train: Train | None = None,
+    tell: Callable[[Comparison], None] | None = None,
+    hold: Hold | None = None,
+) -> Comparison:
+    """Compare two sides, as `compare` does."""
     tasks = [one.plan.task for one in sides]
     task = tasks[0] if tasks[0] is not None and tasks[0].score == getattr(tasks[1], "score", None) else None
     metric = metric or (task.score if task is not None else by_split(ACCURACY, sides[0].plan.split))

@@ -13,7 +13,8 @@ from typing import Any
 
 from raylr.api.compare import Hold, Runs, one_ray, quietly
 from raylr.api.plan import plan as planned
-from raylr.api.sides import Side, content_of
+from raylr.api.short import short
+from raylr.api.sides import Side, side_of
 from raylr.api.train import Train
 from raylr.config import Config
 from raylr.errors import ConfigError, RaylrError
@@ -26,7 +27,6 @@ from raylr.planning.plan import Plan
 NAME = "find-lr"
 BELOW, ABOVE = 1e-2, 30.0  # times the tuned LR, where no range is given
 READINGS = 20  # of the headroom along a curve
-TEST_EXAMPLES = 500  # that a run looks at when it ends; they tell nothing here
 
 
 @dataclass(frozen=True)
@@ -144,42 +144,18 @@ def _test(
 ) -> tuple[Part, tuple[float, float], Side]:
     """The optimizer, its range and its run, whose seed is left to choose."""
     rising = under_test(config, plan, batch, part.name, limits, updates)
-    made, policy = planned(rising)
-    return part, limits, Side(part.name, part.name, rising, made, content_of(made, policy), None)
+    return part, limits, side_of(part.name, part.name, rising)
 
 
 def under_test(config: Config, plan: Plan, batch: int, name: str, limits: tuple[float, float], updates: int) -> Config:
     """The config of a run of so many updates that raises the LR of one optimizer, and does nothing that is not needed."""
-    given = config.model_dump(exclude_unset=True)
-    for key in ("policy", "stretch", "stop", "hooks", "metrics", "alerts", "log_every", "lr"):
-        given.pop(key, None)
     low, high = limits
     last = (updates - 1) * batch
     common = {"reference_batch": batch, "scaling": "none", "warmup": "0ep"}
     rising = {**common, "base": high, "shape": f"knots(0ex:{low / high!r}, {last}ex:1, interpolation=log)"}
-    if groups := given.get("optimizers"):
-        for other, group in groups.items():
-            group.pop("until", None)
-            group["lr"] = rising if other == name else {**common, "base": 1.0, "shape": "knots(0ex:0)"}
-    else:
-        given["lr"] = rising
-    others = {key: value for key, value in given.get("batch", {}).items() if key not in ("ramp", "per_worker_size")}
-    data = {**given.get("data", {}), "test_examples": min(TEST_EXAMPLES, plan.num_test)}
-    read = {} if plan.reduce == "ddp" else {"headroom": f"{max(1, updates // READINGS)}st"}
-    return Config(
-        **{
-            **given,
-            "name": NAME,
-            "epochs": updates * batch / plan.num_train,
-            "batch": {**others, "global_size": batch, "micro_size": plan.micro_size},
-            "data": data,
-            "guard": {"enabled": False},
-            "eval": {**given.get("eval", {}), "every": "1dur"},
-            "checkpoint": {"every": "1dur", "keep": 1},
-            "instruments": read,
-            "trackers": "none",
-        }
-    )
+    still = {**common, "base": 1.0, "shape": "knots(0ex:0)"}
+    read = {"headroom": f"{max(1, updates // READINGS)}st"}
+    return short(config, plan, batch, NAME, updates, read, lambda one, _: rising if one in ("", name) else still)
 
 
 def _curve(part: Part, rates: Sequence[float], rows: Sequence[Sequence[Mapping[str, Any]]]) -> LRCurve:

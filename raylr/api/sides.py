@@ -65,10 +65,15 @@ def sides_of(a: str, b: str, common: Config) -> tuple[Side, Side]:
     for (label, one), what in zip(named.items(), (a, b), strict=True):
         base = one.config or (bases[0] if bases else _config_beside(one))
         config = _over(under(base, one.policy) if one.policy is not None else base, common)
-        plan, policy = planned(config)
-        made.append(Side(label, what, config, plan, content_of(plan, policy), one.folder))
+        made.append(side_of(label, what, config, one.folder))
     _refuse_what_does_not_pair(*made)
     return made[0], made[1]
+
+
+def side_of(label: str, what: str, config: Config, folder: Folder | None = None) -> Side:
+    """A config as a side."""
+    plan, policy = planned(config)
+    return Side(label, what, config, plan, content_of(plan, policy), folder)
 
 
 def content_of(plan: Plan, policy: Policy, versions: dict[str, str] | None = None) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import click
 from rich.console import RenderableType
 
+from raylr.cli.advise import advise_command
 from raylr.cli.answers import Answer, json_flag, json_option
 from raylr.cli.cluster import cluster
 from raylr.cli.compare import compare_command
@@ -330,6 +331,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     raylr.add_command(explain)
     raylr.add_command(compare_command(arguments))
     raylr.add_command(find_lr_command(arguments))
+    raylr.add_command(advise_command(arguments))
     raylr.add_command(race_command(arguments))
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     data.add_command(ConfigCommand("describe", describe_data, arguments, sections=["data"], own=[json_option()]))
