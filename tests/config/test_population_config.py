@@ -60,10 +60,13 @@ def test_a_population_that_cannot_be_is_refused_in_one_line(flags, says, capsys,
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("search", "instead"), [("optuna", "random"), ("pb2", "pbt"), ("ipbt", "pbt")])
-def test_a_search_whose_package_is_missing_says_how_to_get_it(search, instead, monkeypatch):
+@pytest.mark.parametrize(
+    ("search", "extra", "instead"),
+    [("optuna", "optuna", "random"), ("shape", "optuna", "random"), ("pb2", "pb2", "pbt"), ("ipbt", "pb2", "pbt")],
+)
+def test_a_search_whose_package_is_missing_says_how_to_get_it(search, extra, instead, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    says = rf'search={search} needs a package that is not installed; pip install "raylr\[{search}\]", or use {instead}'
+    says = rf'search={search} needs a package that is not installed; pip install "raylr\[{extra}\]", or use {instead}'
     with pytest.raises(ConfigError, match=says):
         space(search=search)
 
