@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import population, population_table, resize, same_bits, turns
+from benchmarks import board, population, population_table, resize, same_bits, schedule_table, turns
 from benchmarks.common import Store, alternating, interval, parser, place, ratio, report, table
 from benchmarks.gpu import wheels
+from raylr.api.race import Lap, Race
 
 
 def test_the_interval_of_a_mean_is_students():
@@ -116,6 +117,26 @@ def test_what_was_found_is_ranked_by_its_training_from_scratch():
         ["PBT, distilled", "", "65.00 (65.00 to 65.00)"],
         ["PBT", "71.00 (58.29 to 83.71)", "61.00 (48.29 to 73.71)"],
     ]
+
+
+def test_the_table_of_schedules_is_in_the_order_of_their_means_with_paired_differences():
+    """By hand: the differences 1.5 +- 0.5 of three pairs have t = 1.5 / (0.5 / sqrt(3)) = 5.196 and p = 0.0351."""
+    pytest.importorskip("scipy")
+    found = {"linear": [60.0, 62.0, 64.0], "cosine": [60.0, 62.0, 64.0], "shape": [61.0, 63.5, 66.0]}
+    schedules = [schedule_table.Schedule(name, Path(name), 0.6, 1000) for name in ("linear", "cosine", "shape")]
+    rows = schedule_table.lines(schedules, found)
+    assert rows[0] == ["shape", "63.50 +- 2.50", "+1.50 (p 0.035)", "+1.50 (p 0.035)", "60.00", "1,000"]
+    assert rows[1][:3] == ["linear", "62.00 +- 2.00", ""]
+    assert schedule_table.answer(schedules, found).endswith("tuned cosine (p 0.035): yes.")
+    assert schedule_table.answer(schedules, {**found, "cosine": found["shape"][::-1]}).endswith(": no.")
+
+
+def test_an_entry_of_the_board_counts_the_seeds_that_reached_the_target():
+    laps = [Lap("A", seed, "run", at, at and 2.0, 0.7) for seed, at in enumerate((100, 120, None))]
+    entry = board.row(Path("jobs/race70.yaml"), Race("test_accuracy", 0.7, tuple(laps)), board.Ending(71.2, "ab" * 32))
+    assert entry == [
+        "`race70.yaml`", "70%", "2 of 3", "110 +- 14", "2 +- 0", "71.20 %", "`abababababab`",
+    ]  # fmt: skip
 
 
 def test_a_runs_largest_distance_is_from_the_run_of_its_kind_on_one_worker(tmp_path):

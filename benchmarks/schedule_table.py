@@ -1,0 +1,237 @@
+"""Schedules that were found beside schedules that were tuned, at equal examples, all retrained from scratch with new seeds.
+
+Every method may train TRIALS runs' worth of examples, on a training set from which a validation split is held out, and is
+judged by that split alone. What it found is then trained with 10 seeds that no search had, on all training images, and reads
+the test images once, at the end. `constant`, `linear`, `cosine`, `wsd` and `power` are tuned by a grid over the base LR;
+`random` tries curves of the family of `--search shape` at random; PBT, FIRE PBT, PB2 and iterated PBT begin with constant LRs;
+`shape` suggests curves by TPE and halves them by exact forks; `refine` takes the gradient norms of the best linear run.
+`distilled` is the closed form that `raylr distill` finds for it.
+
+What was fixed before the first run: the seeds (0 for the searches, 1000 to 1009 for the table), the shares, the methods, and
+one question: is the schedule found by raylr that has the best validation accuracy (of PBT, FIRE PBT, PB2, iterated PBT, shape
+and refine, as found) better than the tuned linear and than the tuned cosine, by a paired t test over the 10 seeds
+with p < 0.05 for both? All other differences are for the eye. A run or a search that was interrupted goes on where it stopped.
+
+    python -m benchmarks.schedule_table --data PATH --train-examples 5000 --epochs 8 --write
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from benchmarks import common
+from benchmarks.common import Row, Store
+from raylr.api.explore import explore
+from raylr.api.plan import save_policy
+from raylr.api.refine import refine
+from raylr.api.train import train
+from raylr.config.load import load_config
+from raylr.config.population import PopulationConfig
+from raylr.lr import Policy
+from raylr.lr.distill import distill
+from raylr.running.session import own_cluster
+
+TRIALS = 5
+SEEDS = tuple(range(1000, 1010))
+VALIDATION = "0.1"
+Fields = dict[str, str]
+
+
+def grid(shape: str, trials: int = TRIALS) -> Fields:
+    return {"search": "grid", "lr.shape": shape, "trials": f"{trials}"}
+
+
+SEARCHES: dict[str, Fields] = {
+    "constant": grid("constant"),
+    "linear": grid("linear"),
+    "cosine": grid("cosine"),
+    "wsd": grid("wsd(cooldown=0.2dur)"),
+    "power": grid("polynomial(power=2)"),
+    "random": {"search": "shape", "trials": f"{TRIALS}", "at_once": f"{TRIALS}"},
+    "PBT": {"search": "pbt", "lr.shape": "constant"},
+    "FIRE PBT": {"search": "fire", "lr.shape": "constant"},
+    "PB2": {"search": "pb2", "lr.shape": "constant"},
+    "iterated PBT": {"search": "ipbt", "lr.shape": "constant"},
+    "shape": {"search": "shape", "trials": "8", "at_once": "4", "rungs": "2"},  # 8 over a third, 2 over all of it
+}
+REFINE = "refine"  # four linear runs and one of what the norms of the best suggest
+FOUND = ("PBT", "FIRE PBT", "PB2", "iterated PBT", "shape", REFINE)  # distilled too
+TUNED = ("linear", "cosine")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a method came to: its policy's file, the validation accuracy of its best run, and the examples trained for it."""
+
+    method: str
+    path: Path
+    score: float
+    spent: int
+
+
+def searched(storage: Path, fields: Fields, own: Fields, name: str) -> Row:
+    """The result of a population, in one file with those of others."""
+    values = {"trials": f"{TRIALS}", "interval": "0.5ep", **fields, **own}
+    held_out = {"data.validation": VALIDATION, "seed": "0", "storage": str(storage), "name": name}
+    result = explore(load_config(None, {**values, **held_out}, PopulationConfig), progress=False).model_dump()
+    if result["status"] != "complete":
+        sys.exit(f"{name} is {result['status']}: {result.get('reason', '')}")
+    spent = result.get("trained_examples", sum(row["position"] for row in result["trials"]))
+    best = Path(result["run_dir"]) / "trials" / result["best"]
+    return {
+        "path": str(Path(result["run_dir"]) / "best_policy.json"),
+        "run": str(best),
+        "score": result["best_score"],
+        "spent": spent,
+    }
+
+
+def refined(storage: Path, fields: Fields) -> Row:
+    """The refinement of the best of the linear runs, and its validation accuracy."""
+    linear = searched(storage, fields, grid("linear", TRIALS - 1), "refine-linear")
+    path = refine(linear["run"], out=storage / "refined.json").path
+    result = trained(storage, fields, path, "refined", **{"data.validation": VALIDATION, "seed": "0", "stretch": "no"})
+    return {"path": str(path), "score": result["validation_accuracy"], "spent": linear["spent"] + result["position"]}
+
+
+def trained(storage: Path, fields: Fields, policy: Path, name: str, **own: str) -> Row:
+    """The result of a run under a policy."""
+    kept = {key: value for key, value in fields.items() if not key.startswith("lr.") and key != "epochs"}
+    length = {"stretch": "yes", "epochs": fields["epochs"], "eval.every": "1dur", "checkpoint.every": "1dur"} | own
+    if length["stretch"] == "no":
+        del length["epochs"]
+    config = load_config(None, {**kept, **length, "policy": str(policy), "storage": str(storage), "name": name})
+    result: Row = train(config, progress=False).model_dump()
+    return result
+
+
+def accuracy(storage: Path, fields: Fields, policy: Path, name: str, seed: int) -> Row:
+    """Test accuracy, in %, of a policy trained on all images with a seed of the table."""
+    result = trained(storage, fields, policy, name, seed=f"{seed}")
+    return {"accuracy": 100 * result["test_accuracy"], "weights_sha256": result["weights_sha256"]}
+
+
+def distilled(policy: Path) -> Path:
+    """The simple form of a policy, beside it."""
+    found = distill(Policy.from_json(policy.read_text()))
+    return save_policy(found.chosen.policy, policy.with_suffix(".simple.json"))
+
+
+def found_by(store: Store, storage: Path, fields: Fields) -> list[Schedule]:
+    """What each method came to; each search is made once."""
+    makers: dict[str, Callable[[], Row]] = {
+        method: lambda method=method, own=own: searched(storage, fields, own, method.lower().replace(" ", "-"))  # type: ignore[misc]
+        for method, own in SEARCHES.items()
+    }
+    makers[REFINE] = lambda: refined(storage, fields)
+    made = []
+    for method, make in makers.items():
+        row = store.measured({"method": method, "what": "search"}, make)
+        path = Path(row["path"])
+        made.append(Schedule(method, path, row["score"], row["spent"]))
+        if method in FOUND:
+            made.append(Schedule(f"{method}, distilled", distilled(path), row["score"], row["spent"]))
+    return made
+
+
+def p_of(one: Sequence[float], other: Sequence[float]) -> float:
+    """The two-sided p of a paired t test."""
+    from scipy.stats import ttest_rel  # of scikit-learn, an extra
+
+    return float(ttest_rel(one, other).pvalue)
+
+
+def lines(schedules: Sequence[Schedule], found: Mapping[str, Sequence[float]]) -> list[list[str]]:
+    """The table's rows, the best mean first; differences are paired by seed, with their p."""
+    rows = []
+    for one in sorted(schedules, key=lambda one: -fmean(found[one.method])):
+        own = found[one.method]
+        against = []
+        for tuned in TUNED:
+            difference = fmean(own) - fmean(found[tuned])
+            against.append("" if tuned == one.method else f"{difference:+.2f} (p {p_of(own, found[tuned]):.3f})")
+        spread = f"{fmean(own):.2f} +- {stdev(own):.2f}"
+        rows.append([one.method, spread, *against, f"{100 * one.score:.2f}", f"{one.spent:,}"])
+    return rows
+
+
+def answer(schedules: Sequence[Schedule], found: Mapping[str, Sequence[float]]) -> str:
+    """The one question that was fixed before."""
+    own = [one for one in schedules if one.method in FOUND]
+    best = max(own, key=lambda one: one.score)
+    told = []
+    for tuned in TUNED:
+        difference = fmean(found[best.method]) - fmean(found[tuned])
+        told.append((difference, p_of(found[best.method], found[tuned]), tuned))
+    won = all(difference > 0 and p < 0.05 for difference, p, _ in told)
+    words = " and ".join(
+        f"{difference:+.2f} points against the tuned {tuned} (p {p:.3f})" for difference, p, tuned in told
+    )
+    return f"The question fixed before: {best.method}, chosen by validation accuracy, has {words}: {'yes' if won else 'no'}."
+
+
+def draw(schedules: Sequence[Schedule], path: Path) -> None:
+    """The LR curves over each other, those found as full lines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for one in [one for one in schedules if not one.method.endswith("distilled")]:
+        policy = Policy.from_json(one.path.read_text())
+        positions = [policy.total_examples * step // 400 for step in range(400)]
+        batch = policy.schedule().reference_batch
+        curve = [policy.lr(position, batch) for position in positions]
+        style = "-" if one.method in FOUND else "--"
+        axes.plot([at / policy.examples_per_epoch for at in positions], curve, style, linewidth=1.2, label=one.method)
+    axes.set(yscale="log", xlabel="epoch", ylabel="learning rate", ylim=(1e-3, None))
+    axes.legend(fontsize=7, ncols=2)
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=80)
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--train-examples", type=int, default=5_000)
+    parser.add_argument("--test-examples", type=int, default=10_000)
+    parser.add_argument("--epochs", type=float, default=8)
+    parser.add_argument("--batch", type=int, default=128)
+    given = parser.parse_args()
+    name = f"schedule_table-{given.train_examples}-{given.epochs:g}"
+    out = common.place(given)
+    store, storage = Store(out, name), out / name
+    fields = {
+        "data.source": given.data, "data.train_examples": f"{given.train_examples}", "epochs": f"{given.epochs:g}",
+        "data.test_examples": f"{given.test_examples}", "batch.global_size": f"{given.batch}", "batch.micro_size": "64",
+        "workers": "1", "gpu": "no", "trackers": "none",
+    }  # fmt: skip
+    with own_cluster(TRIALS):
+        schedules = found_by(store, storage, fields)
+        found: dict[str, list[float]] = {one.method: [] for one in schedules}
+        for seed in SEEDS:
+            for one in schedules:
+                run = f"{one.method.lower().replace(' ', '-').replace(',', '')}-{seed}"
+                keys = {"method": one.method, "what": "test", "seed": seed}
+                row = store.measured(keys, accuracy, storage, fields, one.path, run, seed)
+                found[one.method].append(row["accuracy"])
+    headings = [
+        "schedule",
+        "test, % (10 seeds)",
+        "against linear",
+        "against cosine",
+        "validation, %",
+        "examples to find it",
+    ]
+    table = common.table(headings, lines(schedules, found))
+    what = f"cnn-small, {given.train_examples:,} training and {given.test_examples:,} test images of {Path(given.data).name}"
+    text = f"{table}\n\n{answer(schedules, found)}\n\n{common.conditions(f'{what}, {given.epochs:g} epochs, 10 seeds')}"
+    draw(schedules, common.ROOT / "benchmarks" / "gallery" / "schedules.png")
+    print(json.dumps({method: list(values) for method, values in found.items()}))
+    common.report(f"schedule_table_{given.train_examples}", text, given.write)
+
+
+if __name__ == "__main__":
+    main()
