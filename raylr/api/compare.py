@@ -29,7 +29,7 @@ TEST = "repeated t test, 5 % of error spent over all looks (Lan and DeMets 1983;
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs of one seed. `difference` is positive where B is better; None where B has failed."""
+    """Two runs of one seed. `difference` is positive where B is better; None where B has diverged."""
 
     seed: int
     a: float
@@ -98,7 +98,8 @@ def compare(
     `data.validation` holds some out, else the test images. `margin` is the least difference that B must have to be worth
     keeping. `tell` hears after every pair; `train` trains a run, inside `hold`, which is entered once before the first.
 
-    Raises ConfigError for sides that do not pair, KeyboardInterrupt where a run was stopped: the same call goes on.
+    Raises ConfigError for sides that do not pair and for runs that failed, unless it is B that diverged; KeyboardInterrupt
+    where a run was stopped: the same call goes on.
     """
     check_seeds(max_seeds)
     return compared(
@@ -179,6 +180,11 @@ def _pair(seed: int, results: list[RunResult], metric: str, lower: bool) -> Pair
         raise ConfigError(
             f"A failed with seed {seed}, and there is nothing to compare B with; see {a.run_dir}/failure.txt"
         )
+    if b.status != "complete" and not b.has_diverged:
+        raise ConfigError(
+            f"B failed with seed {seed}, and not by diverging, which says nothing of it; see {b.run_dir}/failure.txt, and give "
+            "the same command again"
+        )
     ours, theirs = (one.model_dump().get(metric) for one in results)
     assert ours is not None
     if b.status != "complete" or theirs is None:
@@ -193,7 +199,7 @@ def _with(before: Comparison, pair: Pair, num_trained: int, margin: float, grain
     pairs = (*before.pairs, pair)
     standing, verdict, reason = before.standing, before.verdict, ""
     if pair.difference is None:
-        verdict, reason = "DISCARD", f"B failed with seed {pair.seed}, and A did not; see {pair.runs[1]}/failure.txt"
+        verdict, reason = "DISCARD", f"B diverged with seed {pair.seed}, and A did not; see {pair.runs[1]}/failure.txt"
     else:
         standing = judged([one.difference for one in pairs if one.difference is not None], margin, grain)
         verdict = standing.verdict

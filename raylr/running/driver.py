@@ -64,6 +64,11 @@ class RunResult(BaseModel):
     test_accuracy: float | None = None
     weights_sha256: str | None = None
 
+    @property
+    def has_diverged(self) -> bool:
+        """Whether the run failed by what it trains; a machine that is out of memory, say, fails any run."""
+        return self.status == "failed" and str(self.model_dump().get("reason", "")).startswith("diverged ")
+
     def _repr_html_(self) -> str:
         """Return the result with the run's tests and their curves as a notebook shows it."""
         from raylr.reporting.notebook import result_html

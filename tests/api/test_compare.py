@@ -181,17 +181,22 @@ def test_a_b_of_the_same_bits_is_discarded_at_once(there: Path) -> None:
     assert "to the last bit" in ending(found)
 
 
-def test_a_b_that_fails_is_discarded_and_an_a_that_fails_compares_nothing(there: Path) -> None:
+def test_a_b_that_diverges_is_discarded_and_what_fails_otherwise_compares_nothing(there: Path) -> None:
     class Fails(World):
         def __call__(self, config: Config) -> RunResult:
             self.status = "failed" if config.lr.base == self.base else "complete"
-            return super().__call__(config)
+            result = super().__call__(config)
+            return result.model_copy(update={"reason": self.reason}) if self.status == "failed" else result
 
     world = Fails()
+    world.reason = "diverged 3 times\nlr 0.4"
     world.base = 0.4
     found = run(there, world, until_decided=True)
     assert (found.verdict, found.pairs[0].b) == ("DISCARD", None)
-    assert "B failed with seed 0, and A did not" in ending(found)
+    assert "B diverged with seed 0, and A did not" in ending(found)
+    world.reason = "the machine is out of memory"
+    with pytest.raises(ConfigError, match="B failed with seed 1, and not by diverging, which says nothing of it"):
+        run(there, world, until_decided=True, common={"seed": "1"})
     world.base = 0.1
     with pytest.raises(ConfigError, match="A failed with seed 0, and there is nothing to compare B with"):
         run(there, world, "worse.yaml", "a.yaml")
