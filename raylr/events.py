@@ -159,6 +159,18 @@ class HeadroomRead(Event):
 
 
 @dataclass(frozen=True)
+class NoiseRead(Event):
+    """What the last updates say of the gradient's noise, the last of which was `step`: means over them, and the noise scale."""
+
+    kind: ClassVar[str] = "noise"
+    step: int
+    noise_scale: float | None  # in examples; None where the mean square is not above 0
+    gradient_square: float  # of the true gradient
+    gradient_variance: float  # of one example's gradient
+    num_updates: int
+
+
+@dataclass(frozen=True)
 class Forked(Event):
     """The run leaves its parent here: what it did before is what the parent did, but for the time it took."""
 
@@ -191,11 +203,12 @@ RunEvent = (
     | Checkpointed
     | StoppedEarly
     | HeadroomRead
+    | NoiseRead
     | Forked
     | Ended
     | Unknown
 )
-ROUTINE = frozenset({"start", "checkpoint", "finish", "headroom"})  # kinds that are no news
+ROUTINE = frozenset({"start", "checkpoint", "finish", "headroom", "noise"})  # kinds that are no news
 _CLASSES: dict[str, type[Any]] = {
     **dict.fromkeys(get_args(JoinKind), Joined),
     **dict.fromkeys(get_args(EndKind), Ended),
@@ -210,6 +223,7 @@ _CLASSES: dict[str, type[Any]] = {
             Checkpointed,
             StoppedEarly,
             HeadroomRead,
+            NoiseRead,
             Forked,
         )
     },
@@ -316,6 +330,7 @@ class Progress:
     peak_gpu_mib: float | None = None  # the most memory that the writer's tensors took on its GPU; None on the CPU
     grad_norm: float | None = None  # of the last update, before clipping
     headroom: float | None = None  # LR over critical LR, on average over the last readings; None without readings
+    noise_scale: float | None = None  # of the gradient, in examples, by the last reading; None without one
 
     @classmethod
     def after(cls, row: Mapping[str, Any], total: int, num_train: int) -> Self:

@@ -44,11 +44,11 @@ Pixels = Annotated[int, "pixels"]
 Seconds = Annotated[float, "s"]
 Epochs = Annotated[float, "epochs"]
 FailureMode = Literal["continue", "restart"]
-Scaling = Literal["none", "linear", "sqrt", "legw", "sde"]
+Scaling = Literal["none", "linear", "sqrt", "legw", "sde", "adascale"]
 Views = Literal["none", "mirror", "mirror_translate"]
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 ORDERS = ("fresh", "address", "stretch")  # fields that apply to one start only
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lars", "muon")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lars", "muon", "prodigy", "schedule-free")
 MODELS = ("cnn-small", "cnn-medium", "cnn-large", "airbench", "resnet18", "vit-small")
 
 
@@ -202,13 +202,13 @@ class OptimizerConfig(Section):
 
     name: str = Field("sgd", description=f"{', '.join(OPTIMIZERS)}, or one's own as package.module:Class")
     options: Annotated[dict[str, Any] | None, "mapping"] = Field(
-        None, description='arguments of one\'s own, such as "{betas: [0.9, 0.95]}" [none]'
+        None, description='arguments of one\'s own, such as "{betas: [0.9, 0.95]}", or of prodigy, "{d_coef: 2}" [none]'
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, lars, rmsprop and muon")
     nesterov: bool = Field(True, description="of sgd, lars and muon")
-    beta1: float = Field(0.9, ge=0, lt=1, description="of adam and adamw")
-    beta2: float = Field(0.999, ge=0, lt=1, description="of adam and adamw; the smoothing constant of rmsprop")
-    eps: float = Field(1e-8, gt=0, description="of adam, adamw and rmsprop")
+    beta1: float = Field(0.9, ge=0, lt=1, description="of adam, adamw, prodigy and schedule-free")
+    beta2: float = Field(0.999, ge=0, lt=1, description="as beta1; the smoothing constant of rmsprop")
+    eps: float = Field(1e-8, gt=0, description="as beta1, and of rmsprop")
     amsgrad: bool = Field(False, description="of adam and adamw")
     weight_decay: float | None = Field(None, ge=0, description="per update, on weights [by the optimizer]")
     decay_norms_and_biases: bool = Field(False, description="weight decay on parameters of one dimension too")
@@ -264,13 +264,19 @@ class HypergradientConfig(Section):
     bounds: str = Field("0.1:10", description="least and greatest factor, LOW:HIGH")
 
 
+class AdaScaleConfig(Section):
+    """When `lr.scaling=adascale` measures how much a larger batch is worth (Johnson et al. 2020)."""
+
+    every: Duration = Field("0.1ep", description="set the gain at the first update at or after each multiple")
+
+
 class LRConfig(Section):
     """The learning rate: its base, how it follows the batch, its warmup and its shape."""
 
     base: float | None = Field(None, gt=0, description="LR as tuned at the reference batch [by the optimizer]")
     reference_batch: Examples | None = Field(None, ge=1, description="batch at which it was tuned [by the optimizer]")
     scaling: Scaling | None = Field(
-        None, description="how it follows the batch [linear for sgd and lars, sqrt for others]"
+        None, description="how it follows the batch [linear for sgd and lars, none for prodigy, sqrt for others]"
     )
     warmup: Duration | None = Field(None, description="the rise to the peak; 0ep is none [longer for a larger batch]")
     warmup_from: Literal["zero", "base"] = Field("zero", description="where the rise starts")
@@ -285,6 +291,7 @@ class LRConfig(Section):
     plateau: PlateauConfig = PlateauConfig()
     grad_norm: GradNormConfig = GradNormConfig()
     hypergradient: HypergradientConfig = HypergradientConfig()
+    adascale: AdaScaleConfig = AdaScaleConfig()
 
 
 class GroupConfig(Section):
@@ -402,6 +409,10 @@ class InstrumentsConfig(Section):
         None, description="read so often the largest eigenvalue of the Hessian, plain and preconditioned [off]"
     )
     sharpness_products: int = Field(30, ge=3, description="of the Hessian with a vector, at most, for an eigenvalue")
+    noise: Duration | None = Field(
+        None,
+        description="read so often, such as 50st, the noise scale of the gradient: beyond it a larger batch is waste [off]",
+    )
 
 
 class HooksConfig(Section):

@@ -5,7 +5,7 @@ from raylr.lr.lint import Finding, lint
 from raylr.lr.parse import parse_shape, shape_text
 from raylr.lr.policy import Factors, Momentum, Override, Policy, Schedule, Warmup
 from raylr.lr.ramp import Ramp, parse_ramp, ramp_of_policy
-from raylr.lr.scaling import KNOWN_RANGE, SCALING_RULES, rule, scaled_betas_eps
+from raylr.lr.scaling import KNOWN_RANGE, SCALING_RULES, gain, rule, scaled_betas_eps
 from raylr.lr.shapes import SHAPES, Shape
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Warmup",
     "duration_text",
     "examples",
+    "gain",
     "lint",
     "parse_ramp",
     "parse_shape",

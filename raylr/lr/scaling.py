@@ -10,7 +10,7 @@ from typing import NamedTuple
 from raylr.errors import ConfigError
 from raylr.lr.fields import nearest
 
-SCALING_RULES = ("none", "linear", "sqrt", "legw", "sde")
+SCALING_RULES = ("none", "linear", "sqrt", "legw", "sde", "adascale")
 
 
 class KnownRange(NamedTuple):
@@ -31,6 +31,7 @@ KNOWN_RANGE: dict[str, KnownRange] = {
     "legw": KnownRange(
         32.0, "LEGW is known up to k = 32 on images (You et al. 2019, 1024 to 32768); use a smaller batch"
     ),
+    "adascale": KnownRange(math.inf, ""),
     "sde": KnownRange(
         10.0, "the SDE rule needs k (1 - beta1) < 1, which ends at k = 10 for beta1 = 0.9; use a smaller batch"
     ),
@@ -41,7 +42,8 @@ def rule(name: str, k: float) -> float:
     """Return the factor of the base LR at k = global batch / reference batch.
 
     none 1; linear k (Goyal et al. 2017); sqrt, legw and sde sqrt(k) (Krizhevsky 2014, You et al. 2019, Malladi et al.
-    2022). Under legw the warmup is k times as long, too; under sde the betas and eps change, see `scaled_betas_eps`.
+    2022). Under legw the warmup is k times as long, too; under sde the betas and eps change, see `scaled_betas_eps`; under
+    adascale the factor is 1 here, and what a run measures multiplies it, see `gain`.
 
     >>> rule("linear", 8), rule("sqrt", 4)
     (8.0, 2.0)
@@ -50,9 +52,25 @@ def rule(name: str, k: float) -> float:
         raise ConfigError(f"lr.scaling={name} is unknown; use {nearest(name, SCALING_RULES)}")
     if not (k > 0 and math.isfinite(k)):
         raise ConfigError(f"k={k}, global batch / reference batch must be above 0")
-    if name == "none":
+    if name in ("none", "adascale"):
         return 1.0
     return float(k) if name == "linear" else math.sqrt(k)
+
+
+def gain(square: float, variance: float, k: float, reference_batch: int) -> float:
+    """Return AdaScale's gain: how many updates of the reference batch one of k of them is worth.
+
+    That is Johnson et al. 2020, arXiv 2007.05105, equation 3.
+    `square` is that of the true gradient and `variance` that of one example's, as estimated; below 0 they count as 0. Without
+    noise the gain is 1, with noise alone it is k.
+
+    >>> gain(square=1.0, variance=0.0, k=8, reference_batch=64), gain(square=0.0, variance=1.0, k=8, reference_batch=64)
+    (1.0, 8.0)
+    >>> gain(square=1.0, variance=64.0, k=3, reference_batch=64)
+    1.5
+    """
+    signal, noise = max(square, 0.0), max(variance, 0.0) / reference_batch
+    return (noise + signal) / (noise / k + signal) if noise + signal > 0 else 1.0
 
 
 def scaled_betas_eps(k: float, betas: tuple[float, float], eps: float, field: str) -> tuple[tuple[float, float], float]:

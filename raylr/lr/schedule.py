@@ -66,7 +66,7 @@ class Schedule(Checked):
 
     base_lr: Positive
     reference_batch: Count
-    scaling: Literal["none", "linear", "sqrt", "legw", "sde"]
+    scaling: Literal["none", "linear", "sqrt", "legw", "sde", "adascale"]
     warmup: Warmup
     shape: Shape
     momentum: Momentum | None = None

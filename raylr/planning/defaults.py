@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from raylr.config import LRConfig, Scaling
 
+SHAPE = "linear"  # ends at its floor, 0
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -14,6 +16,8 @@ class Tuned:
     reference_batch: int
     scaling: Scaling
     weight_decay: float
+    shape: str = SHAPE
+    warms_up: bool = True
 
 
 TUNED = {
@@ -22,12 +26,15 @@ TUNED = {
     "adamw": Tuned(base_lr=0.004, reference_batch=512, scaling="sqrt", weight_decay=0.05),
     "lars": Tuned(base_lr=30.0, reference_batch=512, scaling="linear", weight_decay=5e-4),
     "muon": Tuned(base_lr=0.25, reference_batch=512, scaling="sqrt", weight_decay=0.0),
+    "prodigy": Tuned(
+        base_lr=1.0, reference_batch=512, scaling="none", weight_decay=0.05, shape="cosine", warms_up=False
+    ),
+    "schedule-free": Tuned(base_lr=0.01, reference_batch=512, scaling="sqrt", weight_decay=0.05, shape="constant"),
     "rmsprop": Tuned(base_lr=0.001, reference_batch=512, scaling="sqrt", weight_decay=0.0),
 }
 
 EPOCHS = 8.0
 GLOBAL_BATCH = 512
-SHAPE = "linear"  # ends at its floor, 0
 WARMUP_EPOCHS = (
     1.0  # up to k = 1, and as much again for each doubling of the batch beyond (Goyal 2017: 5 epochs at k = 32)
 )

@@ -25,6 +25,7 @@ from raylr.storage import Folder
 
 END = "end"
 CAUSE = "fork"
+ADASCALE = "adascale"  # the cause of what another scaling rule does not take over
 JUMP = 0.02  # of the LR before the joint: less is no jump
 FREE = ("checkpoint.",)  # beside what is free between two starts: when they are written changes no bit
 OF_THE_START = ("init", "init_best")  # which its first leg has
@@ -185,7 +186,11 @@ def resolve_fork(
         given = GivenPolicy(f"fork={origin.name}", policy)
         plan, _ = resolve(_without_lr(config), dataset, hardware, given, features)
     _refuse_other_data(origin, plan, position)
-    inherited = [entry for entry in origin.policy.overrides if entry.target in ("*", *policy.optimizers)]
+    inherited = [
+        entry
+        for entry in origin.policy.overrides
+        if entry.target in ("*", *policy.optimizers) and (entry.cause != ADASCALE or plan.adascale is not None)
+    ]
     policy = replace(policy, overrides=tuple(inherited))
     policy, told, warnings = _joined(origin, position, plan, policy, changes)
     parent = Parent(run=origin.name, position=position, step=step, changes=tuple(changes.values()))

@@ -25,6 +25,22 @@ def sharpness(config: Config, clock: Clock) -> int | None:
     return count
 
 
+def noise(config: Config, clock: Clock) -> int | None:
+    """The examples between two readings of the gradient's noise; None for no reading."""
+    return _every(config, clock, "noise", "squared norm", "1st for every update")
+
+
+def refuse_one_micro_batch(config: Config, plan: Plan) -> None:
+    """Raise ConfigError where the noise is to be read of updates that all have one micro-batch."""
+    if plan.reads_noise and plan.num_micro_batches(plan.workers[1]) < 2:
+        size = plan.micro_size
+        field = "lr.scaling=adascale" if plan.adascale is not None else f"instruments.noise={config.instruments.noise}"
+        raise ConfigError(
+            f"{field} compares micro-batches, and an update has one, of {size}; use "
+            f"batch.micro_size={max(1, size // 4)}, or a larger batch"
+        )
+
+
 def _every(config: Config, clock: Clock, name: str, summed: str, other: str) -> int | None:
     field, every = f"instruments.{name}", getattr(config.instruments, name)
     if every is None:
@@ -51,4 +67,10 @@ def lines(config: Config, plan: Plan) -> Iterator[Reason]:
             value=f"read every {plan.sharpness_every:,} examples, by at most {plan.sharpness_products} products of the Hessian "
             "with a vector for an eigenvalue",
             why=f"instruments.sharpness={config.instruments.sharpness}",
+        )
+    if plan.noise_every is not None:
+        yield Reason(
+            what="noise scale",
+            value=f"of the updates of {plan.noise_every:,} examples each, from the gradients of their micro-batches",
+            why=f"instruments.noise={config.instruments.noise}",
         )

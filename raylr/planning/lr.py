@@ -25,7 +25,7 @@ from raylr.lr import (
 )
 from raylr.lr.durations import rounded_half_up
 from raylr.lr.shapes import Seesaw
-from raylr.planning.defaults import SHAPE, tuned_for, warmup_epochs
+from raylr.planning.defaults import tuned_for, warmup_epochs
 from raylr.planning.plan import Reason
 
 OF_THE_RUN = (
@@ -33,8 +33,15 @@ OF_THE_RUN = (
     "plateau",
     "grad_norm",
     "hypergradient",
+    "adascale",
 )  # fields of lr that all optimizers share, beside any policy
 BESIDE_A_POLICY = ("layer_decay",)  # fields of lr that say nothing of the LR's curve
+
+WHY_SHAPE = {  # of the defaults
+    "linear": "ends at its floor, 0",
+    "cosine": "as its authors ask for; ends at its floor, 0",
+    "constant": "none is needed: what is tested is an average of the weights",
+}
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,7 @@ def _schedule(part: Part, clock: Clock, first: int) -> tuple[Schedule, str]:
         raise ConfigError(
             f"{part.prefix}lr.warmup_rise={lr.warmup_rise} cannot start at zero; use {part.prefix}lr.warmup_from=base"
         )
-    shape = parse_shape(lr.shape or SHAPE, clock, f"{part.prefix}lr.shape")
+    shape = parse_shape(lr.shape or tuned.shape, clock, f"{part.prefix}lr.shape")
     reference = lr.reference_batch or tuned.reference_batch
     num_warmup, why = _warmup(part, shape, clock, first / reference, scaling == "legw")
     warmup = Warmup(num_warmup, lr.warmup_from, lr.warmup_rise)
@@ -215,6 +222,8 @@ def _warmup(part: Part, shape: Shape, clock: Clock, k: float, legw: bool) -> tup
         return count, "given"
     if _rises_by_itself(shape):
         return 0, "the shape has a rise of its own"
+    if not tuned_for(part.optimizer.name, part.lr, clock.global_batch).warms_up:
+        return 0, f"{part.optimizer.name} begins with a tiny step size, and finds its own"
     epochs = warmup_epochs(k, clock.total_examples / clock.examples_per_epoch, legw)
     count = round(epochs * clock.examples_per_epoch)
     if legw:
@@ -249,10 +258,14 @@ def _story(part: Part, schedule: Schedule, why_warmup: str, clock: Clock, batch:
     tuned = f"tuned for {part.optimizer.name}"
     yield _line(part, "lr.base", base, "given" if lr.base or lr.reference_batch else tuned)
     rule = f"the rule of {'SGD' if schedule.scaling == 'linear' else 'Adam-like optimizers'}"
+    if part.optimizer.name == "prodigy":
+        rule = "it estimates its own step size at any batch"
     if is_own(part.optimizer.name):
         rule = "the batch is the one at which it was tuned"
     yield _line(part, "lr.scaling", schedule.scaling, "given" if lr.scaling else rule)
     product = f"{schedule.base_lr:g} x {schedule.scaling}(k) at k = {batch} / {schedule.reference_batch} = {k:g}"
+    if schedule.scaling == "adascale":
+        product = f"as at the reference batch; the gain, 1 to {k:g}, is measured on the way"
     yield _line(part, "lr peak", f"{schedule.peak(batch):.6g}", product)
     if schedule.scaling == "sde":
         betas = (part.optimizer.beta1, part.optimizer.beta2)
@@ -262,7 +275,9 @@ def _story(part: Part, schedule: Schedule, why_warmup: str, clock: Clock, batch:
     warmup = f"{count / clock.examples_per_epoch:.4g}ep = {count:,} examples" if count else "none"
     yield _line(part, "lr.warmup", warmup, why_warmup)
     shape = schedule.shape.brief(clock.examples_per_epoch)
-    yield _line(part, "lr.shape", shape, "given" if lr.shape else "ends at its floor, 0")
+    yield _line(
+        part, "lr.shape", shape, "given" if lr.shape else WHY_SHAPE[tuned_for(part.optimizer.name, lr, batch).shape]
+    )
 
 
 def _line(part: Part, what: str, value: str, why: str) -> Reason:

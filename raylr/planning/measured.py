@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from raylr.config import Config
 from raylr.errors import ConfigError
-from raylr.lr import Clock
+from raylr.lr import Clock, Policy
 from raylr.lr.bounds import Bounds
 from raylr.lr.durations import interval
-from raylr.planning.plan import GradNormPlan, HypergradientPlan, Plan, Reason
+from raylr.planning.plan import AdaScalePlan, GradNormPlan, HypergradientPlan, Plan, Reason
 
 
 def grad_norm(config: Config, clock: Clock) -> GradNormPlan | None:
@@ -38,6 +38,26 @@ def hypergradient(config: Config, clock: Clock, is_task: bool) -> HypergradientP
     )
 
 
+def adascale(config: Config, policy: Policy, clock: Clock, is_task: bool) -> AdaScalePlan | None:
+    """How the LR follows the gain; None where no policy asks for it. ConfigError where the gain cannot be measured."""
+    found = [schedule for _, schedule in policy.schedules if schedule.scaling == "adascale"]
+    if not found:
+        return None
+    if len(policy.schedules) > 1:
+        raise ConfigError(
+            "lr.scaling=adascale measures one gradient, and there are several optimizers; use linear or sqrt"
+        )
+    if config.batch.reduce == "ddp":
+        raise ConfigError("lr.scaling=adascale compares micro-batches, which batch.reduce=ddp has none of; use linear")
+    if is_task:
+        raise ConfigError(
+            f"lr.scaling=adascale follows the one gradient of an image classifier, and task={config.task.name} has its own; "
+            "use linear or sqrt"
+        )
+    every = interval(config.lr.adascale.every, clock, "lr.adascale.every")
+    return AdaScalePlan(every=every, reference_batch=found[0].reference_batch)
+
+
 def lines(plan: Plan) -> Iterator[Reason]:
     """The lines of the story; none where the LR follows the schedule alone."""
     if (norm := plan.grad_norm) is not None:
@@ -52,6 +72,16 @@ def lines(plan: Plan) -> Iterator[Reason]:
             f"{angle.every / plan.num_train:.4g}ep = {angle.every:,} examples"
         )
         yield Reason(what="hypergradient", value=value, why=f"lr.hypergradient.beta={angle.beta:g}")
+    yield from _gain(plan)
+
+
+def _gain(plan: Plan) -> Iterator[Reason]:
+    if (scaled := plan.adascale) is not None:
+        value = (
+            f"LR x gain, how many updates of {scaled.reference_batch} one of the batch is worth, set every "
+            f"{scaled.every / plan.num_train:.4g}ep = {scaled.every:,} examples"
+        )
+        yield Reason(what="adascale", value=value, why="lr.scaling=adascale")
 
 
 def _bounds(text: str, field: str) -> tuple[float, float]:

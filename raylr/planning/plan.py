@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from raylr.config.own_options import is_own
 from raylr.lr import Override, Ramp
 
 T = TypeVar("T")
@@ -35,7 +36,14 @@ class OptimizerPlan(Frozen):
     layer_decay: float = 1.0  # factor on the LR for each layer below the model's top
     ns_steps: int = 5
     normalise: bool = False
-    options: dict[str, Any] = {}  # arguments of one's own, whose `kind` is package.module:Class
+    options: dict[
+        str, Any
+    ] = {}  # arguments of one's own, whose `kind` is package.module:Class, and of those of libraries
+
+    @property
+    def has_group_state(self) -> bool:
+        """Whether it may keep numbers in its param groups."""
+        return is_own(self.kind) or self.kind in ("prodigy", "schedule-free")
 
 
 class GuardPlan(Frozen):
@@ -109,6 +117,13 @@ class HypergradientPlan(Frozen):
     every: int
     low: float
     high: float
+
+
+class AdaScalePlan(Frozen):
+    """A factor on the LR, the gain of the batch over the reference batch: set every so many examples."""
+
+    every: int
+    reference_batch: int
 
 
 class InitPlan(Frozen):
@@ -214,6 +229,7 @@ class Plan(Frozen):
     headroom_every: int | None = None
     sharpness_every: int | None = None
     sharpness_products: int = 30
+    noise_every: int | None = None
     checkpoint_every: int
     checkpoint_keep: int
     rewarm: int
@@ -231,6 +247,7 @@ class Plan(Frozen):
     plateau: PlateauPlan | None = None
     grad_norm: GradNormPlan | None = None
     hypergradient: HypergradientPlan | None = None
+    adascale: AdaScalePlan | None = None
     hooks: HooksPlan = HooksPlan()
     max_failures: int
     failure_mode: str
@@ -273,6 +290,11 @@ class Plan(Frozen):
         rows = "".join(f"<tr>{''.join(f'<td {cell}>{escape(text)}</td>' for text in line)}</tr>" for line in lines)
         doubts = "".join(f"<div>warning: {escape(warning)}</div>" for warning in self.warnings)
         return f"<div><table>{rows}</table>{doubts}</div>"
+
+    @property
+    def reads_noise(self) -> bool:
+        """Whether each update estimates the noise of its gradient."""
+        return self.noise_every is not None or self.adascale is not None
 
     @property
     def split(self) -> str:

@@ -74,6 +74,8 @@ def ramp_story(plan: Plan, policy: Policy, parts: list[Part]) -> Iterator[Reason
             return
         if schedule.scaling == "none":
             why = "lr.scaling=none: the batch grows and the LR does not follow"
+        if schedule.scaling == "adascale":
+            why = "lr.scaling=adascale: the gain follows the batch where it is set next"
         yield Reason(what=f"{part.prefix}lr peak later", value=", ".join(told), why=why)
 
 

@@ -26,12 +26,18 @@ from raylr.planning.lr import (
     run_length,
 )
 from raylr.planning.micro import micro_size
-from raylr.planning.own_optimizer import check_momentum, check_own
+from raylr.planning.own_optimizer import check_library, check_momentum, check_own, library_options
 from raylr.planning.plan import Chosen, GuardPlan, OptimizerPlan, Plan
 from raylr.planning.ramp import batches_of, check_policy, doubts, given_ramp, ramp_story, traded_ramp
 from raylr.planning.story import Choices, story
 from raylr.planning.traps import traps
 from raylr.planning.workers import workers
+
+EXTRAS = {
+    "lars": "timm",
+    "prodigy": "prodigyopt",
+    "schedule-free": "schedulefree",
+}  # optimizers, and the packages that have them
 
 
 def resolve(
@@ -74,6 +80,7 @@ def resolve(
     ramp = traded_ramp(config, policy, batches[-1], ramp)
     check_policy(policy, parts, batches_of(ramp, batches))
     check_momentum(parts, policy)
+    check_library(config, parts)
     where = device(config, hardware)
     share = gpus_per_worker(config, hardware, where.value)
     choices = Choices(
@@ -87,10 +94,13 @@ def resolve(
         _failure_mode(config, features),
         Chosen(f"{features.ray}: {features.summary()}", "its installed files") if features.ray else None,
     )
-    plan = _plan(config, dataset, choices, share, parts, Clock(dataset.num_train, length.value, batches[-1]))
-    plan = plan.model_copy(update={"final_test": final_test})
+    clock = Clock(dataset.num_train, length.value, batches[-1])
+    plan = _plan(config, dataset, choices, share, parts, clock)
+    gain = measured.adascale(config, policy, clock, dataset.task is not None)
+    plan = plan.model_copy(update={"final_test": final_test, "adascale": gain})
     if ramp is not None:
         plan = plan.model_copy(update={"ramp": ramp.phases, "global_batch": max(ramp.sizes)})
+    instruments.refuse_one_micro_batch(config, plan)
     by_position = read_by_position(parts, given, policy, ramp.sizes[0] if ramp else batches[-1]) if given else ()
     lr_story = [*lr_story, *by_position, *ramp_story(plan, policy, parts)]
     told = {
@@ -155,6 +165,7 @@ def _plan(
         headroom_every=instruments.headroom(config, clock),
         sharpness_every=instruments.sharpness(config, clock),
         sharpness_products=config.instruments.sharpness_products,
+        noise_every=instruments.noise(config, clock),
         checkpoint_every=interval(config.checkpoint.every, clock, "checkpoint.every"),
         checkpoint_keep=config.checkpoint.keep,
         rewarm=examples(config.lr.rewarm, clock, "lr.rewarm"),
@@ -252,9 +263,10 @@ def _optimizer_plans(parts: list[Part], clock: Clock) -> dict[str, OptimizerPlan
 
 def _optimizer_plan(part: Part, clock: Clock) -> OptimizerPlan:
     chosen = part.optimizer
-    if chosen.name == "lars" and importlib.util.find_spec("timm") is None:
+    if (package := EXTRAS.get(chosen.name)) and importlib.util.find_spec(package) is None:
         raise ConfigError(
-            f'{part.prefix}optimizer.name=lars needs a package that is not installed; pip install "raylr[lars]", or use sgd'
+            f"{part.prefix}optimizer.name={chosen.name} needs a package that is not installed; pip install "
+            f'"raylr[{chosen.name}]", or use sgd'
         )
     decay = chosen.weight_decay
     if decay is None:
@@ -267,7 +279,7 @@ def _optimizer_plan(part: Part, clock: Clock) -> OptimizerPlan:
         weight_decay=decay,
         until=until,
         layer_decay=part.lr.layer_decay or 1.0,
-        options=chosen.options or {},
+        options=library_options(part),
         **others,
     )
 

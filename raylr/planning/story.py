@@ -141,6 +141,8 @@ def _optimizer(part: Part, plan: Plan) -> Reason:
         "sgd": momentum,
         "lars": f"layer by layer, {momentum}",
         "muon": f"{momentum}, {chosen.ns_steps} steps of Newton and Schulz{norms}",
+        "prodigy": f"betas {chosen.beta1:g}, {chosen.beta2:g}, and a step size of its own that multiplies the LR",
+        "schedule-free": f"betas {chosen.beta1:g}, {chosen.beta2:g}; tests, exports and loads take its average of the weights",
         "rmsprop": f"smoothing {chosen.beta2:g}, momentum {chosen.momentum:g}",
     }.get(chosen.kind, f"betas {chosen.beta1:g}, {chosen.beta2:g}" + (", amsgrad" if chosen.amsgrad else ""))
     if is_own(chosen.kind):

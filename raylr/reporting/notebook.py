@@ -25,6 +25,7 @@ from raylr.events import (
     Metrics,
     Miscomputed,
     News,
+    NoiseRead,
     Overridden,
     Planned,
     Preparing,
@@ -102,6 +103,7 @@ class NotebookDisplay:
                 | Checkpointed()
                 | StoppedEarly()
                 | HeadroomRead()
+                | NoiseRead()
                 | Forked()
                 | Ended()
                 | Unknown()

@@ -22,6 +22,7 @@ from raylr.events import (
     Metrics,
     Miscomputed,
     News,
+    NoiseRead,
     Overridden,
     Planned,
     Preparing,
@@ -104,6 +105,7 @@ class Display:
                 | Checkpointed()
                 | StoppedEarly()
                 | HeadroomRead()
+                | NoiseRead()
                 | Forked()
                 | Ended()
                 | Unknown()
@@ -144,6 +146,8 @@ class Display:
             details.append(f"grad norm {progress.grad_norm:.3g}")
         if progress.headroom is not None:
             details.append(f"{progress.headroom:.2g} of the critical lr")
+        if progress.noise_scale is not None:
+            details.append(f"noise scale {progress.noise_scale:,.0f}")
         details.append(f"{progress.world_size} worker" + ("" if progress.world_size == 1 else "s"))
         unit = f"{progress.epoch:.1f} epochs"
         if progress.position:

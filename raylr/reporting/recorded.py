@@ -74,6 +74,7 @@ class RecordedRun:
     trial: Trial | None = None
     parent: Parent | None = None
     samples: list[Sample] = field(default_factory=list)
+    noise: list[tuple[float, float]] = field(default_factory=list)  # of the updates since the last reading
 
     @property
     def is_loop(self) -> bool:
@@ -198,8 +199,21 @@ def _take_update(run: RecordedRun, row: dict[str, Any]) -> None:
             points[factor, name] = float(factors[factor])
     for (quantity, name), value in points.items():
         run.add(quantity, name, epoch, value)
+    if row.get("gradient_square") is not None:
+        _take_noise(run, row, epoch)
     for name in row["lr"]:
         run.positions.setdefault(name, array("d")).append(position)
+
+
+def _take_noise(run: RecordedRun, row: dict[str, Any], epoch: float) -> None:
+    """Read the noise scale where the run did: of the updates between two multiples of its interval."""
+    run.noise.append((float(row["gradient_square"]), float(row["gradient_variance"])))
+    every, position = run.plan.get("noise_every") or row["global_batch"], row["position"]
+    if (position + row["global_batch"]) // every > position // every:
+        square, variance = (math.fsum(values) for values in zip(*run.noise, strict=True))
+        run.noise.clear()
+        if square > 0 < variance:
+            run.add("noise_scale", "", epoch, variance / square)
 
 
 def own_metrics(row: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """Explain the LR of an update of a run, from the run's folder."""
 
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from raylr.errors import ConfigError
@@ -39,9 +40,11 @@ def explain_step(folder: Folder, step: int) -> str:
         lines.append(explanation(policy, position, batch, name))
         if policy.lr(position, batch, name) != lr:
             lines.append(f"  the files of this run do not give the LR of its ledger, {lr!r}")
+        lines += _progress(row, folder)
         lines += _layers(row, name)
         lines += _norms(row, name)
         lines += _headroom(rows[: index + 1], name)
+    lines += _noise(rows[: index + 1], folder)
     return "\n".join(lines)
 
 
@@ -72,6 +75,16 @@ def _side_of_the_joint(folder: Folder, position: int) -> list[str]:
     plan = plan_in(folder)
     changes = "; ".join(plan.parent.changes) if plan.parent and plan.parent.changes else "nothing"
     return [f"fork of {legs[-1].run} since position {legs[-1].until:,}, which changes {changes}"]
+
+
+def _progress(row: dict[str, Any], folder: Folder) -> list[str]:
+    """How far the run is as its gains count, under `lr.scaling=adascale` alone."""
+    if row.get("tau") is None:
+        return []
+    reference = plan_at(folder, row["position"]).model_dump()["adascale"]["reference_batch"]
+    linear = row["position"] / reference
+    told = f"{row['tau']:,.1f} updates of {reference} so far by its gains, of {linear:,.1f} with noise alone"
+    return [f"  adascale  the run is worth {told}"]
 
 
 def _layers(row: dict[str, Any], name: str) -> list[str]:
@@ -115,6 +128,25 @@ def _headroom(rows: list[dict[str, Any]], name: str) -> list[str]:
             f"{low * first:.2g} to {high * first:.2g}"
         )
     return lines
+
+
+def _noise(rows: list[dict[str, Any]], folder: Folder) -> list[str]:
+    """The noise scale of the updates before the last row and with it, over the interval of its readings; nothing without it."""
+    row = rows[-1]
+    if row.get("gradient_square") is None:
+        return []
+    every = plan_at(folder, row["position"]).model_dump().get("noise_every") or row["global_batch"]
+    found = [
+        (one["gradient_square"], one["gradient_variance"])
+        for one in rows
+        if one["position"] > row["position"] - every and one.get("gradient_square") is not None
+    ]
+    square, variance = (fmean(values) for values in zip(*found, strict=True))
+    scale = (
+        f"{variance / square:,.0f} examples" if square > 0 < variance else "not to be told, the gradient drowns in it"
+    )
+    batch = f"; the batch is {row['global_batch']:,}" if square > 0 < variance else ""
+    return ["", f"noise scale {scale}, of {len(found)} updates up to this one{batch}"]
 
 
 def row_of_step(folder: Folder, step: int) -> dict[str, Any]:

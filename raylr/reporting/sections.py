@@ -29,7 +29,14 @@ def sections(runs: Sequence[RecordedRun]) -> list[Section]:
     """The pictures that there are rows for, over one axis of epochs."""
     marks = tuple(marks for index, run in enumerate(runs) for marks in _marks(index, run))
     length = max([1e-9, *(run.epoch for run in runs), *(epoch for one in marks for epoch in one.epochs)])
-    found = [*_learning_rate(runs), *_loss(runs), *_gradient_norm(runs), *_headroom(runs), *_accuracy(runs)]
+    found = [
+        *_learning_rate(runs),
+        *_loss(runs),
+        *_gradient_norm(runs),
+        *_headroom(runs),
+        *_noise(runs),
+        *_accuracy(runs),
+    ]
     found += [*_own_metrics(runs), *_throughput(runs), *_world_size(runs)]
     return [
         replace(one, panels=tuple(replace(panel, marks=marks, length=length) for panel in one.panels)) for one in found
@@ -89,6 +96,16 @@ def _headroom(runs: Sequence[RecordedRun]) -> list[Section]:
     remark = "LR / critical LR, at which the update would not have lowered the loss of its own examples."
     panel = Panel("", lines, height=1.9, from_zero=True, noisy=True)
     return [Section("Headroom", (panel,), (remark, *_thinned(runs, "headroom", lines)))]
+
+
+def _noise(runs: Sequence[RecordedRun]) -> list[Section]:
+    """The noise scale of the gradient, where it was read, and the global batch."""
+    lines = _lines(runs, "noise_scale", name="noise scale")
+    if not lines:
+        return []
+    batches = _lines(runs, "global_batch", faint=True, name="batch")
+    remark = "In examples. Solid: the noise scale. Dashed: the global batch; far below it a larger one wastes little."
+    return [Section("Noise scale", (Panel("", lines + batches, height=1.9, from_zero=True),), (remark,))]
 
 
 def _thinned(runs: Sequence[RecordedRun], quantity: str, lines: Sequence[Line]) -> list[str]:

@@ -12,6 +12,7 @@ from raylr.events import (
     HeadroomRead,
     Joined,
     Miscomputed,
+    NoiseRead,
     Overridden,
     Resized,
     RolledBack,
@@ -83,6 +84,9 @@ def sentence(event: RunEvent, clock: Clock, name: str = "the run", is_first: boo
             return _stopped_early(event, clock)
         case HeadroomRead(_, _, step, headroom, average):
             return f"LR at {headroom:.2g} of the critical LR in update {step}, {average:.2g} on average"
+        case NoiseRead(_, _, step, scale, _, _, count):
+            told = f"{scale:,.0f} examples" if scale is not None else "not to be told, the gradient drowns in it"
+            return f"noise scale {told}, from {count} updates up to {step}"
         case Forked(_, position, parent, step, changes):
             what = f"and changes {'; '.join(changes)}" if changes else "and changes nothing"
             return f"leaves {parent} at {clock.at(position)}, before its update {step}, {what}"
@@ -184,6 +188,7 @@ def _by(cause: str) -> str:
         "plateau": "because the tests got no better",
         "grad_norm": "by the norm of the gradient",
         "hypergradient": "by the angle between gradients",
+        "adascale": "by the gain of the batch",
     }
     return known.get(cause, f"by {cause}")
 

@@ -1,7 +1,8 @@
 """Log runs to experiment trackers: TensorBoard, MLflow and W&B, under the names that their users expect.
 
 `train/loss`, `train/accuracy`, `train/grad_norm`, `test/loss`, `test/accuracy`, `lr` (`lr/NAME` of several optimizers),
-`images_per_s`, `epoch` and `world_size`; with `instruments.headroom` also `headroom`, `headroom_average` and `critical_lr`.
+`images_per_s`, `epoch` and `world_size`; with `instruments.headroom` also `headroom`, `headroom_average` and `critical_lr`,
+and with `instruments.noise` `noise_scale`, `gradient_square` and `gradient_variance`.
 With `log_every` loss, LR and gradient norm are those of its points, and the mean loss between two tests is
 `train/loss_since_test`; without it they come with the progress, every few seconds.
 
@@ -30,6 +31,7 @@ from raylr.events import (
     Metrics,
     Miscomputed,
     News,
+    NoiseRead,
     Overridden,
     Planned,
     Point,
@@ -153,6 +155,8 @@ class Tracker:
                 )
             case HeadroomRead():
                 self._headroom(news)
+            case NoiseRead():
+                self._noise(news)
             case Finished(result):
                 self._close(result)
             case Aborted(status, reason):
@@ -168,6 +172,13 @@ class Tracker:
         several = len(news.critical_lr) > 1
         critical = {f"critical_lr/{name}" if several else "critical_lr": lr for name, lr in news.critical_lr.items()}
         self.sink.scalars(self._step, {"headroom": news.headroom, "headroom_average": news.average, **critical})
+
+    def _noise(self, news: NoiseRead) -> None:
+        self._open()
+        self._step = news.step + 1
+        scale = {} if news.noise_scale is None else {"noise_scale": news.noise_scale}
+        means = {name: getattr(news, name) for name in ("gradient_square", "gradient_variance")}
+        self.sink.scalars(self._step, {**scale, **means})
 
     @property
     def _has_points(self) -> bool:

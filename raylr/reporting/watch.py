@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from raylr.errors import ConfigError
-from raylr.events import Finished, HeadroomRead, Metrics, News, Planned, Progress, RunEvent, event_of_row
+from raylr.events import Finished, HeadroomRead, Metrics, News, NoiseRead, Planned, Progress, RunEvent, event_of_row
 from raylr.planning.loop_plan import LOOP
 from raylr.planning.plan import Reason
 from raylr.reporting.following import PATIENCE_S, Look, Pace, follow
@@ -73,6 +73,7 @@ class _Watcher:
         self.updates: deque[tuple[float, int]] = deque()  # when a position was seen first
         self.train_loss: float | None = None  # of the last report; the ledger has none
         self.headroom: float | None = None
+        self.noise_scale: float | None = None
 
     def look(self) -> Look:
         """Show new rows."""
@@ -94,6 +95,8 @@ class _Watcher:
                 self.train_loss = one.train_loss
             elif isinstance(one, HeadroomRead):
                 self.headroom = one.average
+            elif isinstance(one, NoiseRead):
+                self.noise_scale = one.noise_scale
         return Look(self._progress() or bool(news))
 
     def _show_reports(self, rows: list[dict[str, Any]]) -> None:
@@ -144,6 +147,7 @@ class _Watcher:
             global_batch=row["global_batch"],
             grad_norm=_number(row, "grad_norm"),
             headroom=self.headroom,
+            noise_scale=self.noise_scale,
         )
         self._show(progress)
         return True

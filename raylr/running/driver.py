@@ -49,6 +49,7 @@ FREE = {
         "story",
         "warnings",
         "hooks",
+        "noise_every",
     ),
     *("recheck", "max_corruptions"),
 }

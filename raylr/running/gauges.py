@@ -11,6 +11,7 @@ MEANINGS = {
     "raylr_train_accuracy": "share of right answers on the training examples between the last two evaluations, 0 to 1",
     "raylr_grad_norm": "norm of the last update's gradient before clipping",
     "raylr_headroom": "LR over the LR at which an update stops helping, on average over the last readings",
+    "raylr_noise_scale": "gradient noise scale in examples, by the last reading",
     "raylr_test_loss": "mean loss on the test examples",
     "raylr_test_accuracy": "share of right answers on the test examples, 0 to 1",
     "raylr_images_per_s": "training examples per second over all workers",

@@ -130,5 +130,7 @@ def _check(schedule: Schedule, group: Mapping[str, Any], optimizer: str) -> None
         raise ConfigError(
             f"the policy drives a momentum and {optimizer} has none; use a policy without, or SGD or Adam"
         )
+    if schedule.scaling == "adascale":
+        raise ConfigError("lr.scaling=adascale follows what a run of raylr measures; use linear or sqrt in a loop")
     if schedule.scaling == "sde" and "betas" not in group and "alpha" not in group:
         raise ConfigError(f"lr.scaling=sde changes betas and eps, which {optimizer} does not have; use linear or sqrt")

@@ -88,9 +88,7 @@ class Average:
                 with torch.no_grad():
                     torch._foreach_copy_(list(self.parameters.values()), list(mean_of(self.parts).values()))
                 statistics_anew(trainer, group)
-            buffers = {id(buffer) for buffer in trainer.statistics.buffers()}
-            named = {name: one.clone() for name, one in trainer.model.named_buffers() if id(one) in buffers}
-            self.statistics = {"position": trainer.position, "values": named}
+            self.statistics = {"position": trainer.position, "values": statistics_in(trainer)}
             trainer.model.eval()
             yield
 
@@ -106,6 +104,12 @@ def mean_of(parts: Sequence[Mapping[str, Tensor]]) -> Weights:
     for number, part in enumerate(parts[1:], 2):
         torch._foreach_lerp_(list(mean.values()), [part[name] for name in mean], 1 / number)
     return mean
+
+
+def statistics_in(trainer: "Trainer") -> dict[str, Tensor]:
+    """A copy of BatchNorm's statistics that are in the model, by name."""
+    buffers = {id(buffer) for buffer in trainer.statistics.buffers()}
+    return {name: one.clone() for name, one in trainer.model.named_buffers() if id(one) in buffers}
 
 
 def statistics_anew(trainer: "Trainer", group: Group) -> None:

@@ -24,9 +24,12 @@ def evaluate(trainer: Trainer, group: Group, at_end: bool = False) -> Scores:
     """The trainer's weights on the images that the run is tested on. Raises GroupBroken when a peer is gone.
 
     `at_end`: on the test set, of a run that was tested on a validation split until here. With `eval.average` the scores have
-    those of the average of the weights beside them.
+    those of the average of the weights beside them; with Schedule-Free they are those of the weights that it shows.
     """
     trainer.statistics.restore()
+    if trainer.shown is not None:
+        with trainer.shown.in_place(trainer, group, trainer.optimizer_state()):
+            return _tested(trainer, group, at_end)
     trainer.model.eval()
     tested = _tested(trainer, group, at_end)
     if trainer.average is None:

@@ -20,6 +20,7 @@ from raylr.training import checkpoint
 from raylr.training.checkpoint_index import INITIAL, best, refuse_other_formats
 from raylr.training.hashing import sha256_of
 from raylr.training.models import build
+from raylr.training.shown import taken_over
 
 if TYPE_CHECKING:
     from raylr.training.trainer import Trainer
@@ -49,7 +50,7 @@ def initial_of(config: Config, info: DatasetInfo) -> InitPlan:
             f"--model.name {there.model or 'of the same task'}"
         )
     state = _state(folder, run, config.init_best)
-    weights: dict[str, Tensor] = state["model"]
+    weights = taken_over(there, state)
     with torch.random.fork_rng(devices=[]):
         model = build(there.model, len(info.class_names), info.image_shape, config.model.dropout)
     fresh = tuple(
@@ -79,7 +80,8 @@ def keep(folder: Folder, storage: str, init: InitPlan) -> None:
         return
     source = open_run(init.run, storage, "plan.json")
     try:
-        weights = checkpoint.read(source, f"{init.position:012d}")["model"]
+        plan = Plan.model_validate(source.read_json("plan.json"))
+        weights = taken_over(plan, checkpoint.read(source, f"{init.position:012d}"))
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"init={init.run}: its checkpoint at {init.position:,} has gone ({error}); start again"

@@ -26,6 +26,7 @@ from raylr.events import (
     Metrics,
     Miscomputed,
     News,
+    NoiseRead,
     Overridden,
     Point,
     Progress,
@@ -54,6 +55,7 @@ from raylr.training.initial import begin_with
 from raylr.training.instrument import Unsteady
 from raylr.training.membership import Membership, Quorum, RunEnded
 from raylr.training.memory import peak_gpu_mib
+from raylr.training.noise import Noise
 from raylr.training.norms import finite
 from raylr.training.recheck import Corrupted, Unreliable, blamed
 from raylr.training.rows import Rows
@@ -148,17 +150,21 @@ class Loop:
             self._blame(found, quorum)
             return None
         self._write_row()
+        if self.plan.adascale is not None:
+            update = replace(update, tau=self.totals.tau)
         self.last = self._unwritten = update
         if self.trainer.device.type == "cpu":  # a GPU would have to be waited for: its row comes with the next update
             self._write_row()
         self.totals = self.totals.updated(update, time.perf_counter() - started)
         self._log(update)
-        if self.plan.grad_norm is not None or self.plan.hypergradient is not None:
+        if (self.plan.grad_norm, self.plan.hypergradient, self.plan.adascale) != (None, None, None):
             self._follow(update)
         if update.reading is not None:
             self._note_reading(update)
         if update.sharpness is not None:
             self._note_sharpness(update.sharpness)
+        if update.noise is not None and self.plan.noise_every is not None:
+            self._take_noise(update.noise, update)
         if self._is_writer and self.on_update:
             self.on_update(updated(update, self.plan.num_train))
         if update.rolled_back:
@@ -244,6 +250,16 @@ class Loop:
         if name not in self._warned:
             self._warned.add(name)
             self._publish(Warned(f"instruments.{name} reads nothing: {text}"))
+
+    def _take_noise(self, noise: Noise, update: Update) -> None:
+        """Count what the update says of the noise, and note the noise scale where a reading is due."""
+        totals, every = self.totals.with_noise(noise), self.plan.noise_every
+        self.totals = totals
+        if every is None or self.trainer.position // every == update.position // every:
+            return
+        self.totals = totals.noise_read()
+        means = totals.noise_square / totals.noise_count, totals.noise_variance / totals.noise_count
+        self._note(NoiseRead(*self._now(), update.step, self.totals.noise_scale, *means, totals.noise_count))
 
     def _obey(self, quorum: Quorum) -> str | None:
         """Carry out the orders that wait, as the writer lists them, on all ranks. `stop` takes precedence over `rejoin`."""
@@ -473,6 +489,7 @@ class Loop:
             peak_gpu_mib=peak_gpu_mib(self.trainer.device),
             grad_norm=finite(update.grad_norm),
             headroom=self.totals.headroom,
+            noise_scale=self.totals.noise_scale,
         )
         self._publish(progress)
 
@@ -515,10 +532,14 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
 
     `grad_norm` and `loss` are null where they are not finite, and `update_norm` and `weight_norm` where the guard took the
     update back. `headroom`, `critical_lr` and `sharpness` stand where they were read, and `lowest_lr`, the LR of the lowest
-    layer, where `lr.layer_decay` is on.
+    layer, where `lr.layer_decay` is on; `gradient_square` and `gradient_variance` with `instruments.noise`,
+    and these and `tau` with `lr.scaling=adascale`.
     """
     norms = None if update.norms is None else update.norms()
     reading = update.reading if isinstance(update.reading, Reading) else None
+    noise = (
+        {} if update.noise is None else {f"gradient_{name}": finite(one) for name, one in vars(update.noise).items()}
+    )
     read = {} if reading is None else {"headroom": reading.headroom, "critical_lr": dict(reading.critical_lr)}
     sharp = {"sharpness": update.sharpness.row()} if isinstance(update.sharpness, Sharp) else {}
     return {
@@ -535,8 +556,10 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
         "weight_norm": None if norms is None else {name: finite(one) for name, one in norms.weights.items()},
         "loss": finite(update.loss),
         **({"lowest_lr": dict(update.lowest_lr)} if update.lowest_lr else {}),
+        **({} if update.tau is None else {"tau": update.tau}),
         **read,
         **sharp,
+        **noise,
     }
 
 

@@ -7,11 +7,12 @@ run's totals, and so of its checkpoints. An update that the guard took back coun
 import math
 from dataclasses import replace
 
-from raylr.planning.plan import HypergradientPlan, Plan
+from raylr.lr import gain
+from raylr.planning.plan import AdaScalePlan, HypergradientPlan, Plan
 from raylr.training.totals import Totals
 from raylr.training.trainer import Update
 
-GRAD_NORM, HYPERGRADIENT = "grad_norm", "hypergradient"
+GRAD_NORM, HYPERGRADIENT, ADASCALE = "grad_norm", "hypergradient", "adascale"
 
 
 def followed(plan: Plan, totals: Totals, update: Update, position: int) -> tuple[Totals, dict[str, float]]:
@@ -28,7 +29,32 @@ def followed(plan: Plan, totals: Totals, update: Update, position: int) -> tuple
         totals = _turned(totals, update.cosine, angle)
         if position // angle.every > update.position // angle.every:
             factors[HYPERGRADIENT] = totals.angle_factor
+    if (scaled := plan.adascale) is not None:
+        totals = _advanced(totals, update)
+        if position // scaled.every > update.position // scaled.every and totals.gain_count:
+            totals = _gained(totals, scaled, update.global_batch)
+            factors[ADASCALE] = totals.gain
     return totals, factors
+
+
+def _advanced(totals: Totals, update: Update) -> Totals:
+    """With the progress of one more update, at the gain at work in it, and what it says of the noise."""
+    totals = replace(totals, tau=totals.tau + totals.gain)
+    if (noise := update.noise) is None:
+        return totals
+    return replace(
+        totals,
+        gain_square=totals.gain_square + noise.square,
+        gain_variance=totals.gain_variance + noise.variance,
+        gain_count=totals.gain_count + 1,
+    )
+
+
+def _gained(totals: Totals, scaled: AdaScalePlan, batch: int) -> Totals:
+    """With the gain that follows from the means over the updates since the last one; the count begins anew."""
+    square, variance = totals.gain_square / totals.gain_count, totals.gain_variance / totals.gain_count
+    found = gain(square, variance, batch / scaled.reference_batch, scaled.reference_batch)
+    return replace(totals, gain=found, gain_square=0.0, gain_variance=0.0, gain_count=0)
 
 
 def _turned(totals: Totals, cosine: float, angle: HypergradientPlan) -> Totals:

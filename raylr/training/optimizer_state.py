@@ -22,7 +22,8 @@ GIVEN = (
     "momentum",
     "betas",
     "weight_decay",
-)  # of a group, by plan or policy
+    "train_mode",
+)  # of a group, by plan or policy; the last is Schedule-Free's, always on
 
 
 def state_of(optimizer: Optimizer, names: Mapping[Any, str], with_groups: bool = False) -> State:

@@ -11,8 +11,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from raylr.config.own_options import is_own
+from raylr.config.run import OPTIMIZERS
 from raylr.errors import ConfigError
 from raylr.planning.plan import OptimizerPlan
+from raylr.training.adaptive import prodigy, schedule_free
 from raylr.training.layers import depths_of
 from raylr.training.muon import FilterMuon
 from raylr.training.own_optimizer import make, try_out
@@ -101,12 +103,16 @@ def _build(plan: OptimizerPlan, named: Named, depths: Mapping[str, int]) -> Opti
             adapted = {name for name, _ in decayed}
             layers = [{**group, "always_adapt": group["params"][0][0] in adapted} for group in groups]
             return Lars(layers, lr=0.0, momentum=plan.momentum, nesterov=plan.nesterov and plan.momentum > 0)
+        case "prodigy":
+            return prodigy(groups, plan)
+        case "schedule-free":
+            return schedule_free(groups, plan)
         case "muon":
             _require_matrices(plan.match, named)
             settings = {"momentum": plan.momentum, "nesterov": plan.nesterov, "weight_decay": plan.weight_decay}
             settings.update(ns_steps=plan.ns_steps, normalise=plan.normalise)
             return FilterMuon(_by_depth(plan, {"params": named}, depths), lr=0.0, **settings)  # type: ignore[arg-type]
-    raise ConfigError(f"optimizer.name={plan.kind} is not known; use sgd, adam, adamw, rmsprop, lars or muon")
+    raise ConfigError(f"optimizer.name={plan.kind} is not known; use one of {', '.join(OPTIMIZERS)}")
 
 
 def _require_matrices(match: str, named: Named) -> None:

@@ -50,7 +50,8 @@ def make(plan: OptimizerPlan, groups: Sequence[dict[str, Any]]) -> Optimizer:
         raise ConfigError(f"{field} makes a {type(optimizer).__name__} that keeps no lr in its groups, as torch's do")
     if callable(getattr(optimizer, "eval", None)):
         raise ConfigError(
-            f"{field} has other weights for tests than for training, by its eval(), which a run does not call"
+            f"{field} has other weights for tests than for training, by its eval(), which a run does not call; "
+            "optimizer.name=schedule-free is one that a run knows"
         )
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any, Self
 
 from raylr.training.headroom import Reading
+from raylr.training.noise import Noise
 from raylr.training.norms import finite
 from raylr.training.scores import Scores
 from raylr.training.trainer import Update
@@ -36,6 +37,11 @@ class Totals:
     norm_average: float = 0.0  # of the gradient, for `lr.grad_norm`, and over how many updates
     norm_count: int = 0
     angle_factor: float = 1.0  # of `lr.hypergradient`, moved with each update
+    gain: float = 1.0  # of `lr.scaling=adascale`, what it was set from since, and all gains so far
+    gain_square: float = 0.0
+    gain_variance: float = 0.0
+    gain_count: int = 0
+    tau: float = 0.0
     last_order: int = 0  # number of the youngest order that was carried out
     world_size: int = 0  # of the last group
     corruptions: dict[str, int] = field(default_factory=dict)  # wrong results, by process
@@ -45,6 +51,10 @@ class Totals:
     logged_loss: float = 0.0  # sums over the examples since the last point
     logged_examples: int = 0
     headrooms: list[float] = field(default_factory=list)  # the last readings
+    noise_square: float = 0.0  # sums over the updates since the last reading of the noise
+    noise_variance: float = 0.0
+    noise_count: int = 0
+    noise_scale: float | None = None  # of the last reading
 
     def updated(self, update: Update, seconds: float) -> Self:
         """After an update; one that the guard took back counts its time alone."""
@@ -67,6 +77,16 @@ class Totals:
             logged_loss=self.logged_loss + update.loss * update.global_batch,
             logged_examples=self.logged_examples + update.global_batch,
         )
+
+    def with_noise(self, noise: Noise) -> Self:
+        """With what one more update says of the noise."""
+        square, variance = self.noise_square + noise.square, self.noise_variance + noise.variance
+        return replace(self, noise_square=square, noise_variance=variance, noise_count=self.noise_count + 1)
+
+    def noise_read(self) -> Self:
+        """With the noise scale of the updates since the last reading: None where their mean square is not above 0."""
+        scale = self.noise_variance / self.noise_square if self.noise_square > 0 < self.noise_variance else None
+        return replace(self, noise_scale=scale, noise_square=0.0, noise_variance=0.0, noise_count=0)
 
     def _headrooms_with(self, update: Update) -> list[float]:
         if not isinstance(update.reading, Reading):

@@ -37,6 +37,7 @@ from raylr.training.group import Group
 from raylr.training.hashing import weights_sha256
 from raylr.training.kernels import use_gpu
 from raylr.training.models import build
+from raylr.training.shown import is_shown, shown
 from raylr.training.source import prepare_for
 from raylr.training.task import made
 from raylr.training.task_trainer import test_task
@@ -217,6 +218,8 @@ def _state(folder: Folder, plan: Plan, best: bool, average: bool = False) -> dic
     state = checkpoint.newest(folder) if name is None else checkpoint.read(folder, name)
     if state is None:
         raise ConfigError(f"run={folder} has no whole checkpoint yet; checkpoint.every says when one is written")
+    if is_shown(plan):
+        return _shown(folder, plan, state)
     return _averaged(folder, state) if average else state
 
 
@@ -232,6 +235,19 @@ def _averaged(folder: Folder, state: dict[str, Any]) -> dict[str, Any]:
         state = checkpoint.read(folder, name)
     accuracy = state["tally"]["test_own"].get(f"{COLUMNS}accuracy")
     return {**state, "model": model, "tally": {**state["tally"], "test_accuracy": accuracy}}
+
+
+def _shown(folder: Folder, plan: Plan, state: dict[str, Any]) -> dict[str, Any]:
+    """The state with the weights that Schedule-Free shows as its model, of the newest checkpoint up to it that was tested."""
+    before = (name for name in reversed(names(folder)) if int(name) < state["position"])
+    while (model := shown(plan, state)) is None:
+        if (name := next(before, None)) is None:
+            raise ConfigError(
+                f"run={folder} has no checkpoint where it was tested, which BatchNorm's statistics of the weights that "
+                "schedule-free shows are made for; go on with the run to its next test"
+            )
+        state = checkpoint.read(folder, name)
+    return {**state, "model": model}
 
 
 def _built(plan: Plan, task: Any) -> nn.Module:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raylr.config.own_options import is_own
 from raylr.errors import ConfigError
 from raylr.lr import Factors, Override, Policy
 from raylr.planning.plan import Plan
@@ -44,6 +43,7 @@ from raylr.training.losses import loss_for
 from raylr.training.memory import keep_freed_memory, out_of_memory
 from raylr.training.models import build
 from raylr.training.muon import FilterMuon
+from raylr.training.noise import Noise, noise_of
 from raylr.training.norms import NormReader, Norms
 from raylr.training.optimizer_state import State, load_state, state_of, tensors_in
 from raylr.training.optimizers import build_optimizers
@@ -51,6 +51,7 @@ from raylr.training.recheck import Check, due
 from raylr.training.reduce import Node, cover, micro_batches_of, reduce_tree, root, tree_sum
 from raylr.training.seeding import seed_generators
 from raylr.training.sharpness import Sharp, Sharpness
+from raylr.training.shown import Shown, is_shown
 from raylr.training.stream import examples_at, micro_batch_seed
 from raylr.training.whitening import NUM_IMAGES, whiten
 
@@ -79,8 +80,12 @@ class Update:
     norms: Callable[[], Norms] | None = None
     reading: Reading | Unsteady | None = None  # of the headroom, where one was due
     sharpness: Sharp | Unsteady | None = None  # of the loss, where it was due
+    noise: Noise | None = None  # of the gradient, with `instruments.noise`
     own: Mapping[str, float] = field(default_factory=dict)  # other sums of a task over the examples
     lowest_lr: Mapping[str, float] = field(default_factory=dict)  # of the lowest layer, where LRs fall with the depth
+    tau: float | None = (
+        None  # updates of the reference batch that those before it were worth, under `lr.scaling=adascale`
+    )
     cosine: float = math.nan  # of the angle to the gradient before, where `lr.hypergradient` asks for it
 
     @property
@@ -115,6 +120,7 @@ class Trainer:
         if plan.headroom_every is not None:
             self.instruments.append(Headroom(self, plan.headroom_every))
         self.average = None if plan.average is None else Average(plan.average, self.model)
+        self.shown = Shown(plan, self.model) if is_shown(plan) else None
         self.position, self.step = 0, 0
         self._free: list[Tensor] = []
         self._begun: tuple[tuple[int, range], list[Tensor]] = (-1, range(0)), []  # sums of an update to come
@@ -143,7 +149,8 @@ class Trainer:
         self.statistics = RunningStatistics(self.model if self.own_statistics else nn.Module(), self.still)
         self.parameters: list[Tensor] = [one for one in self.model.parameters() if one.requires_grad]
         self.num_weights = sum(parameter.numel() for parameter in self.parameters)
-        self.length = self.num_weights + self.statistics.length + EXTRAS
+        self.end = self.num_weights + self.statistics.length  # of gradients and statistics
+        self.length = self.end + self.plan.reads_noise + EXTRAS  # between them the square of a gradient
         self.result = self._new_buffer()
         for parameter, view in zip(self.parameters, self._gradient_views(self.result), strict=True):
             parameter.grad = view
@@ -230,20 +237,24 @@ class Trainer:
         gradient = self.result[: self.num_weights]
         norm = torch.linalg.vector_norm(gradient)
         cosine = [] if self.before is None else [self.before.cosine(gradient)]
-        self._numbers.begin(torch.cat((self.result[self.length - EXTRAS : self.length], norm.view(1), *cosine)))
+        square = [self.result[self.end : self.end + 1]] if self.plan.reads_noise and num_micro > 1 else []
+        extras = self.result[self.length - EXTRAS : self.length]
+        self._numbers.begin(torch.cat((extras, norm.view(1), *square, *cosine)))
         clip(gradient, norm, self.plan.clip_norm)
         self.feed.ahead(self.position + batch, self._own_micro_batches(self.position + batch, group))
         factors = None
         if self.reads_late and group.size == 1 and not self.guard.is_due(self.position):
             factors = self._move(batch, group)
-        loss, num_correct, wanted, length, *cosines = self._numbers.end()
+        loss, num_correct, wanted, length, *others = self._numbers.end()
         group.check()  # what an aborted group left behind is worth nothing
         update = self._step(batch, group.size, loss / num_micro, num_correct, wanted, length, factors)
+        if square and not update.rolled_back:
+            update = replace(update, noise=noise_of(others[0], length, self.plan.micro_size, batch))
         if self.before is None:
             return update
         if update.rolled_back:
             self.before.forget()
-        return replace(update, cosine=cosines[0])
+        return replace(update, cosine=others[-1])
 
     def _step(
         self,
@@ -304,7 +315,7 @@ class Trainer:
             own = self._own_micro_batches(following, alone)
             self._begun = (following, own), self._sums(following, own, len(own))
         # puts the running ones back into the modules, out of which what was begun has put them
-        self.statistics.move(self.result[self.num_weights : self.length - EXTRAS])
+        self.statistics.move(self.result[self.num_weights : self.end])
         return factors
 
     def keep_first_snapshot(self) -> None:
@@ -345,7 +356,10 @@ class Trainer:
             too_large = False
         if too_large:  # no longer inside the exception, whose frames hold tensors
             raise self._out_of_memory()
-        return self._buffer().copy_(buffer) if recorded.wanted else buffer
+        found = self._buffer().copy_(buffer) if recorded.wanted else buffer
+        if self.plan.reads_noise:
+            found[self.end] = torch.linalg.vector_norm(found[: self.num_weights]).square()
+        return found
 
     def _recorded(self) -> Captured:
         """The pass of a micro-batch: a recording of its own for each set of parameters that are held."""
@@ -379,7 +393,7 @@ class Trainer:
         torch._foreach_copy_(views, list(torch.autograd.grad(loss, trained, materialize_grads=True)))
         if held:
             torch._foreach_zero_(held)
-        self.statistics.read(buffer[self.num_weights : self.length - EXTRAS])
+        self.statistics.read(buffer[self.num_weights : self.end])
         extras = buffer[self.length - EXTRAS : self.length].zero_()
         extras[0].copy_(loss.detach())
         extras[1].copy_((output.detach().argmax(1) == labels).sum())
@@ -424,7 +438,8 @@ class Trainer:
         self.statistics.restore()
         model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         average = self.average.state() if self.average is not None else {}
-        return {"model": model, "optimizers": self._optimizer_state(), **average}
+        shown = self.shown.state() if self.shown is not None else {}
+        return {"model": model, "optimizers": self.optimizer_state(), **average, **shown}
 
     def _load_tensors(self, state: dict[str, Any]) -> None:
         self._begun = (-1, range(0)), []
@@ -432,9 +447,11 @@ class Trainer:
         self.statistics.take()
         names = dict(self.model.named_parameters())
         for key, optimizer in self.optimizers.items():
-            load_state(optimizer, state["optimizers"][key], names, is_own(self.plan.optimizers[key].kind))
+            load_state(optimizer, state["optimizers"][key], names, self.plan.optimizers[key].has_group_state)
         if self.average is not None:
             self.average.load(state)
+        if self.shown is not None:
+            self.shown.load(state)
 
     def pictures(self) -> Mapping[str, Tensor]:
         """What a task shows of its model after a test: nothing for images."""
@@ -446,12 +463,13 @@ class Trainer:
 
     def optimizer_sha256(self) -> str:
         """SHA-256 over the optimizers' state by optimizer, parameter and key."""
-        return sha256_of(dict(tensors_in(self._optimizer_state(), "")))
+        return sha256_of(dict(tensors_in(self.optimizer_state(), "")))
 
-    def _optimizer_state(self) -> dict[str, State]:
+    def optimizer_state(self) -> dict[str, State]:
+        """A copy of what the optimizers keep, by optimizer and parameter."""
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         return {
-            key: state_of(optimizer, names, is_own(self.plan.optimizers[key].kind))
+            key: state_of(optimizer, names, self.plan.optimizers[key].has_group_state)
             for key, optimizer in self.optimizers.items()
         }
 

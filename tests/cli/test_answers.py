@@ -91,6 +91,9 @@ def test_explain_runs_and_report_answer(capsys: pytest.CaptureFixture[str], tmp_
         "critical_lr",
         "lowest_lr",
         "sharpness",
+        "gradient_square",
+        "gradient_variance",
+        "tau",
     )  # than the rows of these tests
     assert lacking("explain", explained, without=newer) == []
     assert explained["explanation"].startswith("step 1 of ")

@@ -147,7 +147,7 @@ def test_described_defaults_are_those_of_the_table() -> None:
     assert found["batch.global_size"] == str(GLOBAL_BATCH)
     assert found["epochs"] == f"{EPOCHS:g}, or the policy's"
     assert found["lr.shape"] == SHAPE
-    assert found["lr.scaling"] == "linear for sgd and lars, sqrt for others"
+    assert found["lr.scaling"] == "linear for sgd and lars, none for prodigy, sqrt for others"
     assert {name: tuned.scaling for name, tuned in TUNED.items()} == {
         "sgd": "linear",
         "adam": "sqrt",
@@ -155,6 +155,8 @@ def test_described_defaults_are_those_of_the_table() -> None:
         "lars": "linear",
         "muon": "sqrt",
         "rmsprop": "sqrt",
+        "prodigy": "none",
+        "schedule-free": "sqrt",
     }
 
 

@@ -42,7 +42,10 @@ def refusal(path: Path, text: str, model: type[Config] = Config) -> str:
 @pytest.mark.parametrize(
     ("key", "instead"),
     [
-        ("lr.scaling", "none, or leave it out for the default (linear for sgd and lars, sqrt for others)"),
+        (
+            "lr.scaling",
+            "none, or leave it out for the default (linear for sgd and lars, none for prodigy, sqrt for others)",
+        ),
         ("lr.warmup", "0ep, or leave it out for the default (longer for a larger batch)"),
         ("lr.shape", "constant, or leave it out for the default (linear)"),
         ("lr.base", "a value, or leave it out for the default (by the optimizer)"),

@@ -15,7 +15,7 @@ def test_rules(name: str, at_4: float, at_quarter: float) -> None:
 
 
 def test_every_rule_has_a_known_range() -> None:
-    assert set(KNOWN_RANGE) == set(SCALING_RULES) == {"none", "linear", "sqrt", "legw", "sde"}
+    assert set(KNOWN_RANGE) == set(SCALING_RULES) == {"none", "linear", "sqrt", "legw", "sde", "adascale"}
     assert KNOWN_RANGE["linear"].max_k == 8192 / 256  # Goyal et al. 2017
 
 

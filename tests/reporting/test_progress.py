@@ -23,6 +23,7 @@ from raylr.events import (
     Metrics,
     Miscomputed,
     News,
+    NoiseRead,
     Overridden,
     Planned,
     Preparing,
@@ -185,16 +186,19 @@ def test_every_kind_of_news_shows_something_but_what_every_run_has() -> None:
         StoppedEarly(1.0, 5, "test_loss", 0.5, 0.25, 2), Forked(1.0, 5, "one", 3, ("lr.base 0.4 -> 0.2",)),
         Finished({"status": "complete"}, "runs/one"), Aborted("stopped", "Ctrl-C"),
     ]  # fmt: skip
-    assert {type(one) for one in examples} == set(get_args(News)) - {Checkpointed, HeadroomRead, Logged}
+    assert {type(one) for one in examples} == set(get_args(News)) - {Checkpointed, HeadroomRead, NoiseRead, Logged}
     assert all(shown(one) for one in examples)
     assert shown(Logged(())) == ""
     routine = Joined(1.0, 0, "start", 2), Checkpointed(1.0, 5), HeadroomRead(1.0, 5, 0, 0.2, 0.2, {"sgd": 2.0})
+    routine = *routine, NoiseRead(1.0, 5, 0, 40.0, 0.1, 4.0, 3)
     assert shown(*routine, Ended(1.0, 5, "finish")) == ""
 
 
 def test_progress_says_where_the_lr_stands_where_it_was_read() -> None:
     assert "  0.15 of the critical lr  " in shown(replace(PROGRESS, headroom=0.1512))
     assert "critical" not in shown(PROGRESS)
+    assert "  noise scale 1,235  " in shown(replace(PROGRESS, noise_scale=1234.6))
+    assert "noise" not in shown(PROGRESS)
 
 
 def test_metrics_of_ones_own_stand_in_the_line_of_a_test_and_come_back_from_its_row() -> None:

@@ -22,6 +22,7 @@ from raylr.events import (
     Logged,
     Metrics,
     News,
+    NoiseRead,
     Planned,
     Point,
     Preparing,
@@ -133,6 +134,16 @@ def test_readings_of_the_headroom_are_curves(tmp_path: Path, board: Any) -> None
     ]
     names = ("critical_lr", "critical_lr/body", "critical_lr/head")
     assert [scalars(found, name) for name in names] == [[(5, 2.0)], [(6, 1.0)], [(6, 4.0)]]
+
+
+def test_readings_of_the_noise_are_curves(tmp_path: Path, board: Any) -> None:
+    one = NoiseRead(1.0, 500, 4, 512.0, 0.25, 128.0, 5)
+    drowned = replace(one, step=9, noise_scale=None, gradient_square=-0.5)
+    tell(only("tensorboard", tmp_path), STARTED, progress(4), one, drowned, finished())
+    found = board()
+    assert scalars(found, "noise_scale") == [(5, 512.0)]
+    assert scalars(found, "gradient_square") == [(5, 0.25), (10, -0.5)]
+    assert scalars(found, "gradient_variance") == [(5, 128.0), (10, 128.0)]
 
 
 def test_each_optimizer_has_a_curve(tmp_path: Path, board: Any) -> None:

@@ -211,6 +211,12 @@ def test_the_headroom_of_the_last_readings_is_shown(run_dir: Path) -> None:
     assert "0.3" not in text
 
 
+def test_the_noise_scale_of_the_last_reading_is_shown(run_dir: Path) -> None:
+    read = event("noise", 200, step=1, noise_scale=640.0, gradient_square=0.1, gradient_variance=64.0, num_updates=2)
+    steps = write(run_dir, "events.jsonl", read), write(run_dir, "ledger.jsonl", update(1)), finish(run_dir)
+    assert "  noise scale 640  2 workers" in shown(run_dir, *steps)[0]
+
+
 def test_a_run_on_an_object_store_is_shown_by_asking(run_dir: Path, bucket: str) -> None:
     """A real server of the S3 protocol; rows go up in parts as a run writes them."""
     folder = run_folder(bucket, "watched")

@@ -12,7 +12,7 @@ from raylr.config.load import load_config
 from raylr.errors import ConfigError
 from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.legs import Leg
-from raylr.planning.plan import GradNormPlan, HypergradientPlan, Parent, Plan
+from raylr.planning.plan import AdaScalePlan, GradNormPlan, HypergradientPlan, Parent, Plan
 from raylr.planning.resolve import resolve
 from raylr.storage import LocalFolder
 from raylr.training.checkpoint_index import names
@@ -30,7 +30,11 @@ DATA = images(90, 50)
 NORM = GradNormPlan(target=1.0, every=64, memory=3, low=0.3, high=3.0)
 LENGTH: dict[str, Any] = {"total_examples": 400, "checkpoint_every": 96, "checkpoint_keep": 9}
 ANGLE = HypergradientPlan(beta=0.2, every=64, low=0.3, high=3.0)
-KINDS: dict[str, dict[str, Any]] = {"grad_norm": {"grad_norm": NORM}, "hypergradient": {"hypergradient": ANGLE}}
+KINDS: dict[str, dict[str, Any]] = {
+    "grad_norm": {"grad_norm": NORM},
+    "hypergradient": {"hypergradient": ANGLE},
+    "adascale": {"adascale": AdaScalePlan(every=64, reference_batch=8)},
+}
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:

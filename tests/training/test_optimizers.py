@@ -109,7 +109,7 @@ def test_a_parameter_without_exactly_one_optimizer_is_refused(matches, message):
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(
-        ConfigError, match=r"optimizer.name=lamb is not known; use sgd, adam, adamw, rmsprop, lars or muon"
+        ConfigError, match=r"optimizer.name=lamb is not known; use one of sgd, adam, adamw, rmsprop, lars, muon, prod"
     ):
         build_optimizers(model(), {"main": plan(kind="lamb")})
 
