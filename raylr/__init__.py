@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raylr.api.advise import advise
+    from raylr.api.batch_study import batch_study
     from raylr.api.compare import compare
     from raylr.api.explore import explore
     from raylr.api.find_lr import find_lr
@@ -45,6 +46,7 @@ _HOMES = {
     "RunResult": "raylr.running.driver",
     "Task": "raylr.training.task",
     "Verified": "raylr.running.verify",
+    "batch_study": "raylr.api.batch_study",
     "compare": "raylr.api.compare",
     "drive": "raylr.torch_lr.drive",
     "evaluate": "raylr.training.trained",
@@ -80,6 +82,7 @@ __all__ = [
     "Task",
     "Verified",
     "advise",
+    "batch_study",
     "compare",
     "drive",
     "evaluate",

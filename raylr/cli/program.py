@@ -16,6 +16,7 @@ from rich.console import RenderableType
 
 from raylr.cli.advise import advise_command
 from raylr.cli.answers import Answer, json_flag, json_option
+from raylr.cli.batch_study import batch_study_command
 from raylr.cli.cluster import cluster
 from raylr.cli.compare import compare_command
 from raylr.cli.control import ctl
@@ -333,6 +334,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     raylr.add_command(find_lr_command(arguments))
     raylr.add_command(advise_command(arguments))
     raylr.add_command(race_command(arguments))
+    raylr.add_command(batch_study_command(arguments))
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     data.add_command(ConfigCommand("describe", describe_data, arguments, sections=["data"], own=[json_option()]))
     for name, action in (("prepare", prepare_data), ("verify", verify_data)):

@@ -11,6 +11,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raylr.running.driver import RunResult
+    from raylr.running.forking import ForkOrder
+
+
+def forking_on(screen: Console) -> Callable[[ForkOrder], RunResult]:
+    """The same for a fork."""
+    from raylr.api.fork import follow
+    from raylr.events import Finished, Planned
+    from raylr.reporting.progress import Display
+
+    def run(order: ForkOrder) -> RunResult:
+        screen.print(f"training {(order.changes or {}).get('name')}", soft_wrap=True)
+        with Display(screen) as display:
+            return follow(
+                order, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False
+            )
+
+    return run
 
 
 def training_on(screen: Console) -> Callable[[Config], RunResult]:

@@ -60,7 +60,7 @@ def rule(name: str, k: float) -> float:
 def gain(square: float, variance: float, k: float, reference_batch: int) -> float:
     """Return AdaScale's gain: how many updates of the reference batch one of k of them is worth.
 
-    That is Johnson et al. 2020, arXiv 2007.05105, equation 3.
+    That is the gain ratio of Johnson et al. 2020, arXiv 2007.05105.
     `square` is that of the true gradient and `variance` that of one example's, as estimated; below 0 they count as 0. Without
     noise the gain is 1, with noise alone it is k.
 

@@ -165,6 +165,7 @@ def resolve_fork(
     dataset: DatasetInfo,
     hardware: Hardware,
     features: Features = ALL_FEATURES,
+    final_test: bool = True,
 ) -> tuple[Plan, Policy, tuple[Leg, ...]]:
     """The plan, the policy and the earlier legs of a fork that leaves its parent at `at`. Raises ConfigError."""
     position, step = joint_of(origin, at)
@@ -174,17 +175,18 @@ def resolve_fork(
     if cooldown is not None:
         policy = _cooled(origin, position, cooldown, config, changes)
         changes["cooldown"] = f"cooldown {cooldown}"
-        plan, _ = resolve(_without_lr(config), dataset, hardware, GivenPolicy(f"cooldown={cooldown}", policy), features)
+        given = GivenPolicy(f"cooldown={cooldown}", policy)
+        plan, _ = resolve(_without_lr(config), dataset, hardware, given, features, final_test)
         doubts = [one for one in plan.warnings if not one.startswith("peak-never-reached")]  # it was reached before
         plan = plan.model_copy(update={"warnings": tuple(doubts)})
     elif any(_is_of_the_lr(key) for key in changes):
-        plan, policy = resolve(config, dataset, hardware, features=features)
+        plan, policy = resolve(config, dataset, hardware, features=features, final_test=final_test)
     else:
         policy = origin.policy
         if "epochs" in changes:
             policy = replace(policy, total_examples=run_length(config.epochs or 0, origin.plan.num_train))
         given = GivenPolicy(f"fork={origin.name}", policy)
-        plan, _ = resolve(_without_lr(config), dataset, hardware, given, features)
+        plan, _ = resolve(_without_lr(config), dataset, hardware, given, features, final_test)
     _refuse_other_data(origin, plan, position)
     inherited = [
         entry

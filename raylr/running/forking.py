@@ -34,6 +34,7 @@ class ForkOrder:
     cooldown: str | None = None
     changes: Mapping[str, Any] | None = None
     name: str | None = None  # of the fork where `changes` gives none
+    final_test: bool = True  # with a validation split, read the test images once, at the end
 
 
 def origin(order: ForkOrder) -> tuple[Origin, Config]:
@@ -78,7 +79,9 @@ def resolved_fork(
     parent: Origin, order: ForkOrder, config: Config, info: DatasetInfo, hardware: Hardware, features: Features
 ) -> "Fork":
     """The fork in numbers, with where it starts and what it replays in its story."""
-    plan, policy, legs = resolve_fork(parent, order.at, order.cooldown, config, info, hardware, features)
+    plan, policy, legs = resolve_fork(
+        parent, order.at, order.cooldown, config, info, hardware, features, order.final_test
+    )
     joint = legs[-1].until
     by_hand = [event for event in events_that_count(parent.folder) if isinstance(event, Overridden)]
     set_before = tuple(row(event) for event in by_hand if event.cause == "user" and event.position <= joint)
