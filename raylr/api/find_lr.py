@@ -21,7 +21,7 @@ from raylr.errors import ConfigError, RaylrError
 from raylr.lr import range_test
 from raylr.lr.range_test import Suggestion
 from raylr.planning.defaults import TUNED
-from raylr.planning.lr import Part, parts_of
+from raylr.planning.lr import BESIDE_A_POLICY, Part, parts_of
 from raylr.planning.plan import Plan
 
 NAME = "find-lr"
@@ -155,7 +155,12 @@ def under_test(config: Config, plan: Plan, batch: int, name: str, limits: tuple[
     rising = {**common, "base": high, "shape": f"knots(0ex:{low / high!r}, {last}ex:1, interpolation=log)"}
     still = {**common, "base": 1.0, "shape": "knots(0ex:0)"}
     read = {"headroom": f"{max(1, updates // READINGS)}st"}
-    return short(config, plan, batch, NAME, updates, read, lambda one, _: rising if one in ("", name) else still)
+
+    def lr(one: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {field: given[field] for field in BESIDE_A_POLICY if field in given}
+        return {**(rising if one in ("", name) else still), **kept}
+
+    return short(config, plan, batch, NAME, updates, read, lr)
 
 
 def _curve(part: Part, rates: Sequence[float], rows: Sequence[Sequence[Mapping[str, Any]]]) -> LRCurve:

@@ -17,7 +17,7 @@ from raylr.config import Config, LRConfig
 from raylr.errors import ConfigError
 from raylr.lr import Policy
 from raylr.planning.loop_plan import refuse_loop
-from raylr.planning.lr import policy_of_file
+from raylr.planning.lr import BESIDE_A_POLICY, policy_of_file
 from raylr.storage import POPULATION_RESULT, Folder, LocalFolder, open_run
 
 FOUND = ("best_policy.json", "policy.json")  # of a population, of a run
@@ -143,8 +143,11 @@ def scales(count: int) -> list[float]:
 
 
 def under(config: Config, policy: Path) -> Config:
-    """The config with its LR and its length from a policy's file."""
-    return _changed(config, lambda lr: LRConfig(), policy=str(policy), epochs=None)
+    """The config with its LR and its length from a policy's file; what says nothing of the curve stays."""
+    kept = BESIDE_A_POLICY
+    return _changed(
+        config, lambda lr: LRConfig(**{name: getattr(lr, name) for name in kept}), policy=str(policy), epochs=None
+    )
 
 
 def cosine(config: Config, policy: Policy, scale: float) -> Config:

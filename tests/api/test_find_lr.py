@@ -208,6 +208,8 @@ INFO = DatasetInfo("synthetic", 320, 50, ("a", "b", "c"), (9, 9, 3), "", "")
 def test_real_runs_give_the_same_suggestion_at_1_2_and_4_workers(ranks: Ranks, tmp_path: Path) -> None:
     config = config_of({**BASE, "batch.global_size": 32, "batch.micro_size": 8, "precision": "fp32"})
     at_first, _ = resolve(config, INFO, Hardware(False, 0))
+    decayed = config_of({**BASE, "lr.layer_decay": 0.5, "lr.shape": "cosine"})
+    assert under_test(decayed, at_first, 32, "sgd", (1e-3, 10.0), 40).lr.layer_decay == 0.5
     made, policy = resolve(under_test(config, at_first, 32, "sgd", (1e-3, 10.0), 40), INFO, Hardware(False, 0))
     found = []
     for size in (1, 2, 4):

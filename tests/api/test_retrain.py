@@ -9,7 +9,7 @@ import pytest
 from raylr.api.plan import plan
 from raylr.api.retrain import Source, Standing, cosine, retrain, scales, source_of, under
 from raylr.cli import main
-from raylr.config import Config
+from raylr.config import Config, LRConfig
 from raylr.lr import Override, Policy
 from raylr.reporting.population import standing_table
 from raylr.reporting.tables import console
@@ -84,6 +84,8 @@ def test_the_raw_policy_is_trained_with_its_overrides(population: Path) -> None:
     raw = under(source_of(str(population), "").config(), population / "best_policy.json")
     policy = plan(raw)[1]
     assert policy.lr(2048, 512) == 0.5 * policy.lr(0, 512) == pytest.approx(0.1)
+    decayed = Config(**SMALL, lr={"base": 0.2, "layer_decay": 0.5})
+    assert under(decayed, population / "best_policy.json").lr == LRConfig(layer_decay=0.5)
 
 
 def test_what_search_and_tuning_trained_is_counted(population: Path) -> None:
