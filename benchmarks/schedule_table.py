@@ -13,6 +13,7 @@ and refine, as found) better than the tuned linear and than the tuned cosine, by
 with p < 0.05 for both? All other differences are for the eye. A run or a search that was interrupted goes on where it stopped.
 
     python -m benchmarks.schedule_table --data PATH --train-examples 5000 --epochs 8 --write
+    python -m benchmarks.schedule_table --data PATH --train-examples 50000 --epochs 13 --config jobs/accuracy88.yaml --write
 """
 
 import json
@@ -27,6 +28,7 @@ from benchmarks.common import Row, Store
 from raylr.api.explore import explore
 from raylr.api.plan import save_policy
 from raylr.api.refine import refine
+from raylr.api.retrain import under
 from raylr.api.train import train
 from raylr.config.load import load_config
 from raylr.config.population import PopulationConfig
@@ -72,45 +74,53 @@ class Schedule:
     spent: int
 
 
-def searched(storage: Path, fields: Fields, own: Fields, name: str) -> Row:
-    """The result of a population, in one file with those of others."""
-    values = {"trials": f"{TRIALS}", "interval": "0.5ep", **fields, **own}
-    held_out = {"data.validation": VALIDATION, "seed": "0", "storage": str(storage), "name": name}
-    result = explore(load_config(None, {**values, **held_out}, PopulationConfig), progress=False).model_dump()
-    if result["status"] != "complete":
-        sys.exit(f"{name} is {result['status']}: {result.get('reason', '')}")
-    spent = result.get("trained_examples", sum(row["position"] for row in result["trials"]))
-    best = Path(result["run_dir"]) / "trials" / result["best"]
-    return {
-        "path": str(Path(result["run_dir"]) / "best_policy.json"),
-        "run": str(best),
-        "score": result["best_score"],
-        "spent": spent,
-    }
+@dataclass(frozen=True)
+class Setting:
+    """What all runs have in common: a config's file, if one is given, and fields over it; and the folder of the runs."""
+
+    storage: Path
+    path: str | None
+    fields: Fields
+    epochs: float
+
+    def run(self, policy: Path, name: str, stretch: bool, **own: str) -> Row:
+        """The result of a run under a policy, at its own length or stretched over all images."""
+        length = {"eval.every": "1dur", "checkpoint.every": "1dur"}
+        fields = {**self.fields, **length, **own, "storage": str(self.storage), "name": name}
+        config = under(load_config(self.path, fields), policy)
+        if stretch:
+            config = config.model_copy(update={"stretch": True, "epochs": self.epochs})
+        result = train(config, progress=False)
+        if result.status != "complete":
+            sys.exit(f"{name} is {result.status}; see {result.run_dir}")
+        return dict(result.model_dump())
+
+    def search(self, own: Fields, name: str) -> Row:
+        """What a population came to, in one row with those of others."""
+        common = {"trials": f"{TRIALS}", "interval": "0.5ep", "epochs": f"{self.epochs:g}", **self.fields}
+        held_out = {"data.validation": VALIDATION, "seed": "0", "storage": str(self.storage), "name": name}
+        result = explore(
+            load_config(self.path, {**common, **own, **held_out}, PopulationConfig), progress=False
+        ).model_dump()
+        if result["status"] != "complete":
+            sys.exit(f"{name} is {result['status']}: {result.get('reason', '')}")
+        folder = Path(result["run_dir"])
+        spent = result.get("trained_examples", sum(row["position"] for row in result["trials"]))
+        found = {"path": str(folder / "best_policy.json"), "run": str(folder / "trials" / result["best"])}
+        return {**found, "score": result["best_score"], "spent": spent}
 
 
-def refined(storage: Path, fields: Fields) -> Row:
+def refined(setting: Setting) -> Row:
     """The refinement of the best of the linear runs, and its validation accuracy."""
-    linear = searched(storage, fields, grid("linear", TRIALS - 1), "refine-linear")
-    path = refine(linear["run"], out=storage / "refined.json").path
-    result = trained(storage, fields, path, "refined", **{"data.validation": VALIDATION, "seed": "0", "stretch": "no"})
+    linear = setting.search(grid("linear", TRIALS - 1), "refine-linear")
+    path = refine(linear["run"], out=setting.storage / "refined.json").path
+    result = setting.run(path, "refined", False, **{"data.validation": VALIDATION, "seed": "0"})
     return {"path": str(path), "score": result["validation_accuracy"], "spent": linear["spent"] + result["position"]}
 
 
-def trained(storage: Path, fields: Fields, policy: Path, name: str, **own: str) -> Row:
-    """The result of a run under a policy."""
-    kept = {key: value for key, value in fields.items() if not key.startswith("lr.") and key != "epochs"}
-    length = {"stretch": "yes", "epochs": fields["epochs"], "eval.every": "1dur", "checkpoint.every": "1dur"} | own
-    if length["stretch"] == "no":
-        del length["epochs"]
-    config = load_config(None, {**kept, **length, "policy": str(policy), "storage": str(storage), "name": name})
-    result: Row = train(config, progress=False).model_dump()
-    return result
-
-
-def accuracy(storage: Path, fields: Fields, policy: Path, name: str, seed: int) -> Row:
+def accuracy(setting: Setting, policy: Path, name: str, seed: int) -> Row:
     """Test accuracy, in %, of a policy trained on all images with a seed of the table."""
-    result = trained(storage, fields, policy, name, seed=f"{seed}")
+    result = setting.run(policy, name, True, seed=f"{seed}")
     return {"accuracy": 100 * result["test_accuracy"], "weights_sha256": result["weights_sha256"]}
 
 
@@ -120,13 +130,13 @@ def distilled(policy: Path) -> Path:
     return save_policy(found.chosen.policy, policy.with_suffix(".simple.json"))
 
 
-def found_by(store: Store, storage: Path, fields: Fields) -> list[Schedule]:
+def found_by(store: Store, setting: Setting) -> list[Schedule]:
     """What each method came to; each search is made once."""
     makers: dict[str, Callable[[], Row]] = {
-        method: lambda method=method, own=own: searched(storage, fields, own, method.lower().replace(" ", "-"))  # type: ignore[misc]
+        method: lambda method=method, own=own: setting.search(own, method.lower().replace(" ", "-"))  # type: ignore[misc]
         for method, own in SEARCHES.items()
     }
-    makers[REFINE] = lambda: refined(storage, fields)
+    makers[REFINE] = lambda: refined(setting)
     made = []
     for method, make in makers.items():
         row = store.measured({"method": method, "what": "search"}, make)
@@ -198,24 +208,27 @@ def main() -> None:
     parser.add_argument("--train-examples", type=int, default=5_000)
     parser.add_argument("--test-examples", type=int, default=10_000)
     parser.add_argument("--epochs", type=float, default=8)
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument(
+        "--config", type=Path, help="of all runs, with the LR that grids are around [cnn-small, batch 128]"
+    )
     given = parser.parse_args()
-    name = f"schedule_table-{given.train_examples}-{given.epochs:g}"
+    name = f"schedule_table-{given.train_examples}-{given.epochs:g}{f'-{given.config.stem}' if given.config else ''}"
     out = common.place(given)
-    store, storage = Store(out, name), out / name
     fields = {
-        "data.source": given.data, "data.train_examples": f"{given.train_examples}", "epochs": f"{given.epochs:g}",
-        "data.test_examples": f"{given.test_examples}", "batch.global_size": f"{given.batch}", "batch.micro_size": "64",
-        "workers": "1", "gpu": "no", "trackers": "none",
+        "data.source": given.data, "data.train_examples": f"{given.train_examples}",
+        "data.test_examples": f"{given.test_examples}", "workers": "1", "gpu": "no", "trackers": "none",
     }  # fmt: skip
+    fields |= {} if given.config else {"batch.global_size": "128", "batch.micro_size": "64"}
+    store = Store(out, name)
+    setting = Setting(out / name, str(given.config) if given.config else None, fields, given.epochs)
     with own_cluster(TRIALS):
-        schedules = found_by(store, storage, fields)
+        schedules = found_by(store, setting)
         found: dict[str, list[float]] = {one.method: [] for one in schedules}
         for seed in SEEDS:
             for one in schedules:
                 run = f"{one.method.lower().replace(' ', '-').replace(',', '')}-{seed}"
                 keys = {"method": one.method, "what": "test", "seed": seed}
-                row = store.measured(keys, accuracy, storage, fields, one.path, run, seed)
+                row = store.measured(keys, accuracy, setting, one.path, run, seed)
                 found[one.method].append(row["accuracy"])
     headings = [
         "schedule",
@@ -226,7 +239,10 @@ def main() -> None:
         "examples to find it",
     ]
     table = common.table(headings, lines(schedules, found))
-    what = f"cnn-small, {given.train_examples:,} training and {given.test_examples:,} test images of {Path(given.data).name}"
+    model = given.config.name if given.config else "cnn-small"
+    what = (
+        f"{model}, {given.train_examples:,} training and {given.test_examples:,} test images of {Path(given.data).name}"
+    )
     text = f"{table}\n\n{answer(schedules, found)}\n\n{common.conditions(f'{what}, {given.epochs:g} epochs, 10 seeds')}"
     draw(schedules, common.ROOT / "benchmarks" / "gallery" / "schedules.png")
     print(json.dumps({method: list(values) for method, values in found.items()}))
