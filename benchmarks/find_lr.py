@@ -15,7 +15,7 @@ from benchmarks.common import Row, Store
 from benchmarks.headroom import BATCH, CENTRES, MODELS, end_of, is_bad
 from benchmarks.held_out import Setting, split
 from raylr.api.find_lr import ABOVE, BELOW, READINGS, LRCurve, under_test
-from raylr.lr.range_test import lrs, suggestion
+from raylr.lr.range_test import lrs, parabola_top, suggestion
 from raylr.planning.defaults import TUNED
 from raylr.planning.facts import local_hardware
 from raylr.planning.resolve import resolve
@@ -50,14 +50,7 @@ def curve(setting: Setting, limits: tuple[float, float], seed: int, data: Datase
 
 def best_lr(rows: list[Row]) -> float:
     """The top of a parabola in log LR through the best row and its neighbours; the best row's at an end of the sweep."""
-    index = min(range(len(rows)), key=lambda one: end_of(rows[one]))
-    near = rows[max(0, index - 1) : index + 2]
-    if len(near) < 3 or not all(math.isfinite(end_of(row)) for row in near):
-        return float(rows[index]["lr"])
-    (x0, x1, x2), (y0, y1, y2) = [math.log(row["lr"]) for row in near], [end_of(row) for row in near]
-    slope_left, slope_right = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
-    bend = (slope_right - slope_left) / (x2 - x0)
-    return math.exp((x0 + x1) / 2 - slope_left / (2 * bend)) if bend > 0 else math.exp(x1)
+    return parabola_top([float(row["lr"]) for row in rows], [end_of(row) for row in rows])
 
 
 def main() -> None:

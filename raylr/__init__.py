@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from raylr.api.plan import plan
     from raylr.api.race import race
     from raylr.api.refine import refine
+    from raylr.api.study import study
     from raylr.api.train import train
     from raylr.config import Config
     from raylr.config.load import load_config
@@ -65,6 +66,7 @@ _HOMES = {
     "refine": "raylr.api.refine",
     "report": "raylr.api.look",
     "scheduler": "raylr.torch_lr.scheduler",
+    "study": "raylr.api.study",
     "train": "raylr.api.train",
     "verify": "raylr.running.verify",
 }
@@ -100,6 +102,7 @@ __all__ = [
     "refine",
     "report",
     "scheduler",
+    "study",
     "train",
     "verify",
 ]

@@ -28,6 +28,7 @@ from raylr.cli.options import EXIT_CODES, ConfigCommand, Location
 from raylr.cli.race import race_command
 from raylr.cli.refine import ranking, refine
 from raylr.cli.start import init_command
+from raylr.cli.study import study_command
 from raylr.cli.submit import jobs, submit
 from raylr.cli.verify import verify
 from raylr.config import Config
@@ -335,6 +336,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     raylr.add_command(advise_command(arguments))
     raylr.add_command(race_command(arguments))
     raylr.add_command(batch_study_command(arguments))
+    raylr.add_command(study_command(arguments))
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     data.add_command(ConfigCommand("describe", describe_data, arguments, sections=["data"], own=[json_option()]))
     for name, action in (("prepare", prepare_data), ("verify", verify_data)):

@@ -157,6 +157,10 @@ class ModelConfig(Section):
 
     name: str = Field("cnn-small", description=f"{', '.join(MODELS)}, or one's own as package.module:factory")
     dropout: float = Field(0.0, ge=0, lt=1, description="probability before the last layer")
+    width: float = Field(1.0, gt=0, le=16, description="times its channels, of cnn-* and vit-small")
+    transfer: Literal["none", "completep"] = Field(
+        "none", description="let LR and weight decay, as tuned at width 1, follow the width, by class of parameters"
+    )
     compile: bool = Field(False, description="by torch.compile: a slow start, then fewer kernels; changes the bits")
     freeze: str | None = Field(
         None, description="parameters that never train: patterns with * and ? on their names, by commas [none]"

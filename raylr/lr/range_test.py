@@ -143,6 +143,23 @@ def _check(rates: Sequence[float], curve: Sequence[float]) -> None:
         )
 
 
+def parabola_top(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """The LR at the bottom of a parabola in log LR through the lowest loss and its neighbours; the LR of the lowest loss itself
+    at an end, or beside a loss that is no number.
+
+    >>> round(parabola_top([0.1, 0.2, 0.4], [1.0, 0.5, 1.0]), 6)
+    0.2
+    """
+    index = min(range(len(rates)), key=lambda one: losses[one])
+    near = range(max(0, index - 1), min(len(rates), index + 2))
+    if len(near) < 3 or not all(math.isfinite(losses[one]) for one in near):
+        return rates[index]
+    (x0, x1, x2), (y0, y1, y2) = [math.log(rates[one]) for one in near], [losses[one] for one in near]
+    left, right = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
+    bend = (right - left) / (x2 - x0)
+    return math.exp((x0 + x1) / 2 - left / (2 * bend)) if bend > 0 else rates[index]
+
+
 def longest_fall(curve: Sequence[float], least: float = 0.0) -> tuple[int, int]:
     """First and last index of the longest stretch on which each value is more than `least` below the one before.
 

@@ -33,6 +33,7 @@ class OptimizerPlan(Frozen):
     weight_decay: float
     decay_norms_and_biases: bool
     until: int | None = None  # examples, after which its parameters are held
+    transfer: float = 1.0  # width over that at which the LR was tuned, where the LR of each class follows it
     layer_decay: float = 1.0  # factor on the LR for each layer below the model's top
     ns_steps: int = 5
     normalise: bool = False
@@ -201,6 +202,7 @@ class Plan(Frozen):
     task: TaskPlan | None = None  # of one's own; None is image classification
     model: str  # empty with a task, which has its own
     dropout: float
+    width: float = 1.0  # times the model's own number of channels
     compile: bool = False
     freeze: tuple[str, ...] = ()  # patterns on the names of parameters that never train
     num_classes: int

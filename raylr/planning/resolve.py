@@ -10,7 +10,7 @@ from raylr.config.transforms import transform_names
 from raylr.errors import ConfigError
 from raylr.lr import Clock, Policy, Ramp, examples, lint
 from raylr.lr.durations import interval
-from raylr.planning import averaging, initial, instruments, measured, own_task, watching
+from raylr.planning import averaging, initial, instruments, measured, own_task, watching, width
 from raylr.planning.batch import check_length, fixed_global_batch, possible_batches
 from raylr.planning.defaults import EPOCHS, tuned_for
 from raylr.planning.device import backend, device, gpus_per_worker
@@ -56,6 +56,7 @@ def resolve(
     """
     if dataset.task is not None:
         own_task.refuse_beside(config, dataset.task)
+    width.check(config)
     num_workers = workers(config, hardware.num_gpus)
     config = config.model_copy(update={"workers": num_workers.value})
     parts = parts_of(config)
@@ -139,6 +140,7 @@ def _plan(
         task=dataset.task,
         model=config.model.name if dataset.task is None else "",
         dropout=config.model.dropout,
+        width=config.model.width,
         compile=config.model.compile,
         freeze=config.model.frozen,
         num_classes=len(dataset.class_names),
@@ -176,7 +178,7 @@ def _plan(
         crop_padding=0 if dataset.task is not None else _crop_padding(config, min(dataset.image_shape[:2])),
         cutout=config.data.cutout,
         transform=transform_names(config.data.transform),
-        optimizers=_optimizer_plans(parts, clock),
+        optimizers=_optimizer_plans(parts, clock, width.transfer(config, parts)),
         guard=_guard(config, clock),
         metrics=watching.metrics(config, len(dataset.class_names)),
         stop=watching.stop(config, clock, split, dataset.task),
@@ -251,8 +253,8 @@ def _precision(config: Config, hardware: Hardware, device: str) -> Chosen[str]:
     return Chosen("fp32", f"the {where} lacks bf16")
 
 
-def _optimizer_plans(parts: list[Part], clock: Clock) -> dict[str, OptimizerPlan]:
-    plans = {part.name: _optimizer_plan(part, clock) for part in parts}
+def _optimizer_plans(parts: list[Part], clock: Clock, transfer: float) -> dict[str, OptimizerPlan]:
+    plans = {part.name: _optimizer_plan(part, clock, transfer) for part in parts}
     ends = [plan.until for plan in plans.values() if plan.until is not None and plan.until < clock.total_examples]
     if len(ends) == len(parts):
         raise ConfigError(
@@ -261,7 +263,7 @@ def _optimizer_plans(parts: list[Part], clock: Clock) -> dict[str, OptimizerPlan
     return plans
 
 
-def _optimizer_plan(part: Part, clock: Clock) -> OptimizerPlan:
+def _optimizer_plan(part: Part, clock: Clock, transfer: float) -> OptimizerPlan:
     chosen = part.optimizer
     if (package := EXTRAS.get(chosen.name)) and importlib.util.find_spec(package) is None:
         raise ConfigError(
@@ -279,6 +281,7 @@ def _optimizer_plan(part: Part, clock: Clock) -> OptimizerPlan:
         weight_decay=decay,
         until=until,
         layer_decay=part.lr.layer_decay or 1.0,
+        transfer=transfer,
         options=library_options(part),
         **others,
     )

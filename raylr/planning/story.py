@@ -9,6 +9,7 @@ from raylr.planning import own_task
 from raylr.planning.facts import DatasetInfo
 from raylr.planning.lr import Part
 from raylr.planning.plan import Chosen, Plan, Reason
+from raylr.planning.width import lines as width_lines
 
 WITHOUT_BATCHNORM = ("vit-small",)  # of the networks that come along
 
@@ -83,6 +84,7 @@ def _images(config: Config, dataset: DatasetInfo, plan: Plan) -> Iterator[Reason
     yield from _held_out(config, plan)
     compiled = ", compiled for its shapes on each worker" * plan.compile
     yield _line("model", f"{plan.model}{compiled}", f"model.name={plan.model}{', model.compile' * plan.compile}")
+    yield from width_lines(config, plan)
 
 
 def _line(what: str, value: str, why: str) -> Reason:

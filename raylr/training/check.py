@@ -31,7 +31,7 @@ def check(plan: Plan) -> bool:
     Raises ConfigError for what does not fit.
     """
     with torch.random.fork_rng(devices=[]):
-        model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
+        model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout, plan.width)
         if plan.freeze:
             freeze(model, plan.freeze)
         loss = loss_for(plan.loss, plan.num_classes, plan.label_smoothing)

@@ -52,7 +52,7 @@ def initial_of(config: Config, info: DatasetInfo) -> InitPlan:
     state = _state(folder, run, config.init_best)
     weights = taken_over(there, state)
     with torch.random.fork_rng(devices=[]):
-        model = build(there.model, len(info.class_names), info.image_shape, config.model.dropout)
+        model = build(there.model, len(info.class_names), info.image_shape, config.model.dropout, config.model.width)
     fresh = tuple(
         f"{name} {_shape(here)} ({_shape(weights[name]) + ' there' if name in weights else 'not there'})"
         for name, here in model.named_parameters()

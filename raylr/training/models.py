@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from raylr.config.user_code import accepts, call_with, import_object
 from raylr.errors import ConfigError
 from raylr.training.airbench import Airbench, identity_conv
-from raylr.training.vit import ViT, patch_side
+from raylr.training.vit import HEADS, WIDTH, ViT, patch_side
 
 ImageShape = tuple[int, int, int]  # height, width, channels
 
@@ -46,10 +46,10 @@ class Group(nn.Module):
 class FastCNN(nn.Module):
     """Logits [b, num_classes] from images [b, channels, H, W] of at least 9 x 9 pixels."""
 
-    def __init__(self, widths: tuple[int, ...], num_classes: int, channels: int, dropout: float) -> None:
+    def __init__(self, stem: int, widths: tuple[int, ...], num_classes: int, channels: int, dropout: float) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels, STEM_CHANNELS, 2)
-        self.groups = nn.Sequential(*map(Group, (STEM_CHANNELS, *widths), widths))
+        self.stem = nn.Conv2d(channels, stem, 2)
+        self.groups = nn.Sequential(*map(Group, (stem, *widths), widths))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
 
@@ -59,8 +59,8 @@ class FastCNN(nn.Module):
         return logits * HEAD_SCALE
 
 
-def build(name: str, num_classes: int, image_shape: ImageShape, dropout: float = 0.0) -> nn.Module:
-    """A fresh model for images of image_shape, from torch's global random generator.
+def build(name: str, num_classes: int, image_shape: ImageShape, dropout: float = 0.0, width: float = 1.0) -> nn.Module:
+    """A fresh model for images of image_shape, of `width` times its channels, from torch's global random generator.
 
     One's own is made by its factory with those of num_classes, image_shape and dropout that it takes, by name. It gives
     logits [b, num_classes] for float images [b, channels, height, width]; ConfigError where it cannot.
@@ -69,21 +69,27 @@ def build(name: str, num_classes: int, image_shape: ImageShape, dropout: float =
         return _own(name, num_classes, image_shape, dropout)
     if name not in BUILDERS:
         raise ConfigError(f"model.name={name} is none of {', '.join(BUILDERS)}; one's own is package.module:factory")
-    return BUILDERS[name](num_classes, image_shape, dropout)
+    return BUILDERS[name](num_classes, image_shape, dropout, width)
 
 
-def _cnn(name: str, widths: tuple[int, ...], num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
+def _cnn(
+    name: str, widths: tuple[int, ...], num_classes: int, image_shape: ImageShape, dropout: float, width: float
+) -> nn.Module:
     _check_side(name, image_shape, SMALLEST_SIDE_OF_CNN)
-    return FastCNN(widths, num_classes, image_shape[2], dropout)
+    stem, *others = (max(1, round(width * channels)) for channels in (STEM_CHANNELS, *widths))
+    return FastCNN(stem, tuple(others), num_classes, image_shape[2], dropout)
 
 
-def _airbench(num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
+def _airbench(num_classes: int, image_shape: ImageShape, dropout: float, width: float) -> nn.Module:
     _check_side("airbench", image_shape, SMALLEST_SIDE_OF_CNN)
     return Airbench(num_classes, image_shape[2], dropout)
 
 
-def _resnet18(num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
-    """He et al. 2016. Dropout adds no parameters, so the names of the weights are torchvision's."""
+def _resnet18(num_classes: int, image_shape: ImageShape, dropout: float, width: float) -> nn.Module:
+    """He et al. 2016, of one width, since torchvision's blocks take no other.
+
+    Dropout adds no parameters, so the names of the weights are torchvision's.
+    """
     from torchvision.models import resnet18  # a second to import, which the other models need not wait for
 
     _check_side("resnet18", image_shape, SMALLEST_SIDE_OF_RESNET)
@@ -100,14 +106,20 @@ def _resnet18(num_classes: int, image_shape: ImageShape, dropout: float) -> nn.M
     return model
 
 
-def _vit(num_classes: int, image_shape: ImageShape, dropout: float) -> nn.Module:
-    height, width, _ = image_shape
-    side = patch_side(height, width)
+def _vit(num_classes: int, image_shape: ImageShape, dropout: float, width: float) -> nn.Module:
+    height, columns, _ = image_shape
+    side = patch_side(height, columns)
     if side is None:
         raise ConfigError(
-            f"model.name=vit-small needs sides that divide into patches; data.source has {height} x {width}"
+            f"model.name=vit-small needs sides that divide into patches; data.source has {height} x {columns}"
         )
-    return ViT(num_classes, image_shape, side, dropout)
+    channels = round(width * WIDTH)
+    if channels < HEADS or channels % HEADS:
+        raise ConfigError(
+            f"model.width={width:g} gives model.name=vit-small {channels} channels, which do not divide by its {HEADS} heads; "
+            f"use model.width={max(1, round(channels / HEADS)) * HEADS / WIDTH:g}"
+        )
+    return ViT(num_classes, image_shape, side, dropout, channels)
 
 
 def _check_side(name: str, image_shape: ImageShape, smallest: int) -> None:
@@ -119,7 +131,7 @@ def _check_side(name: str, image_shape: ImageShape, smallest: int) -> None:
         )
 
 
-BUILDERS: dict[str, Callable[[int, ImageShape, float], nn.Module]] = {
+BUILDERS: dict[str, Callable[[int, ImageShape, float, float], nn.Module]] = {
     "cnn-small": partial(_cnn, "cnn-small", (32, 64, 128)),
     "cnn-medium": partial(_cnn, "cnn-medium", (32, 128, 256)),
     "cnn-large": partial(_cnn, "cnn-large", (64, 256, 256)),

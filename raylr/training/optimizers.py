@@ -19,6 +19,7 @@ from raylr.training.layers import depths_of
 from raylr.training.muon import FilterMuon
 from raylr.training.own_optimizer import make, try_out
 from raylr.training.patterns import listing, matched
+from raylr.training.transfer import lr_scales
 
 Named = list[tuple[str, nn.Parameter]]
 
@@ -62,18 +63,21 @@ def _owners(names: list[str], plans: Mapping[str, OptimizerPlan]) -> dict[str, s
     return owners
 
 
-def _by_depth(plan: OptimizerPlan, group: dict[str, Any], depths: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The group; with a layer decay a group for each layer, the top first, whose `lr_scale` the writer of the LR takes."""
-    if plan.layer_decay == 1.0:
+def _by_scale(plan: OptimizerPlan, group: dict[str, Any], depths: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The group; with a layer decay or a transfer a group for each layer, the top first, and each class of parameters, whose
+    `lr_scale` the writer of the LR takes."""
+    if plan.layer_decay == 1.0 and plan.transfer == 1.0:
         return [group]
-    found = sorted({depths[name] for name, _ in group["params"]})
+    scales = lr_scales(group["params"], plan.kind, plan.transfer)
+    keys = {name: (depths.get(name, 0), scales.get(name, 1.0)) for name, _ in group["params"]}
     return [
         {
             **group,
-            "params": [pair for pair in group["params"] if depths[pair[0]] == depth],
-            "lr_scale": plan.layer_decay**depth,
+            "params": [pair for pair in group["params"] if keys[pair[0]] == (depth, scale)],
+            "lr_scale": plan.layer_decay**depth * scale,
+            "weight_decay": group.get("weight_decay", plan.weight_decay) / scale,
         }
-        for depth in found
+        for depth, scale in sorted(set(keys.values()))
     ]
 
 
@@ -82,7 +86,7 @@ def _build(plan: OptimizerPlan, named: Named, depths: Mapping[str, int]) -> Opti
     decayed = [pair for pair in named if plan.decay_norms_and_biases or pair[1].ndim >= 2]
     spared = [pair for pair in named if not plan.decay_norms_and_biases and pair[1].ndim < 2]
     kinds = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    groups = [group for kind in kinds if kind["params"] for group in _by_depth(plan, kind, depths)]
+    groups = [group for kind in kinds if kind["params"] for group in _by_scale(plan, kind, depths)]
     betas = (plan.beta1, plan.beta2)
     if is_own(plan.kind):
         return make(plan, [{**group, "params": [one for _, one in group["params"]]} for group in groups])
@@ -111,7 +115,7 @@ def _build(plan: OptimizerPlan, named: Named, depths: Mapping[str, int]) -> Opti
             _require_matrices(plan.match, named)
             settings = {"momentum": plan.momentum, "nesterov": plan.nesterov, "weight_decay": plan.weight_decay}
             settings.update(ns_steps=plan.ns_steps, normalise=plan.normalise)
-            return FilterMuon(_by_depth(plan, {"params": named}, depths), lr=0.0, **settings)  # type: ignore[arg-type]
+            return FilterMuon(_by_scale(plan, {"params": named}, depths), lr=0.0, **settings)  # type: ignore[arg-type]
     raise ConfigError(f"optimizer.name={plan.kind} is not known; use one of {', '.join(OPTIMIZERS)}")
 
 

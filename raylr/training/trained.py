@@ -253,7 +253,7 @@ def _shown(folder: Folder, plan: Plan, state: dict[str, Any]) -> dict[str, Any]:
 def _built(plan: Plan, task: Any) -> nn.Module:
     """A new model of the plan; of a task that trains on a data set, it is made for noise of the same shape."""
     if plan.task is None:
-        return build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
+        return build(plan.model, plan.num_classes, plan.image_shape, plan.dropout, plan.width)
     noise = noise_like(plan.image_shape, plan.class_names) if plan.task.takes_dataset else None
     model: nn.Module = (task or made(plan.task, noise)).model()
     return model

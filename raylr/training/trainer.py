@@ -53,6 +53,7 @@ from raylr.training.seeding import seed_generators
 from raylr.training.sharpness import Sharp, Sharpness
 from raylr.training.shown import Shown, is_shown
 from raylr.training.stream import examples_at, micro_batch_seed
+from raylr.training.transfer import begin
 from raylr.training.whitening import NUM_IMAGES, whiten
 
 EXTRAS = 3  # loss, number of right answers, has_orders
@@ -136,7 +137,8 @@ class Trainer:
     def _build(self) -> nn.Module:
         """Build the model on its device, and its loss."""
         plan = self.plan
-        model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout)
+        model = build(plan.model, plan.num_classes, plan.image_shape, plan.dropout, plan.width)
+        begin(model, max(one.transfer for one in plan.optimizers.values()))
         self.still = freeze(model, plan.freeze) if plan.freeze else []
         there: nn.Module = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if plan.compile:

@@ -21,11 +21,11 @@ def patch_side(height: int, width: int) -> int | None:
 class Block(nn.Module):
     """Attention between the patches, then an MLP on each; both are added to what came in."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.mlp = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(self.norm1(x)).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)  # [3, b, heads, patches, d]
@@ -37,14 +37,16 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Logits [b, num_classes] from images [b, channels, H, W] whose sides are multiples of the patch's."""
 
-    def __init__(self, num_classes: int, image_shape: tuple[int, int, int], side: int, dropout: float) -> None:
+    def __init__(
+        self, num_classes: int, image_shape: tuple[int, int, int], side: int, dropout: float, width: int = WIDTH
+    ) -> None:
         super().__init__()
-        height, width, channels = image_shape
-        self.patches = nn.Conv2d(channels, WIDTH, side, stride=side)
-        self.positions = nn.Parameter(torch.randn(height // side * (width // side), WIDTH) * 0.02)
-        self.blocks = nn.Sequential(*(Block() for _ in range(DEPTH)))
-        self.norm, self.dropout = nn.LayerNorm(WIDTH), nn.Dropout(dropout)
-        self.head = nn.Linear(WIDTH, num_classes)
+        height, columns, channels = image_shape
+        self.patches = nn.Conv2d(channels, width, side, stride=side)
+        self.positions = nn.Parameter(torch.randn(height // side * (columns // side), width) * 0.02)
+        self.blocks = nn.Sequential(*(Block(width) for _ in range(DEPTH)))
+        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
+        self.head = nn.Linear(width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
