@@ -150,6 +150,14 @@ def test_the_bits_and_the_ledger_are_the_same_at_every_world_size_and_after_a_re
     )
 
 
+def test_a_fork_with_another_decay_has_the_scales_of_its_own_plan() -> None:
+    old, new = (halved(kind="torch.optim:NAdam", options={}, layer_decay=decay) for decay in (0.5, 0.25))
+    trained, forked = (Trainer(of, policy(of), DATA) for of in (old, new))
+    trained.update(Group())
+    forked.load(trained.state())
+    assert [group["lr_scale"] for group in forked.optimizers["main"].param_groups][:3] == [1, 0.25, 0.0625]
+
+
 def test_explain_tells_the_lr_of_the_lowest_layer(tmp_path: Path, ranks: Ranks) -> None:
     of = halved()
     hashes(ranks, 1, tmp_path, of)
