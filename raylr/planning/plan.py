@@ -37,9 +37,7 @@ class OptimizerPlan(Frozen):
     layer_decay: float = 1.0  # factor on the LR for each layer below the model's top
     ns_steps: int = 5
     normalise: bool = False
-    options: dict[
-        str, Any
-    ] = {}  # arguments of one's own, whose `kind` is package.module:Class, and of those of libraries
+    options: dict[str, Any] = {}  # arguments of one's own (`kind` is package.module:Class), and of those of libraries
 
     @property
     def has_group_state(self) -> bool:

@@ -33,11 +33,7 @@ from raylr.planning.story import Choices, story
 from raylr.planning.traps import traps
 from raylr.planning.workers import workers
 
-EXTRAS = {
-    "lars": "timm",
-    "prodigy": "prodigyopt",
-    "schedule-free": "schedulefree",
-}  # optimizers, and the packages that have them
+EXTRAS = {"lars": "timm", "prodigy": "prodigyopt", "schedule-free": "schedulefree"}  # packages that have optimizers
 
 
 def resolve(
