@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from raylr.api.advise import advise
     from raylr.api.batch_study import batch_study
     from raylr.api.compare import compare
+    from raylr.api.compare_start import compare_start
     from raylr.api.explore import explore
     from raylr.api.find_lr import find_lr
     from raylr.api.fork import extend, fork
@@ -66,6 +67,7 @@ _HOMES = {
     "refine": "raylr.api.refine",
     "report": "raylr.api.look",
     "scheduler": "raylr.torch_lr.scheduler",
+    "compare_start": "raylr.api.compare_start",
     "study": "raylr.api.study",
     "train": "raylr.api.train",
     "verify": "raylr.running.verify",
@@ -86,6 +88,7 @@ __all__ = [
     "advise",
     "batch_study",
     "compare",
+    "compare_start",
     "drive",
     "evaluate",
     "explain",

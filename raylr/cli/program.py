@@ -19,6 +19,7 @@ from raylr.cli.answers import Answer, json_flag, json_option
 from raylr.cli.batch_study import batch_study_command
 from raylr.cli.cluster import cluster
 from raylr.cli.compare import compare_command
+from raylr.cli.compare_start import compare_start_command
 from raylr.cli.control import ctl
 from raylr.cli.explore import distill, explore
 from raylr.cli.find_lr import find_lr_command
@@ -337,6 +338,7 @@ def program(arguments: Sequence[str]) -> click.Group:
     raylr.add_command(race_command(arguments))
     raylr.add_command(batch_study_command(arguments))
     raylr.add_command(study_command(arguments))
+    raylr.add_command(compare_start_command(arguments))
     data = click.Group("data", help="Look at the data, or prepare it before a run.")
     data.add_command(ConfigCommand("describe", describe_data, arguments, sections=["data"], own=[json_option()]))
     for name, action in (("prepare", prepare_data), ("verify", verify_data)):
