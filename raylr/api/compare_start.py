@@ -8,7 +8,7 @@ by what they train, and the same call goes on.
 
 import importlib.util
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -18,6 +18,7 @@ from raylr.api.compare import Hold, Runs, one_ray, quietly
 from raylr.api.explore import explore
 from raylr.api.find_lr import find_lr
 from raylr.api.plan import plan as planned
+from raylr.api.retrain import examples_trained
 from raylr.api.sides import NAME_LENGTH, Side, side_of
 from raylr.api.study import Study, study
 from raylr.api.train import Train
@@ -27,7 +28,7 @@ from raylr.errors import ConfigError, RaylrError
 from raylr.planning.defaults import tuned_for
 from raylr.planning.lr import parts_of
 from raylr.running.population.driver import PopulationResult
-from raylr.storage import Folder, folder_at
+from raylr.storage import folder_at
 
 NAME = "compare-start"
 VALIDATION = 0.2  # of the training images, where the config holds none out
@@ -213,17 +214,10 @@ def _searched(
         raise RaylrError(
             f"{result['run_dir']} is {result['status']}; see its failure.txt, and give the same command again"
         )
-    rows = result["trials"]
-    best = next(row for row in rows if row["trial"] == result["best"])
-    return Way(name, base * best["base"], _spent(folder_at(result["run_dir"]), rows))
-
-
-def _spent(folder: Folder, rows: Sequence[Mapping[str, Any]]) -> int:
-    """The examples of all trials, those that were stopped on the way among them."""
-    furthest: dict[str, int] = {}
-    for row in folder.read_rows("reports.jsonl") or rows:
-        furthest[row["trial"]] = max(furthest.get(row["trial"], 0), row["position"])
-    return sum(furthest.values())
+    best = next(row for row in result["trials"] if row["trial"] == result["best"])
+    spent = examples_trained(folder_at(result["run_dir"]))
+    assert spent is not None
+    return Way(name, base * best["base"], spent)
 
 
 def _explore(config: PopulationConfig) -> PopulationResult:

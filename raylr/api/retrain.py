@@ -44,16 +44,21 @@ class Source:
 
     def spent(self) -> int | None:
         """The examples that a population trained to find the policy; None where it comes from none."""
-        if self.folder is None or not self.folder.exists("reports.jsonl"):
-            return None
-        if self.folder.exists(POPULATION_RESULT):
-            result = self.folder.read_json(POPULATION_RESULT)
-            if "trained_examples" in result:
-                return int(result["trained_examples"])
-        furthest: dict[str, int] = {}
-        for row in self.folder.read_rows("reports.jsonl"):
-            furthest[row["trial"]] = max(furthest.get(row["trial"], 0), row["position"])
-        return sum(furthest.values())
+        return None if self.folder is None else examples_trained(self.folder)
+
+
+def examples_trained(folder: Folder) -> int | None:
+    """The examples that all trials of a population trained, those that were stopped among them; None where there is none."""
+    if not folder.exists("reports.jsonl"):
+        return None
+    if folder.exists(POPULATION_RESULT):
+        result = folder.read_json(POPULATION_RESULT)
+        if "trained_examples" in result:
+            return int(result["trained_examples"])
+    furthest: dict[str, int] = {}
+    for row in folder.read_rows("reports.jsonl"):
+        furthest[row["trial"]] = max(furthest.get(row["trial"], 0), row["position"])
+    return sum(furthest.values())
 
 
 def source_of(what: str, storage: str) -> Source:

@@ -71,9 +71,8 @@ class World:
         rows = [{"trial": f"t{index}", "position": 3200, "base": 2.0 ** (index + 1)} for index in range(config.trials)]
         folder = run_folder(config.storage, str(config.name))
         folder.create()
-        if config.search == "asha":
-            stopped = {"trial": "t3", "position": 800}
-            folder.append_after("reports.jsonl", [], [(json.dumps(stopped) + "\n").encode()]).close()
+        reports = [{"trial": "t3", "position": 800}] if config.search == "asha" else rows
+        folder.append_after("reports.jsonl", [], [(json.dumps(row) + "\n").encode() for row in reports]).close()
         return PopulationResult(run_dir=str(folder), status="complete", best="t1", best_score=0.5, trials=rows)
 
 
