@@ -9,17 +9,13 @@ the best member itself, that one (the child) takes the evaluator's weights and k
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raylr.running.population.curves import compare
 from raylr.running.population.lineage import draw
 from raylr.running.population.space import BASE, LR, Settings, Space
+from raylr.running.population.whole_rounds import WORST, WholeRounds
 
 SURE = 0.01  # the chance that counts as none
-WORST = -1e9  # what a score counts as that is not finite
 
 
 @dataclass
@@ -41,30 +37,19 @@ def roles(names: Sequence[str], subpopulations: int, evaluators: int) -> tuple[l
     return [list(members[index::subpopulations]) for index in range(subpopulations)], list(names[len(members) :])
 
 
-class FirePBT(FIFOScheduler):
-    """Decides after each round, once all have reported it. `donors` and the trials' configs hold what was decided."""
+class FirePBT(WholeRounds):
+    """Decides after each round, once all have reported it."""
 
     def __init__(self, space: Space, names: Sequence[str], time_key: str, score_key: str) -> None:
         config = space.config
-        self.space, self.time_key, self.score_key = space, time_key, score_key
+        super().__init__(time_key, score_key)
+        self.space = space
         self.groups, self.evaluators = roles(names, config.subpopulations, config.num_evaluators)
         self.max_rounds = config.eval_rounds
-        self.donors: dict[str, str] = {}
         self.curves: dict[str, list[float]] = {name: [] for name in names}  # of the weights that a trial has
         self.evaluations: dict[str, Evaluation] = {}
         self.judged: dict[str, list[float]] = {}  # by member: its newest evaluator's curve
         self.waiting: dict[str, int] = {name: 0 for group in self.groups[1:] for name in group}
-        self._scores: dict[str, float] = {}
-        self._trials: dict[str, Trial] = {}
-
-    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Take a score; the last of a round lets all be decided."""
-        self._scores[trial.trial_id] = result[self.score_key]
-        self._trials = {one.trial_id: one for one in controller.get_live_trials()}
-        if len(self._scores) == len(self._trials):
-            self._decide(result[self.time_key])
-            self._scores = {}
-        return str(TrialScheduler.PAUSE)
 
     def _decide(self, number: int) -> None:
         for name, score in self._scores.items():
@@ -137,9 +122,6 @@ class FirePBT(FIFOScheduler):
                 self.waiting[parent] = number
                 self._copy(evaluator, parent, self._config(child))
                 return
-
-    def _config(self, name: str) -> Settings:
-        return dict(self._trials[name].config)
 
     def _copy(self, receiver: str, donor: str, settings: Settings) -> None:
         """Let the receiver go on from the donor's state under these settings, given as a factor on the donor's base LR."""

@@ -9,47 +9,35 @@ since a schedule that is to be trained again cannot say the former; only setting
 import math
 from collections.abc import Sequence
 from statistics import stdev
-from typing import Any
-
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raylr.running.population.bandit import Bandit
 from raylr.running.population.curves import smoothed
-from raylr.running.population.fire import WORST
 from raylr.running.population.lineage import draw
-from raylr.running.population.space import Settings, Space
+from raylr.running.population.space import Space
+from raylr.running.population.whole_rounds import WORST, WholeRounds
 
 GROWTH = 2  # of the step, by a restart
 PATIENCE = 3  # steps in a row without a rise of the smoothed best score, and an iteration ends
 SLOW = 15  # steps over which the best score must rise by a standard deviation
 
 
-class IteratedPBT(FIFOScheduler):
-    """Decides after each step, once all have reported it. `donors` and the trials' configs hold what was decided."""
+class IteratedPBT(WholeRounds):
+    """Decides after each step, once all have reported it."""
 
     def __init__(self, space: Space, time_key: str, score_key: str) -> None:
-        self.space, self.time_key, self.score_key = space, time_key, score_key
-        self.donors: dict[str, str] = {}
+        super().__init__(time_key, score_key)
+        self.space = space
         self.step, self.begun = 1, 0  # intervals of a step, and the round after which the iteration began
         self.restarts: list[int] = []  # rounds
         self._best: list[float] = []  # best scores of the iteration, by step
         self._failed = 0  # steps in a row without a rise
         self._bandit = Bandit(space)
-        self._scores: dict[str, float] = {}
-        self._trials: dict[str, Trial] = {}
-
-    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Take a score; the last of a round lets all be decided."""
-        self._scores[trial.trial_id] = result[self.score_key]
-        self._trials = {one.trial_id: one for one in controller.get_live_trials()}
-        if len(self._scores) == len(self._trials):
-            if (result[self.time_key] - self.begun) % self.step == 0:
-                self._decide(result[self.time_key])
-            self._scores = {}
-        return str(TrialScheduler.PAUSE)
 
     def _decide(self, number: int) -> None:
+        if (number - self.begun) % self.step == 0:
+            self._decide_step(number)
+
+    def _decide_step(self, number: int) -> None:
         ranked = sorted(self._scores, key=lambda name: (-self._scores[name], name))
         for name in sorted(self._scores):
             score = self._scores[name]
@@ -90,9 +78,6 @@ class IteratedPBT(FIFOScheduler):
         chosen = None if draws else self._bandit.choose(receiver, donor, settings, number)
         self.donors[receiver] = donor
         self._trials[receiver].set_config(chosen or self.space.mutated(settings, receiver, number, resample=1.0))
-
-    def _config(self, name: str) -> Settings:
-        return dict(self._trials[name].config)
 
 
 def rises(best: Sequence[float]) -> bool:

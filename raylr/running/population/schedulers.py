@@ -14,10 +14,11 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from raylr.config.population import SUGGESTED
 from raylr.running.population.bandit import Bandit
-from raylr.running.population.fire import WORST, FirePBT
+from raylr.running.population.fire import FirePBT
 from raylr.running.population.iterated import IteratedPBT
 from raylr.running.population.lineage import draw
 from raylr.running.population.space import BASE, COPYING, Settings, Space
+from raylr.running.population.whole_rounds import WORST
 from raylr.running.ray_internals.tune import SCORE, TIME, InPlacePBT, Trials
 
 logging.getLogger("ray.tune").setLevel(logging.WARNING)  # it logs every exploit in ten lines; ours are in lineage.jsonl
