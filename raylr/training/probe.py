@@ -4,7 +4,7 @@ Summed over all ranks as the update itself is, by the fixed tree, so it is the s
 pass leaves behind in the model and in the random generators is put back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -38,14 +38,18 @@ class LossProbe:
     @torch.no_grad()
     def __call__(self) -> float:
         """Pass the examples forwards once. Raises GroupBroken when a peer is gone."""
+        return float(self.group.read(self._summed(self._leaf, 1)[:1])[0]) / self.num_micro
+
+    def _summed(self, leaf: Callable[[Node], Tensor | None], length: int) -> Tensor:
+        """The sum of `length` values of each micro-batch over all ranks, and room for the ranks behind it."""
         self.passes += 1
-        result = torch.zeros(1 + self.group.size, device=self.trainer.device)
+        result = torch.zeros(length + self.group.size, device=self.trainer.device)
         nodes = [
-            tree_sum(node, self.num_micro, self._leaf, lambda _: None)
+            tree_sum(node, self.num_micro, leaf, lambda _: None)
             for node in cover(root(self.num_micro), self.own, self.num_micro)
         ]
-        reduce_tree(nodes, result, 1, self.num_micro, self.group)
-        return float(self.group.read(result[:1])[0]) / self.num_micro
+        reduce_tree(nodes, result, length, self.num_micro, self.group)
+        return result
 
     def _leaf(self, node: Node) -> Tensor | None:
         level, index = node

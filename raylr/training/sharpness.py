@@ -22,7 +22,7 @@ from raylr.planning.plan import OptimizerPlan
 from raylr.training.group import Group
 from raylr.training.instrument import Instrument, Unsteady
 from raylr.training.probe import LossProbe, untouched
-from raylr.training.reduce import Node, cover, reduce_tree, root, tree_sum
+from raylr.training.reduce import Node
 from raylr.training.seeding import seed_generators
 from raylr.training.stream import micro_batch_seed
 
@@ -98,14 +98,8 @@ class Products(LossProbe):
 
     def __call__(self, vector: Tensor) -> Tensor:  # type: ignore[override]
         """Pass the examples forwards and twice backwards. Raises GroupBroken when a peer is gone."""
-        self.passes += 1
         parts = [part.view_as(one) for part, one in zip(vector.split(self.sizes), self.parameters, strict=True)]
-        result = vector.new_zeros(self.length + 1 + self.group.size)
-        nodes = [
-            tree_sum(node, self.num_micro, lambda leaf: self._product(leaf, parts), lambda _: None)
-            for node in cover(root(self.num_micro), self.own, self.num_micro)
-        ]
-        reduce_tree(nodes, result, self.length + 1, self.num_micro, self.group)
+        result = self._summed(lambda leaf: self._product(leaf, parts), self.length + 1)
         loss = float(self.group.read(result[self.length : self.length + 1])[0]) / self.num_micro
         if self.loss is None:
             self.loss = loss
