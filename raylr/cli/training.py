@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raylr.config import Config
 
@@ -17,30 +17,21 @@ if TYPE_CHECKING:
 def forking_on(screen: Console) -> Callable[[ForkOrder], RunResult]:
     """The same for a fork."""
     from raylr.api.fork import follow
-    from raylr.events import Finished, Planned
-    from raylr.reporting.progress import Display
 
-    def run(order: ForkOrder) -> RunResult:
-        screen.print(f"training {(order.changes or {}).get('name')}", soft_wrap=True)
-        with Display(screen) as display:
-            return follow(
-                order, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False
-            )
-
-    return run
+    return lambda order: _shown(screen, (order.changes or {}).get("name"), follow, order)
 
 
 def training_on(screen: Console) -> Callable[[Config], RunResult]:
     """What trains a run and shows it on `screen`, without its plan and its end: those of many runs would hide the answer."""
     from raylr.api.train import train
+
+    return lambda config: _shown(screen, config.name, train, config)
+
+
+def _shown(screen: Console, name: object, train: Callable[..., RunResult], what: Any) -> RunResult:
     from raylr.events import Finished, Planned
     from raylr.reporting.progress import Display
 
-    def run(config: Config) -> RunResult:
-        screen.print(f"training {config.name}", soft_wrap=True)
-        with Display(screen) as display:
-            return train(
-                config, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False
-            )
-
-    return run
+    screen.print(f"training {name}", soft_wrap=True)
+    with Display(screen) as display:
+        return train(what, lambda news: None if isinstance(news, Planned | Finished) else display(news), progress=False)
