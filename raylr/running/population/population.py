@@ -103,16 +103,17 @@ class Population:
         """The checkpoint after the longest stretch that a trial of these settings shares with one that has ended."""
         if LENGTH not in settings:
             return None
-        found = [(self._shared(settings, name), name) for name in self.ended]
+        policy, changes = self.space.policy_for(settings), without_length(self.space.changes_for(settings))
+        found = [(self._shared(policy, changes, name), name) for name in self.ended]
         position, donor = max(found, default=(0, ""))
         return Start(donor, position) if position else None
 
-    def _shared(self, settings: Settings, other: str) -> int:
-        """The position of the last checkpoint of another trial up to which a trial of these settings would be the same."""
+    def _shared(self, policy: Policy, changes: Mapping[str, object], other: str) -> int:
+        """The position of the last checkpoint of another trial up to which a trial with these would be the same."""
         space, its = self.space, self.initial[other]
-        if without_length(space.changes_for(settings)) != without_length(space.changes_for(its)):
+        if changes != without_length(space.changes_for(its)):
             return 0
-        until = shared(space.policy_for(settings), space.policy_for(its), space.batch_at)
+        until = shared(policy, space.policy_for(its), space.batch_at)
         kept = (
             rows[other]["position"]
             for rows in self.journal.rounds.values()
