@@ -25,16 +25,16 @@ from raylr.api.train import Train
 from raylr.config import Config
 from raylr.config.population import PopulationConfig
 from raylr.errors import ConfigError, RaylrError
-from raylr.planning.defaults import tuned_for
-from raylr.planning.lr import parts_of
+from raylr.lr.policy import Schedule
 from raylr.running.population.driver import PopulationResult
+from raylr.running.population.space import NEEDS
 from raylr.storage import folder_at
 
 NAME = "compare-start"
 VALIDATION = 0.2  # of the training images, where the config holds none out
 SWEPT = 8  # LRs of the brute force
 RULES = ("steepest", "tenth", "valley", "critical", "edge")  # of one range test
-SEARCHES = {"grid": None, "random": None, "optuna": "optuna", "asha": None}  # and the package that each needs
+SEARCHES = ("grid", "random", "optuna", "asha")
 Explore = Callable[[PopulationConfig], PopulationResult]
 
 
@@ -119,24 +119,24 @@ def compare_start(
     config = _with_validation(config or Config())
     say, run = tell or (lambda text: None), train or quietly
     _check(config, trials, seeds, within)
-    tuned = tuned_for(parts_of(config)[0].optimizer.name, config.lr, 1)
-    base, reference = config.lr.base or tuned.base_lr, config.lr.reference_batch or tuned.reference_batch
+    schedule = planned(config)[1].schedule()
+    base = schedule.base_lr
     side = side_of(NAME, NAME, config)
     say(f"sweep of {SWEPT} LRs, {seeds} seeds each")
     low, high = within
     lrs = [base * low * (high / low) ** (index / (SWEPT - 1)) for index in range(SWEPT)]
     swept = study(config, lrs=lrs, seeds=seeds, train=train, hold=hold)
     best = _best(swept)
-    ways = [Way("default", base, 0), *_range_test(config, train, hold, say)]
-    for name, package in SEARCHES.items():
-        if package is None or importlib.util.find_spec(package):
+    ways = [Way("default", base, 0), *_range_test(config, schedule, train, hold, say)]
+    for name in SEARCHES:
+        if name not in NEEDS or importlib.util.find_spec(NEEDS[name][0]):
             say(f"search: {name}")
             ways.append(_searched(config, name, trials, within, base, side, search or _explore))
     if importlib.util.find_spec("prodigyopt"):
         ways.append(Way("prodigy", None, 0, "prodigy"))
     starts = _trained(config, ways, best, (trials + 1) * side.plan.total_examples, side, seeds, run, hold, say)
     ordered = sorted(starts, key=lambda one: -math.inf if one.mean is None else one.mean, reverse=True)
-    return Starts(tuple(ordered), best, _sweep(swept), reference, seeds)
+    return Starts(tuple(ordered), best, _sweep(swept), schedule.reference_batch, seeds)
 
 
 def _with_validation(config: Config) -> Config:
@@ -176,7 +176,9 @@ def _sweep(swept: Study) -> tuple[tuple[float, float | None], ...]:
     return tuple((cell.lr, cell.loss if math.isfinite(cell.loss) else None) for cell in swept.cells)
 
 
-def _range_test(config: Config, train: Train | None, hold: Hold | None, say: Callable[[str], None]) -> Iterator[Way]:
+def _range_test(
+    config: Config, schedule: Schedule, train: Train | None, hold: Hold | None, say: Callable[[str], None]
+) -> Iterator[Way]:
     """The ways by the rules of one range test; none where it has no curve."""
     say("range test")
     try:
@@ -186,17 +188,11 @@ def _range_test(config: Config, train: Train | None, hold: Hold | None, say: Cal
         return
     (curve,) = found.curves
     spent = len(curve.losses) * len(curve.lrs) * found.reference_batch
-    scale = _carried(config, found.reference_batch)
+    scale = schedule.base_lr / schedule.peak(found.reference_batch)  # to the reference batch, by the config's rule
     for rule in RULES:
         lr = getattr(curve.suggestion, rule)
         if lr is not None:
             yield Way(f"range test, {rule}", lr * scale, spent)
-
-
-def _carried(config: Config, batch: int) -> float:
-    """What an LR at the run's batch is at the reference batch, by the config's rule."""
-    schedule = planned(config)[1].schedule()
-    return schedule.base_lr / schedule.peak(batch)
 
 
 def _searched(
