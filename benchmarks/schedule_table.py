@@ -84,9 +84,9 @@ class Setting:
     epochs: float
 
     def run(self, policy: Path, name: str, stretch: bool, **own: str) -> Row:
-        """The result of a run under a policy, at its own length or stretched over all images."""
+        """The result of a run under a policy, at its own length or stretched over all images; two workers end it sooner."""
         length = {"eval.every": "1dur", "checkpoint.every": "1dur"}
-        fields = {**self.fields, **length, **own, "storage": str(self.storage), "name": name}
+        fields = {**self.fields, **length, "workers": "2", **own, "storage": str(self.storage), "name": name}
         config = under(load_config(self.path, fields), policy)
         if stretch:
             config = config.model_copy(update={"stretch": True, "epochs": self.epochs})
