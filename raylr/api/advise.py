@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from statistics import fmean
 from typing import Any
 
 from raylr.api.compare import Comparison, Hold, Runs, check_seeds, compared, one_ray, quietly
 from raylr.api.plan import plan as planned
+from raylr.api.seeds import mean
 from raylr.api.short import short
 from raylr.api.sides import Side, side_of, sides_of
 from raylr.api.train import Train
@@ -281,10 +281,8 @@ def _arm(warmup: int, start: str, ledgers: Sequence[Sequence[Mapping[str, Any]]]
 
 
 def _mean(values: Sequence[float | None], geometric: bool = False) -> float | None:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return None
-    return math.exp(fmean(map(math.log, known))) if geometric else fmean(known)
+    known = mean([None if value is None else math.log(value) for value in values] if geometric else values)
+    return math.exp(known) if geometric and known is not None else known
 
 
 def _bounds(ledger: Sequence[Mapping[str, Any]], plan: Plan) -> Iterator[Bound]:

@@ -189,9 +189,7 @@ def _base(what: str, changes: dict[str, Any], runs: _Runs) -> Folder:
     path = Path(what).expanduser()
     if not path.is_file():
         return open_run(what, str(changes.get("storage", "runs")), "ledger.jsonl")
-    config: Config = load_config(path, {key: str(value) for key, value in changes.items()})
-    if config.data.validation is None:
-        config = config.model_copy(update={"data": config.data.model_copy(update={"validation": VALIDATION})})
+    config: Config = load_config(path, {key: str(value) for key, value in changes.items()}).held_out(VALIDATION)
     made, policy = planned(config)
     content = content_of(made, policy)
     kept = max(config.checkpoint.keep, math.ceil(made.total_examples / made.checkpoint_every) + 1)

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
 from raylr.api.compare import Hold, Runs, one_ray, quietly
@@ -19,8 +18,9 @@ from raylr.api.explore import explore
 from raylr.api.find_lr import find_lr
 from raylr.api.plan import plan as planned
 from raylr.api.retrain import examples_trained
+from raylr.api.seeds import mean, spread
 from raylr.api.sides import NAME_LENGTH, Side, side_of
-from raylr.api.study import Study, study
+from raylr.api.study import Study, judged, study
 from raylr.api.train import Train
 from raylr.config import Config
 from raylr.config.population import PopulationConfig
@@ -31,7 +31,6 @@ from raylr.running.population.space import NEEDS
 from raylr.storage import folder_at
 
 NAME = "compare-start"
-VALIDATION = 0.2  # of the training images, where the config holds none out
 SWEPT = 8  # LRs of the brute force
 RULES = ("steepest", "tenth", "valley", "critical", "edge")  # of one range test
 SEARCHES = ("grid", "random", "optuna", "asha")
@@ -60,19 +59,16 @@ class Start:
     @property
     def mean(self) -> float | None:
         """The mean accuracy over the seeds; None where a run has failed."""
-        known = [one for one in self.accuracies if one is not None]
-        return fmean(known) if len(known) == len(self.accuracies) else None
+        return mean(self.accuracies)
 
     def row(self) -> dict[str, Any]:
         """The start as plain data."""
-        known = [one for one in self.accuracies if one is not None]
-        spread = stdev(known) if len(known) == len(self.accuracies) > 1 else None
         found = {"way": self.way.name, "lr": self.way.lr, "factor": self.factor, "spent": self.way.spent}
         return {
             **found,
             "examples": self.examples,
             "accuracy": self.mean,
-            "spread": spread,
+            "spread": spread(self.accuracies),
             "accuracies": list(self.accuracies),
         }
 
@@ -116,7 +112,7 @@ def compare_start(
 
     Raises ConfigError for a config with several optimizers, a policy or a task; KeyboardInterrupt where a run was stopped.
     """
-    config = _with_validation(config or Config())
+    config = judged(config or Config())
     say, run = tell or (lambda text: None), train or quietly
     _check(config, trials, seeds, within)
     schedule = planned(config)[1].schedule()
@@ -137,13 +133,6 @@ def compare_start(
     starts = _trained(config, ways, best, (trials + 1) * side.plan.total_examples, side, seeds, run, hold, say)
     ordered = sorted(starts, key=lambda one: -math.inf if one.mean is None else one.mean, reverse=True)
     return Starts(tuple(ordered), best, _sweep(swept), schedule.reference_batch, seeds)
-
-
-def _with_validation(config: Config) -> Config:
-    if config.data.validation == 0:
-        raise ConfigError("data.validation=0 leaves nothing to judge by but test images; use 0.2, or leave it out")
-    held_out = config.data.validation or VALIDATION
-    return config.model_copy(update={"data": config.data.model_copy(update={"validation": held_out})})
 
 
 def _check(config: Config, trials: int, seeds: int, within: tuple[float, float]) -> None:

@@ -3,15 +3,14 @@
 Every run is one of `raylr train` with a name of its own, so an interrupted comparison goes on where it was.
 """
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from raylr.api.plan import plan
+from raylr.api.seeds import mean, spread
 from raylr.api.train import Train
 from raylr.config import Config, LRConfig
 from raylr.errors import ConfigError
@@ -86,25 +85,9 @@ class Standing:
     accuracies: tuple[float | None, ...]
     spent: int | None
 
-    @property
-    def mean(self) -> float:
-        """The mean over the seeds; NaN where a run failed, since the others alone would flatter."""
-        known = [one for one in self.accuracies if one is not None]
-        return fmean(known) if known and len(known) == len(self.accuracies) else math.nan
-
-    @property
-    def spread(self) -> float:
-        """The standard deviation between seeds; NaN of one alone."""
-        known = [one for one in self.accuracies if one is not None]
-        return stdev(known) if len(known) > 1 and len(known) == len(self.accuracies) else math.nan
-
     def row(self) -> dict[str, Any]:
         """The standing as plain data; what is not known is None."""
-        return {**vars(self), "mean": _known(self.mean), "sd": _known(self.spread)}
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+        return {**vars(self), "mean": mean(self.accuracies), "sd": spread(self.accuracies)}
 
 
 def retrain(

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
-from statistics import fmean, stdev
 from typing import Any
 
 from raylr.api.compare import Hold, Runs, one_ray, quietly
+from raylr.api.seeds import mean, spread
 from raylr.api.sides import Side, side_of
 from raylr.api.train import Train
 from raylr.config import Config
@@ -53,20 +53,18 @@ class Cell:
     @property
     def loss(self) -> float:
         """The mean over the seeds; infinite where one has none."""
-        known = [one for one in self.losses if one is not None]
-        return fmean(known) if len(known) == len(self.losses) else math.inf
+        known = mean(self.losses)
+        return math.inf if known is None else known
 
     @property
     def spread(self) -> float | None:
         """The standard deviation of the loss between seeds; None of one seed, or where one has no loss."""
-        known = [one for one in self.losses if one is not None]
-        return stdev(known) if len(known) == len(self.losses) > 1 else None
+        return spread(self.losses)
 
     @property
     def accuracy(self) -> float | None:
         """The mean over the seeds."""
-        known = [one for one in self.accuracies if one is not None]
-        return fmean(known) if known and len(known) == len(self.accuracies) else None
+        return mean(self.accuracies)
 
     def row(self) -> dict[str, Any]:
         """The cell as plain data."""
@@ -177,7 +175,7 @@ def study(
     Raises ConfigError for a grid that is none, or that model or data do not take; KeyboardInterrupt where a run was stopped:
     the same call goes on.
     """
-    config = config or Config()
+    config = judged(config or Config())
     (part, *others) = parts_of(config)
     if others or part.prefix:
         raise ConfigError(
@@ -215,6 +213,13 @@ def study(
     return Study(tuple(cells), reference, seeds, tuple(dict.fromkeys(folders)), runs.num_trained)
 
 
+def judged(config: Config) -> Config:
+    """The config with the validation split that runs are judged by. ConfigError where it has none."""
+    if config.data.validation == 0:
+        raise ConfigError("data.validation=0 leaves nothing to judge by but test images; use 0.2, or leave it out")
+    return config.held_out(VALIDATION)
+
+
 def _known(result: dict[str, Any], name: str) -> float | None:
     value = result.get(name)
     return value if result["status"] == "complete" and value is not None and math.isfinite(value) else None
@@ -249,10 +254,7 @@ def _rules(
 def _side(config: Config, place: Place, lr: float, decay: float | None) -> Side:
     """The run of a point of the grid, whose seed is left to choose."""
     given = config.model_dump(exclude_unset=True)
-    data = dict(given.get("data", {}))
-    data.setdefault("validation", VALIDATION)
-    if not data["validation"]:
-        raise ConfigError("data.validation=0 leaves nothing to judge by but test images; use 0.2, or leave it out")
+    data = given["data"]
     if place.examples is not None:
         data["train_examples"] = math.ceil(place.examples / (1 - data["validation"]))
     transfer = place.transfer if place.width != 1.0 else "none"

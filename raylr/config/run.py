@@ -8,7 +8,7 @@ import difflib
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -568,6 +568,16 @@ class Config(Section):
         if self.alerts.url is not None:
             record["alerts"]["url"] = masked(self.alerts.url)
         return record
+
+    def held_out(self, share: float) -> Self:
+        """The config with a validation split of this share, where it says nothing of one.
+
+        >>> Config().held_out(0.2).data.validation, Config(data={"validation": 0}).held_out(0.2).data.validation
+        (0.2, 0.0)
+        """
+        if self.data.validation is not None:
+            return self
+        return self.model_copy(update={"data": self.data.model_copy(update={"validation": share})})
 
     @property
     def tracker_names(self) -> tuple[str, ...]:

@@ -67,9 +67,8 @@ def request_of(config: Config) -> Request:
     if wanted.init is not None:
         raise ConfigError(f"init={wanted.init} beside explore, whose trials begin with their seed; leave it out")
     task = task_of(wanted)
-    if wanted.data.validation is None and (task is None or task.takes_dataset):  # others have their own test examples
-        held_out = wanted.data.model_copy(update={"validation": VALIDATION})
-        wanted = wanted.model_copy(update={"data": held_out})
+    if task is None or task.takes_dataset:  # others have their own test examples
+        wanted = wanted.held_out(VALIDATION)
     ranks = wanted.num_at_once * (wanted.num_workers[1] if wanted.workers else 1)
     gpus = math.ceil(ranks * wanted.gpus_per_worker) if wanted.gpu == "yes" else 0
 
