@@ -1,9 +1,7 @@
 """Advice on a warmup with a stand-in for training that leaves real ledgers: what is tried, what follows, what is refused."""
 
-import contextlib
 import json
 import math
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 
 from raylr.api.advise import Advice, advise
 from raylr.api.plan import plan
-from raylr.api.sides import PACKAGES
 from raylr.config import Config
 from raylr.config.load import config_of, load_config
 from raylr.config.starting import config_text
@@ -21,7 +18,7 @@ from raylr.planning.facts import DatasetInfo, Hardware
 from raylr.planning.resolve import resolve
 from raylr.reporting.advice import lines
 from raylr.running.driver import RunResult
-from raylr.storage import run_folder
+from tests.api.stand_in import StandIn
 from tests.json_page import lacking
 from tests.ranks import Ranks
 from tests.training.runs import images, train
@@ -32,20 +29,14 @@ BASE = {
 }  # fmt: skip
 
 
-class World:
+class World(StandIn):
     """Runs whose critical LR grows from `first` by `growth` of it with each update, and whose Hessian has given values."""
 
     def __init__(self, first: float, growth: float = 0.1) -> None:
-        self.trained: list[Config] = []
-        self.first, self.growth, self.starts = first, growth, 0
-        self.status, self.unsteady = "complete", False
+        super().__init__()
+        self.first, self.growth, self.unsteady = first, growth, False
         self.eigenvalue: float | None = 2.0
         self.lost_at: int | None = None
-
-    @contextlib.contextmanager
-    def hold(self, sides: Any):
-        self.starts += 1
-        yield
 
     def row(self, step: int, lr: float, sharp: bool, seed: int) -> dict[str, Any]:
         if self.lost_at is not None and step >= self.lost_at:
@@ -60,20 +51,12 @@ class World:
 
     def __call__(self, config: Config) -> RunResult:
         made, policy = plan(config)
-        self.trained.append(config)
-        folder = run_folder(config.storage, str(config.name))
-        folder.create()
-        folder.write_json("plan.json", made.model_dump(mode="json"))
-        folder.write_bytes("policy.json", policy.to_json().encode())
         updates = made.total_examples // 100
         sharp = {0, updates - 1} if made.sharpness_every else set()
         (name,) = policy.optimizers
         rows = [self.row(step, policy.lr(100 * step, 100, name), step in sharp, config.seed) for step in range(updates)]
-        folder.write_bytes("ledger.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
-        result = {"status": self.status, "versions": {name: version(name) for name in PACKAGES}, "test_accuracy": 0.5}
-        result |= {"weights_sha256": f"{policy.sha256}{config.seed}"}
-        folder.write_json("result.json", result)
-        return RunResult(run_dir=str(folder), **result)
+        result = {"test_accuracy": 0.5, "weights_sha256": f"{policy.sha256}{config.seed}"}
+        return self.ended(config, made, policy, result, ledger=rows)
 
 
 def found(tmp_path: Path, world: World, fields: dict[str, Any] | None = None, **named: Any) -> Advice:

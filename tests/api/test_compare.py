@@ -1,6 +1,5 @@
 """Comparisons with a stand-in for training that leaves real run folders: what is trained, what is taken, what is refused."""
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 
 from raylr.api.compare import Comparison, compare
 from raylr.api.plan import plan
-from raylr.api.sides import PACKAGES, sides_of
+from raylr.api.sides import sides_of
 from raylr.cli import main
 from raylr.config import Config
 from raylr.config.load import load_config
@@ -17,7 +16,7 @@ from raylr.errors import ConfigError
 from raylr.reporting.sequential import judged
 from raylr.reporting.verdicts import ending, pair_lines
 from raylr.running.driver import RunResult
-from raylr.storage import run_folder
+from tests.api.stand_in import StandIn
 
 BASE = """
 epochs: 2
@@ -29,37 +28,18 @@ lr: {base: 0.2}
 NOISE = [0.004, -0.002, 0.001, 0.003, -0.001, 0.002, -0.003, 0.0, 0.001, -0.002]
 
 
-class World:
+class World(StandIn):
     """Runs that end with the accuracy 0.5 + their base LR / 10 + the noise of their seed, and of LR and seed together."""
 
-    def __init__(self) -> None:
-        self.trained: list[Config] = []
-        self.starts, self.status = 0, "complete"
-
-    @contextlib.contextmanager
-    def hold(self, sides: Any):
-        self.starts += 1
-        yield
-
     def __call__(self, config: Config) -> RunResult:
-        from importlib.metadata import version
-
         made, policy = plan(config)
-        self.trained.append(config)
         base = policy.schedules[0][1].base_lr
         accuracy = 0.5 + base / 10 + 0.1 * NOISE[config.seed % 10] + NOISE[(config.seed + round(100 * base)) % 10]
-        folder = run_folder(config.storage, str(config.name))
-        folder.create()
-        folder.write_json("plan.json", made.model_dump(mode="json"))
-        folder.write_bytes("policy.json", policy.to_json().encode())
-        folder.write_json("config.json", config.record())
         result = {
-            "status": self.status, "test_accuracy": accuracy, "test_loss": 2 - accuracy,
+            "test_accuracy": accuracy, "test_loss": 2 - accuracy, "test_worst": 1 - accuracy,
             "weights_sha256": f"{base} {config.seed}", "data_sha256": "d",
-            "versions": {name: version(name) for name in PACKAGES}, "test_worst": 1 - accuracy,
         }  # fmt: skip
-        folder.write_json("result.json", result)
-        return RunResult(run_dir=str(folder), **result)
+        return self.ended(config, made, policy, result)
 
 
 @pytest.fixture

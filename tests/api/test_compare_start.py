@@ -1,9 +1,7 @@
 """Ways to find a starting LR with a stand-in for training: who has which examples, whose LR is how far from the best."""
 
-import contextlib
 import json
 import math
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import pytest
 
 from raylr.api.compare_start import Starts, compare_start
 from raylr.api.plan import plan
-from raylr.api.sides import PACKAGES
 from raylr.config import Config
 from raylr.config.load import config_of
 from raylr.config.population import PopulationConfig
@@ -21,6 +18,7 @@ from raylr.reporting.starts import lines
 from raylr.running.driver import RunResult
 from raylr.running.population.driver import PopulationResult
 from raylr.storage import run_folder
+from tests.api.stand_in import StandIn
 from tests.json_page import lacking
 
 BEST = 0.4  # base LR at a batch of 64
@@ -31,24 +29,15 @@ BASE = {
 EPOCH = 800  # without the fifth that is held out
 
 
-class World:
+class World(StandIn):
     """Runs that end the better the nearer their LR is to BEST and the longer they are; searches of which trial t1 is best."""
 
     def __init__(self) -> None:
-        self.trained: list[Config] = []
+        super().__init__()
         self.searched: list[PopulationConfig] = []
-
-    @contextlib.contextmanager
-    def hold(self, sides: Any):
-        yield
 
     def train(self, config: Config) -> RunResult:
         made, policy = plan(config)
-        self.trained.append(config)
-        folder = run_folder(config.storage, str(config.name))
-        folder.create()
-        folder.write_json("plan.json", made.model_dump(mode="json"))
-        folder.write_bytes("policy.json", policy.to_json().encode())
         name = policy.optimizers[0]
         off = 0.0 if config.optimizer.name == "prodigy" else abs(math.log2(policy.schedule(name).base_lr / BEST))
         accuracy = 0.6 - 0.05 * off + 0.01 * made.total_examples / EPOCH - 0.001 * config.seed
@@ -57,14 +46,8 @@ class World:
             for at in range(0, made.total_examples, 64)
             if (lr := policy.lr(at, 64, name))
         ]
-        folder.write_bytes("ledger.jsonl", b"")
-        folder.append_after("ledger.jsonl", [], [(json.dumps(row) + "\n").encode() for row in rows]).close()
-        result = {
-            "status": "complete", "versions": {name: version(name) for name in PACKAGES},
-            "validation_loss": 2 - accuracy, "validation_accuracy": accuracy,
-        }  # fmt: skip
-        folder.write_json("result.json", result)
-        return RunResult(run_dir=str(folder), **result)
+        result = {"validation_loss": 2 - accuracy, "validation_accuracy": accuracy}
+        return self.ended(config, made, policy, result, ledger=rows)
 
     def search(self, config: PopulationConfig) -> PopulationResult:
         self.searched.append(config)

@@ -1,9 +1,7 @@
 """Range tests with a stand-in for training that leaves real ledgers: what is trained, what is found, what is refused."""
 
-import contextlib
 import json
 import math
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 
 from raylr.api.find_lr import FoundLR, find_lr, under_test
 from raylr.api.plan import plan
-from raylr.api.sides import PACKAGES
 from raylr.config import Config
 from raylr.config.load import config_of, load_config
 from raylr.config.starting import config_text
@@ -22,6 +19,7 @@ from raylr.planning.resolve import resolve
 from raylr.reporting.lr_ranges import lines, loss_plot, save_png
 from raylr.running.driver import RunResult
 from raylr.storage import run_folder
+from tests.api.stand_in import StandIn
 from tests.ranks import Ranks
 from tests.training.runs import images, train
 
@@ -32,17 +30,12 @@ BASE = {
 BEST = {"sgd": 0.4, "adamw": 0.004}
 
 
-class World:
+class World(StandIn):
     """Runs whose losses follow a parabola in log LR around the best LR of the algorithm, a decade to either side."""
 
     def __init__(self) -> None:
-        self.trained: list[Config] = []
-        self.starts, self.status, self.worse = 0, "complete", 0.0
-
-    @contextlib.contextmanager
-    def hold(self, sides: Any):
-        self.starts += 1
-        yield
+        super().__init__()
+        self.worse = 0.0
 
     def loss(self, kind: str, lr: float, seed: int) -> float:
         decades = math.log10(lr / BEST[kind])
@@ -50,7 +43,6 @@ class World:
 
     def __call__(self, config: Config) -> RunResult:
         made, policy = plan(config)
-        self.trained.append(config)
         rows = []
         for step in range(made.total_examples // 128):
             rates = {name: policy.lr(128 * step, 128, name) for name in policy.optimizers}
@@ -59,14 +51,7 @@ class World:
             row = {"step": step, "lr": rates, "loss": self.loss(kind, lr, config.seed)}
             read = {"headroom": 0.1 * lr / BEST[kind]} if step % 5 == 0 else {}
             rows.append({**row, **read})
-        folder = run_folder(config.storage, str(config.name))
-        folder.create()
-        folder.write_json("plan.json", made.model_dump(mode="json"))
-        folder.write_bytes("policy.json", policy.to_json().encode())
-        folder.write_bytes("ledger.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
-        result = {"status": self.status, "versions": {name: version(name) for name in PACKAGES}}
-        folder.write_json("result.json", result)
-        return RunResult(run_dir=str(folder), **result)
+        return self.ended(config, made, policy, {}, ledger=rows)
 
 
 def found(tmp_path: Path, world: World, fields: dict[str, Any] | None = None, **named: Any) -> FoundLR:

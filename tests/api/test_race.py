@@ -1,6 +1,5 @@
 """Races with a stand-in for training that leaves real run folders."""
 
-import contextlib
 import json
 import math
 from pathlib import Path
@@ -10,50 +9,30 @@ import pytest
 
 from raylr.api.plan import plan
 from raylr.api.race import Race, Spread, race, z_test
-from raylr.api.sides import PACKAGES
 from raylr.cli import main
 from raylr.cli.race import _told
 from raylr.config import Config
 from raylr.config.load import load_config
 from raylr.errors import ConfigError, RaylrError
 from raylr.running.driver import RunResult
-from raylr.storage import run_folder
+from tests.api.stand_in import StandIn
 from tests.api.test_compare import BASE
 
 
-class Track:
+class Track(StandIn):
     """Runs whose accuracy in test number k is k x (base LR + seed / 100), at k x 1000 examples and k x 10 seconds."""
 
-    def __init__(self) -> None:
-        self.trained: list[Config] = []
-
-    @contextlib.contextmanager
-    def hold(self, sides: Any):
-        yield
-
     def __call__(self, config: Config) -> RunResult:
-        from importlib.metadata import version
-
         made, policy = plan(config)
-        self.trained.append(config)
         rate = policy.schedules[0][1].base_lr + config.seed / 100
-        folder = run_folder(config.storage, str(config.name))
-        folder.create()
-        folder.write_json("plan.json", made.model_dump(mode="json"))
-        folder.write_bytes("policy.json", policy.to_json().encode())
         name = made.split
         rows = [
             {"position": 1000 * k, "wall_s": 10.0 * k, f"{name}_accuracy": k * rate, f"{name}_loss": 1 - k * rate,
              "train_loss": 1.0, "train_accuracy": 0.5, "images_per_s": 100.0}
             for k in (1, 2, 3)
         ]  # fmt: skip
-        folder.write_bytes("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
-        result = {
-            "status": "complete", "test_accuracy": rows[-1][f"{name}_accuracy"], "weights_sha256": str(config.seed),
-            "versions": {name: version(name) for name in PACKAGES},
-        }  # fmt: skip
-        folder.write_json("result.json", result)
-        return RunResult(run_dir=str(folder), **result)
+        result = {"test_accuracy": rows[-1][f"{name}_accuracy"], "weights_sha256": str(config.seed)}
+        return self.ended(config, made, policy, result, metrics=rows)
 
 
 @pytest.fixture

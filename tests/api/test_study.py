@@ -1,16 +1,13 @@
 """Studies of widths and amounts of data with a stand-in for training: the grid, what is best, what is refused."""
 
-import contextlib
 import json
 import math
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raylr.api.plan import plan
-from raylr.api.sides import PACKAGES
 from raylr.api.study import Place, Study, study
 from raylr.config import Config
 from raylr.config.load import config_of
@@ -18,7 +15,7 @@ from raylr.errors import ConfigError
 from raylr.lr.range_test import parabola_top
 from raylr.reporting.study import cell_line, lines, save_png
 from raylr.running.driver import RunResult
-from raylr.storage import run_folder
+from tests.api.stand_in import StandIn
 from tests.json_page import lacking
 
 BASE = {
@@ -27,17 +24,8 @@ BASE = {
 }  # fmt: skip
 
 
-class World:
+class World(StandIn):
     """Runs whose loss is a parabola in log2 LR: best at 0.2 / width, or at 0.2 under the rule, higher with fewer images."""
-
-    def __init__(self) -> None:
-        self.trained: list[Config] = []
-        self.starts, self.status = 0, "complete"
-
-    @contextlib.contextmanager
-    def hold(self, sides: Any):
-        self.starts += 1
-        yield
 
     def loss(self, config: Config, num_train: int, floor: str) -> float:
         best = 0.2 if config.model.transfer == "completep" else 0.2 / config.model.width
@@ -47,18 +35,8 @@ class World:
 
     def __call__(self, config: Config) -> RunResult:
         made, policy = plan(config)
-        self.trained.append(config)
-        folder = run_folder(config.storage, str(config.name))
-        folder.create()
-        folder.write_json("plan.json", made.model_dump(mode="json"))
-        folder.write_bytes("policy.json", policy.to_json().encode())
         loss = self.loss(config, made.num_train, config.lr.shape or "")
-        result = {
-            "status": self.status, "versions": {name: version(name) for name in PACKAGES}, "validation_loss": loss,
-            "validation_accuracy": 1 / (1 + loss),
-        }  # fmt: skip
-        folder.write_json("result.json", result)
-        return RunResult(run_dir=str(folder), **result)
+        return self.ended(config, made, policy, {"validation_loss": loss, "validation_accuracy": 1 / (1 + loss)})
 
 
 def found(tmp_path: Path, world: World, fields: dict[str, Any] | None = None, **named: Any) -> Study:
