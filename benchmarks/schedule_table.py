@@ -1,6 +1,6 @@
 """Schedules that were found beside schedules that were tuned, at equal examples, all retrained from scratch with new seeds.
 
-Every method may train TRIALS runs' worth of examples, on a training set from which a validation split is held out, and is
+Every method may train `--trials` runs' worth of examples, on a training set from which a validation split is held out, and is
 judged by that split alone. What it found is then trained with 10 seeds that no search had, on all training images, and reads
 the test images once, at the end. `constant`, `linear`, `cosine`, `wsd` and `power` are tuned by a grid over the base LR;
 `random` tries curves of the family of `--search shape` at random; PBT, FIRE PBT, PB2 and iterated PBT begin with constant LRs;
@@ -12,13 +12,18 @@ one question: is the schedule found by raylr that has the best validation accura
 and refine, as found) better than the tuned linear and than the tuned cosine, by a paired t test over the 10 seeds
 with p < 0.05 for both? All other differences are for the eye. A run or a search that was interrupted goes on where it stopped.
 
+A second question was fixed when the first table of 5,000 images was known, and before its own first run: the same of `shape`
+alone, where it, `linear` and `cosine` have four times the examples, a fifth held out, and seeds that the first table had not.
+
     python -m benchmarks.schedule_table --data PATH --train-examples 5000 --epochs 8 --write
+    python -m benchmarks.schedule_table --data PATH --train-examples 5000 --epochs 8 --methods linear cosine shape \
+        --trials 20 --validation 0.2 --seed 1 --first-seed 2000 --write
     python -m benchmarks.schedule_table --data PATH --train-examples 50000 --epochs 13 --config jobs/accuracy88.yaml --write
 """
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -36,30 +41,35 @@ from raylr.lr import Policy
 from raylr.lr.distill import distill
 from raylr.running.session import own_cluster
 
-TRIALS = 5
-SEEDS = tuple(range(1000, 1010))
-VALIDATION = "0.1"
+NUM_SEEDS = 10
+AT_ONCE = "5"  # trials without exchange
 Fields = dict[str, str]
 
 
-def grid(shape: str, trials: int = TRIALS) -> Fields:
-    return {"search": "grid", "lr.shape": shape, "trials": f"{trials}"}
+def grid(shape: str) -> Fields:
+    return {"search": "grid", "lr.shape": shape, "at_once": AT_ONCE}
 
 
-SEARCHES: dict[str, Fields] = {
-    "constant": grid("constant"),
-    "linear": grid("linear"),
-    "cosine": grid("cosine"),
-    "wsd": grid("wsd(cooldown=0.2dur)"),
-    "power": grid("polynomial(power=2)"),
-    "random": {"search": "shape", "trials": f"{TRIALS}", "at_once": f"{TRIALS}"},
-    "PBT": {"search": "pbt", "lr.shape": "constant"},
-    "FIRE PBT": {"search": "fire", "lr.shape": "constant"},
-    "PB2": {"search": "pb2", "lr.shape": "constant"},
-    "iterated PBT": {"search": "ipbt", "lr.shape": "constant"},
-    "shape": {"search": "shape", "trials": "8", "at_once": "4", "rungs": "2"},  # 8 over a third, 2 over all of it
-}
-REFINE = "refine"  # four linear runs and one of what the norms of the best suggest
+def searches(trials: int) -> dict[str, Fields]:
+    """The search of each method that may train so many runs' worth of examples."""
+    return {
+        "constant": grid("constant"),
+        "linear": grid("linear"),
+        "cosine": grid("cosine"),
+        "wsd": grid("wsd(cooldown=0.2dur)"),
+        "power": grid("polynomial(power=2)"),
+        "random": {"search": "shape", "at_once": AT_ONCE},
+        "PBT": {"search": "pbt", "lr.shape": "constant"},
+        "FIRE PBT": {"search": "fire", "lr.shape": "constant"},
+        "PB2": {"search": "pb2", "lr.shape": "constant"},
+        "iterated PBT": {"search": "ipbt", "lr.shape": "constant"},
+        # 8 over a third and 2 over all of it in the place of 5
+        "shape": {"search": "shape", "trials": f"{trials * 8 // 5}", "at_once": "4", "rungs": "2"},
+    }
+
+
+REFINE = "refine"  # one linear run less, and one of what the norms of the best suggest
+METHODS = (*searches(5), REFINE)
 FOUND = ("PBT", "FIRE PBT", "PB2", "iterated PBT", "shape", REFINE)  # distilled too
 TUNED = ("linear", "cosine")
 
@@ -76,12 +86,21 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all runs have in common: a config's file, if one is given, and fields over it; and the folder of the runs."""
+    """What all runs have in common: a config's file, if one is given, and fields over it; and the folder of the runs. Searches
+    have so many runs' worth of examples, a validation split and a seed."""
 
     storage: Path
     path: str | None
     fields: Fields
     epochs: float
+    trials: int
+    validation: float
+    seed: int
+
+    @property
+    def searched(self) -> Fields:
+        """The fields of a run that is judged by the validation split."""
+        return {"data.validation": f"{self.validation:g}", "seed": f"{self.seed}"}
 
     def run(self, policy: Path, name: str, stretch: bool, **own: str) -> Row:
         """The result of a run under a policy, at its own length or stretched over all images; two workers end it sooner."""
@@ -97,11 +116,9 @@ class Setting:
 
     def search(self, own: Fields, name: str) -> Row:
         """What a population came to, in one row with those of others."""
-        common = {"trials": f"{TRIALS}", "interval": "0.5ep", "epochs": f"{self.epochs:g}", **self.fields}
-        held_out = {"data.validation": VALIDATION, "seed": "0", "storage": str(self.storage), "name": name}
-        result = explore(
-            load_config(self.path, {**common, **own, **held_out}, PopulationConfig), progress=False
-        ).model_dump()
+        common = {"trials": f"{self.trials}", "interval": "0.5ep", "epochs": f"{self.epochs:g}", **self.fields}
+        fields = {**common, **own, **self.searched, "storage": str(self.storage), "name": name}
+        result = explore(load_config(self.path, fields, PopulationConfig), progress=False).model_dump()
         if result["status"] != "complete":
             sys.exit(f"{name} is {result['status']}: {result.get('reason', '')}")
         folder = Path(result["run_dir"])
@@ -112,9 +129,9 @@ class Setting:
 
 def refined(setting: Setting) -> Row:
     """The refinement of the best of the linear runs, and its validation accuracy."""
-    linear = setting.search(grid("linear", TRIALS - 1), "refine-linear")
+    linear = setting.search({**grid("linear"), "trials": f"{setting.trials - 1}"}, "refine-linear")
     path = refine(linear["run"], out=setting.storage / "refined.json").path
-    result = setting.run(path, "refined", False, **{"data.validation": VALIDATION, "seed": "0"})
+    result = setting.run(path, "refined", False, **setting.searched)
     return {"path": str(path), "score": result["validation_accuracy"], "spent": linear["spent"] + result["position"]}
 
 
@@ -130,16 +147,21 @@ def distilled(policy: Path) -> Path:
     return save_policy(found.chosen.policy, policy.with_suffix(".simple.json"))
 
 
-def found_by(store: Store, setting: Setting) -> list[Schedule]:
+def searched(setting: Setting, method: str) -> Row:
+    """What one method came to."""
+    return refined(setting) if method == REFINE else setting.search(searches(setting.trials)[method], slug(method))
+
+
+def slug(method: str) -> str:
+    """A method's name as that of a folder."""
+    return method.lower().replace(",", "").replace(" ", "-")
+
+
+def found_by(store: Store, setting: Setting, methods: Sequence[str]) -> list[Schedule]:
     """What each method came to; each search is made once."""
-    makers: dict[str, Callable[[], Row]] = {
-        method: lambda method=method, own=own: setting.search(own, method.lower().replace(" ", "-"))  # type: ignore[misc]
-        for method, own in SEARCHES.items()
-    }
-    makers[REFINE] = lambda: refined(setting)
     made = []
-    for method, make in makers.items():
-        row = store.measured({"method": method, "what": "search"}, make)
+    for method in methods:
+        row = store.measured({"method": method, "what": "search"}, searched, setting, method)
         path = Path(row["path"])
         made.append(Schedule(method, path, row["score"], row["spent"]))
         if method in FOUND:
@@ -211,8 +233,16 @@ def main() -> None:
     parser.add_argument(
         "--config", type=Path, help="of all runs, with the LR that grids are around [cnn-small, batch 128]"
     )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="linear and cosine among them")
+    parser.add_argument("--trials", type=int, default=5, help="runs' worth of examples of a search")
+    parser.add_argument("--validation", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=0, help="of the searches")
+    parser.add_argument("--first-seed", type=int, default=1000, help="of the table")
     given = parser.parse_args()
+    if missing := set(TUNED) - set(given.methods):
+        parser.error(f"--methods lacks {' and '.join(sorted(missing))}, which the others are compared with")
     name = f"schedule_table-{given.train_examples}-{given.epochs:g}{f'-{given.config.stem}' if given.config else ''}"
+    name += "" if given.trials == 5 else f"-{given.trials}"
     out = common.place(given)
     fields = {
         "data.source": given.data, "data.train_examples": f"{given.train_examples}",
@@ -220,33 +250,31 @@ def main() -> None:
     }  # fmt: skip
     fields |= {} if given.config else {"batch.global_size": "128", "batch.micro_size": "64"}
     store = Store(out, name)
-    setting = Setting(out / name, str(given.config) if given.config else None, fields, given.epochs)
-    with own_cluster(TRIALS):
-        schedules = found_by(store, setting)
+    path = str(given.config) if given.config else None
+    setting = Setting(out / name, path, fields, given.epochs, given.trials, given.validation, given.seed)
+    with own_cluster(int(AT_ONCE)):
+        schedules = found_by(store, setting, given.methods)
         found: dict[str, list[float]] = {one.method: [] for one in schedules}
-        for seed in SEEDS:
+        for seed in range(given.first_seed, given.first_seed + NUM_SEEDS):
             for one in schedules:
-                run = f"{one.method.lower().replace(' ', '-').replace(',', '')}-{seed}"
                 keys = {"method": one.method, "what": "test", "seed": seed}
-                row = store.measured(keys, accuracy, setting, one.path, run, seed)
+                row = store.measured(keys, accuracy, setting, one.path, f"{slug(one.method)}-{seed}", seed)
                 found[one.method].append(row["accuracy"])
     headings = [
-        "schedule",
-        "test, % (10 seeds)",
-        "against linear",
-        "against cosine",
-        "validation, %",
+        "schedule", f"test, % ({NUM_SEEDS} seeds)", "against linear", "against cosine", "validation, %",
         "examples to find it",
-    ]
+    ]  # fmt: skip
     table = common.table(headings, lines(schedules, found))
     model = given.config.name if given.config else "cnn-small"
     what = (
         f"{model}, {given.train_examples:,} training and {given.test_examples:,} test images of {Path(given.data).name}"
     )
-    text = f"{table}\n\n{answer(schedules, found)}\n\n{common.conditions(f'{what}, {given.epochs:g} epochs, 10 seeds')}"
-    draw(schedules, common.ROOT / "benchmarks" / "gallery" / "schedules.png")
+    length = f"{given.epochs:g} epochs, {NUM_SEEDS} seeds, {given.validation:g} of the training images held out"
+    text = f"{table}\n\n{answer(schedules, found)}\n\n{common.conditions(f'{what}, {length}')}"
+    section = f"{given.train_examples}{'' if given.trials == 5 else f'_{given.trials}'}"
+    draw(schedules, common.ROOT / "benchmarks" / "gallery" / f"schedules_{section}.png")
     print(json.dumps({method: list(values) for method, values in found.items()}))
-    common.report(f"schedule_table_{given.train_examples}", text, given.write)
+    common.report(f"schedule_table_{section}", text, given.write)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import board, population, population_table, resize, same_bits, schedule_table, turns
+from benchmarks import board, population, resize, same_bits, schedule_table, turns
 from benchmarks.common import Store, alternating, interval, parser, place, ratio, report, table
 from benchmarks.gpu import wheels
 from raylr.api.race import Lap, Race
@@ -106,17 +106,6 @@ def test_a_latency_is_from_a_decision_to_the_next_load_of_that_trial():
 def test_a_quantile_of_few_is_one_of_them():
     assert [population.quantile([1.0, 2.0, 9.0], share) for share in (0.5, 0.95)] == [2.0, 9.0]
     assert math.isnan(population.quantile([], 0.5))
-
-
-def test_what_was_found_is_ranked_by_its_training_from_scratch():
-    found = {
-        "PBT": {"best": [70.0, 72.0], "again": [60.0, 62.0]},
-        "PBT, distilled": {"best": [], "again": [65.0, 65.0]},
-    }
-    assert population_table.lines(found) == [
-        ["PBT, distilled", "", "65.00 (65.00 to 65.00)"],
-        ["PBT", "71.00 (58.29 to 83.71)", "61.00 (48.29 to 73.71)"],
-    ]
 
 
 def test_the_table_of_schedules_is_in_the_order_of_their_means_with_paired_differences():
