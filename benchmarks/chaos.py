@@ -158,7 +158,7 @@ def driver(storage: Path, name: str, rng: random.Random) -> Row:
 
 
 def resize(storage: Path, name: str, rng: random.Random) -> Row:
-    """Nodes come and go, announced or not: 1, 4, 2, 3 workers."""
+    """Nodes come and go: 1, 4, 2, 3 workers."""
     return resized(storage, name, rng, "continue")
 
 
