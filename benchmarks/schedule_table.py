@@ -42,6 +42,7 @@ from raylr.lr.distill import distill
 from raylr.running.session import own_cluster
 
 NUM_SEEDS = 10
+SMALLEST_P = 0.001  # that is told as a number
 AT_ONCE = "5"  # trials without exchange
 Fields = dict[str, str]
 
@@ -169,11 +170,22 @@ def found_by(store: Store, setting: Setting, methods: Sequence[str]) -> list[Sch
     return made
 
 
-def p_of(one: Sequence[float], other: Sequence[float]) -> float:
-    """The two-sided p of a paired t test."""
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference in points, paired by seed, and the two-sided p of its t test."""
+
+    points: float
+    p: float
+
+    def text(self) -> str:
+        p = f"p {self.p:.3f}" if self.p >= SMALLEST_P else f"p < {SMALLEST_P:g}"
+        return f"{self.points:+.2f} ({p})"
+
+
+def difference(one: Sequence[float], other: Sequence[float]) -> Difference:
     from scipy.stats import ttest_rel  # of scikit-learn, an extra
 
-    return float(ttest_rel(one, other).pvalue)
+    return Difference(fmean(one) - fmean(other), float(ttest_rel(one, other).pvalue))
 
 
 def lines(schedules: Sequence[Schedule], found: Mapping[str, Sequence[float]]) -> list[list[str]]:
@@ -181,10 +193,7 @@ def lines(schedules: Sequence[Schedule], found: Mapping[str, Sequence[float]]) -
     rows = []
     for one in sorted(schedules, key=lambda one: -fmean(found[one.method])):
         own = found[one.method]
-        against = []
-        for tuned in TUNED:
-            difference = fmean(own) - fmean(found[tuned])
-            against.append("" if tuned == one.method else f"{difference:+.2f} (p {p_of(own, found[tuned]):.3f})")
+        against = ["" if tuned == one.method else difference(own, found[tuned]).text() for tuned in TUNED]
         spread = f"{fmean(own):.2f} +- {stdev(own):.2f}"
         rows.append([one.method, spread, *against, f"{100 * one.score:.2f}", f"{one.spent:,}"])
     return rows
@@ -192,17 +201,12 @@ def lines(schedules: Sequence[Schedule], found: Mapping[str, Sequence[float]]) -
 
 def answer(schedules: Sequence[Schedule], found: Mapping[str, Sequence[float]]) -> str:
     """The one question that was fixed before."""
-    own = [one for one in schedules if one.method in FOUND]
-    best = max(own, key=lambda one: one.score)
-    told = []
-    for tuned in TUNED:
-        difference = fmean(found[best.method]) - fmean(found[tuned])
-        told.append((difference, p_of(found[best.method], found[tuned]), tuned))
-    won = all(difference > 0 and p < 0.05 for difference, p, _ in told)
-    words = " and ".join(
-        f"{difference:+.2f} points against the tuned {tuned} (p {p:.3f})" for difference, p, tuned in told
-    )
-    return f"The question fixed before: {best.method}, chosen by validation accuracy, has {words}: {'yes' if won else 'no'}."
+    best = max((one for one in schedules if one.method in FOUND), key=lambda one: one.score)
+    differences = {tuned: difference(found[best.method], found[tuned]) for tuned in TUNED}
+    won = all(one.points > 0 and one.p < 0.05 for one in differences.values())
+    words = " and ".join(f"by {one.text()} from the tuned {tuned}" for tuned, one in differences.items())
+    name = f"{best.method}, chosen by validation accuracy,"
+    return f"The question fixed before: {name} differs {words}: {'yes' if won else 'no'}."
 
 
 def draw(schedules: Sequence[Schedule], path: Path) -> None:
@@ -218,7 +222,7 @@ def draw(schedules: Sequence[Schedule], path: Path) -> None:
         curve = [policy.lr(position, batch) for position in positions]
         style = "-" if one.method in FOUND else "--"
         axes.plot([at / policy.examples_per_epoch for at in positions], curve, style, linewidth=1.2, label=one.method)
-    axes.set(yscale="log", xlabel="epoch", ylabel="learning rate", ylim=(1e-3, None))
+    axes.set(yscale="log", xlabel="epoch", ylabel="learning rate at the reference batch", ylim=(1e-3, None))
     axes.legend(fontsize=7, ncols=2)
     axes.grid(alpha=0.3)
     path.parent.mkdir(exist_ok=True)

@@ -116,8 +116,9 @@ def test_the_table_of_schedules_is_in_the_order_of_their_means_with_paired_diffe
     rows = schedule_table.lines(schedules, found)
     assert rows[0] == ["shape", "63.50 +- 2.50", "+1.50 (p 0.035)", "+1.50 (p 0.035)", "60.00", "1,000"]
     assert rows[1][:3] == ["linear", "62.00 +- 2.00", ""]
-    assert schedule_table.answer(schedules, found).endswith("tuned cosine (p 0.035): yes.")
+    assert schedule_table.answer(schedules, found).endswith("by +1.50 (p 0.035) from the tuned cosine: yes.")
     assert schedule_table.answer(schedules, {**found, "cosine": found["shape"][::-1]}).endswith(": no.")
+    assert schedule_table.Difference(-2.0, 0.0002).text() == "-2.00 (p < 0.001)"
 
 
 def test_an_entry_of_the_board_counts_the_seeds_that_reached_the_target():
