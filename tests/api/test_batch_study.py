@@ -1,6 +1,5 @@
 """A batch study: forks that train for real in this process, and stand-ins whose losses are known; what is found and refused."""
 
-import contextlib
 import json
 import math
 import re
@@ -22,6 +21,7 @@ from raylr.training.fork import ForkLoop
 from raylr.training.group import Group
 from raylr.training.membership import Plain
 from raylr.training.source import load, prepare
+from tests.api.stand_in import StandIn
 from tests.ranks import Ranks
 from tests.training.runs import pictures
 from tests.training.test_initial import job_of, trained
@@ -42,17 +42,12 @@ def where(ranks: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-class Here:
+class Here(StandIn):
     """Trains forks in this process."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.orders: list[ForkOrder] = []
-        self.starts = 0
-
-    @contextlib.contextmanager
-    def hold(self, sides: Any):
-        self.starts += 1
-        yield
 
     def __call__(self, order: ForkOrder) -> Any:
         self.orders.append(order)
