@@ -43,12 +43,13 @@ from raylr.running.session import own_cluster
 
 NUM_SEEDS = 10
 SMALLEST_P = 0.001  # that is told as a number
-AT_ONCE = "5"  # trials without exchange
+AT_ONCE = 5  # trials without exchange
+TRIALS, VALIDATION, SEED = 5, 0.1, 0  # of the searches, unless told otherwise
 Fields = dict[str, str]
 
 
 def grid(shape: str) -> Fields:
-    return {"search": "grid", "lr.shape": shape, "at_once": AT_ONCE}
+    return {"search": "grid", "lr.shape": shape, "at_once": f"{AT_ONCE}"}
 
 
 def searches(trials: int) -> dict[str, Fields]:
@@ -59,7 +60,7 @@ def searches(trials: int) -> dict[str, Fields]:
         "cosine": grid("cosine"),
         "wsd": grid("wsd(cooldown=0.2dur)"),
         "power": grid("polynomial(power=2)"),
-        "random": {"search": "shape", "at_once": AT_ONCE},
+        "random": {"search": "shape", "at_once": f"{AT_ONCE}"},
         "PBT": {"search": "pbt", "lr.shape": "constant"},
         "FIRE PBT": {"search": "fire", "lr.shape": "constant"},
         "PB2": {"search": "pb2", "lr.shape": "constant"},
@@ -70,7 +71,7 @@ def searches(trials: int) -> dict[str, Fields]:
 
 
 REFINE = "refine"  # one linear run less, and one of what the norms of the best suggest
-METHODS = (*searches(5), REFINE)
+METHODS = (*searches(TRIALS), REFINE)
 FOUND = ("PBT", "FIRE PBT", "PB2", "iterated PBT", "shape", REFINE)  # distilled too
 TUNED = ("linear", "cosine")
 
@@ -99,7 +100,7 @@ class Setting:
     seed: int
 
     @property
-    def searched(self) -> Fields:
+    def judged(self) -> Fields:
         """The fields of a run that is judged by the validation split."""
         return {"data.validation": f"{self.validation:g}", "seed": f"{self.seed}"}
 
@@ -118,7 +119,7 @@ class Setting:
     def search(self, own: Fields, name: str) -> Row:
         """What a population came to, in one row with those of others."""
         common = {"trials": f"{self.trials}", "interval": "0.5ep", "epochs": f"{self.epochs:g}", **self.fields}
-        fields = {**common, **own, **self.searched, "storage": str(self.storage), "name": name}
+        fields = {**common, **own, **self.judged, "storage": str(self.storage), "name": name}
         result = explore(load_config(self.path, fields, PopulationConfig), progress=False).model_dump()
         if result["status"] != "complete":
             sys.exit(f"{name} is {result['status']}: {result.get('reason', '')}")
@@ -132,7 +133,7 @@ def refined(setting: Setting) -> Row:
     """The refinement of the best of the linear runs, and its validation accuracy."""
     linear = setting.search({**grid("linear"), "trials": f"{setting.trials - 1}"}, "refine-linear")
     path = refine(linear["run"], out=setting.storage / "refined.json").path
-    result = setting.run(path, "refined", False, **setting.searched)
+    result = setting.run(path, "refined", False, **setting.judged)
     return {"path": str(path), "score": result["validation_accuracy"], "spent": linear["spent"] + result["position"]}
 
 
@@ -238,15 +239,17 @@ def main() -> None:
         "--config", type=Path, help="of all runs, with the LR that grids are around [cnn-small, batch 128]"
     )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="linear and cosine among them")
-    parser.add_argument("--trials", type=int, default=5, help="runs' worth of examples of a search")
-    parser.add_argument("--validation", type=float, default=0.1)
-    parser.add_argument("--seed", type=int, default=0, help="of the searches")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="runs' worth of examples of a search")
+    parser.add_argument("--validation", type=float, default=VALIDATION)
+    parser.add_argument("--seed", type=int, default=SEED, help="of the searches")
     parser.add_argument("--first-seed", type=int, default=1000, help="of the table")
     given = parser.parse_args()
     if missing := set(TUNED) - set(given.methods):
         parser.error(f"--methods lacks {' and '.join(sorted(missing))}, which the others are compared with")
     name = f"schedule_table-{given.train_examples}-{given.epochs:g}{f'-{given.config.stem}' if given.config else ''}"
-    name += "" if given.trials == 5 else f"-{given.trials}"
+    search = (given.trials, given.validation, given.seed)
+    if search != (TRIALS, VALIDATION, SEED):  # other searches, whose rows are not those of the first
+        name += "".join(f"-{one:g}" for one in search)
     out = common.place(given)
     fields = {
         "data.source": given.data, "data.train_examples": f"{given.train_examples}",
@@ -256,7 +259,7 @@ def main() -> None:
     store = Store(out, name)
     path = str(given.config) if given.config else None
     setting = Setting(out / name, path, fields, given.epochs, given.trials, given.validation, given.seed)
-    with own_cluster(int(AT_ONCE)):
+    with own_cluster(max(AT_ONCE, given.trials)):  # those that exchange train all at once
         schedules = found_by(store, setting, given.methods)
         found: dict[str, list[float]] = {one.method: [] for one in schedules}
         for seed in range(given.first_seed, given.first_seed + NUM_SEEDS):
@@ -275,7 +278,7 @@ def main() -> None:
     )
     length = f"{given.epochs:g} epochs, {NUM_SEEDS} seeds, {given.validation:g} of the training images held out"
     text = f"{table}\n\n{answer(schedules, found)}\n\n{common.conditions(f'{what}, {length}')}"
-    section = f"{given.train_examples}{'' if given.trials == 5 else f'_{given.trials}'}"
+    section = f"{given.train_examples}{'' if given.trials == TRIALS else f'_{given.trials}'}"
     draw(schedules, common.ROOT / "benchmarks" / "gallery" / f"schedules_{section}.png")
     print(json.dumps({method: list(values) for method, values in found.items()}))
     common.report(f"schedule_table_{section}", text, given.write)
