@@ -98,6 +98,7 @@ def test_test_images_of_noise_change_no_decision_and_only_the_last_number(ranks:
             rows(folder, name, (*TIMES, "time", "members"))
             for name in ("ledger.jsonl", "metrics.jsonl", "events.jsonl")
         ]
+        files[2].sort(key=lambda row: (row["position"], row["kind"]))  # a checkpoint is told once its file is there
         kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
         own = {name: result.pop(name) for name in ("test_accuracy", "test_loss")}
         found.append((files, kept, {name: result[name] for name in result if name not in TIMES}, own))
