@@ -20,9 +20,10 @@ DEADLINE_S = 240
 SMALL = [
     "--data.source", "synthetic", "--data.train-examples", "1000", "--data.test-examples", "200", "--epochs", "6",
     "--batch.global-size", "64", "--batch.micro-size", "16", "--eval.micro-size", "50", "--model.dropout", "0.1",
-    "--data.cutout", "4", "--checkpoint.every", "2ep", "--eval.every", "2ep", "--data.cache-dir",
+    "--model.width", "0.5", "--data.cutout", "4", "--checkpoint.every", "2ep", "--eval.every", "2ep", "--data.cache-dir",
 ]  # fmt: skip
-LONG = ["--epochs", "16"]  # half a minute and more on two cores
+LONG = ["--epochs", "16"]  # as long as two or three commands take beside it
+OWN = ["--model.dropout", "0", "--model.width", "1"]  # after the name of a model that takes neither
 TIMES = {"time", "wall_s", "images_per_s", "world_size", "restarts", "rejoins", "resizes"}
 
 

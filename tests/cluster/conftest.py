@@ -22,7 +22,7 @@ def expected(ranks: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
 
 @pytest.fixture(scope="session")
 def expected_long(ranks: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """The same for a longer run, for a story in which more must happen."""
+    """The same for a longer run, for a story in which commands must come in time."""
     return plain(ranks, tmp_path_factory.mktemp("plain-long"), *LONG)
 
 

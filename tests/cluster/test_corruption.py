@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.cluster.commands import kinds, needs, rows, start
+from tests.cluster.commands import OWN, kinds, needs, rows, start
 
 pytestmark = [pytest.mark.timeout(300), needs("replace_one_worker")]
 WRONG = """
@@ -34,7 +34,7 @@ def is_first():
 
 def test_a_worker_that_is_always_wrong_is_replaced_while_the_others_go_on(where):
     (where / "wrong.py").write_text(WRONG)
-    model = ["--model.name", "wrong.py:Wrong", "--model.dropout", "0", "--epochs", "12"]
+    model = ["--model.name", "wrong.py:Wrong", *OWN, "--epochs", "12"]
     checks = ["--guard.recheck", "1", "--guard.max-corruptions", "1"]
     code, out, err = start(where, "wrong", 3, *model, *checks, ONE_RANK_ONLY=str(where / "claimed")).end()
     assert code == 0, err

@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 
 from raylr.storage import run_folder
-from tests.cluster.commands import assert_same, kill, kinds, members, rows, said_by, start, undisturbed, wait_until
+from tests.cluster.commands import (
+    LONG,
+    OWN,
+    assert_same,
+    kill,
+    kinds,
+    members,
+    rows,
+    said_by,
+    start,
+    undisturbed,
+    wait_until,
+)
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -39,9 +51,9 @@ def test_a_worker_that_hangs_is_found_by_the_deadline_and_replaced(where, expect
     assert not os.path.exists(f"/proc/{victim['pid']}")
 
 
-def test_orders_from_another_terminal_are_obeyed_recorded_and_survive_a_stop(where, expected):
+def test_orders_from_another_terminal_are_obeyed_recorded_and_survive_a_stop(where, expected_long):
     run_dir = where / "handled"
-    run = start(where, "handled", 2)
+    run = start(where, "handled", 2, *LONG)
     wait_until(ledger_is_longer_than(run_dir, 10), "10 updates")
     status = json.loads(ctl(where, "handled", "status").stdout)
     assert (status["kind"], status["ranks"], status["world_size"]) == ("status", [0, 1], 2)
@@ -53,9 +65,9 @@ def test_orders_from_another_terminal_are_obeyed_recorded_and_survive_a_stop(whe
     refused = ctl(where, "handled", "status")
     assert refused.returncode == 2
     assert "run=handled has ended (stopped); there is nothing to control" in refused.stderr
-    code, _, err = start(where, "handled", 2).end()
+    code, _, err = start(where, "handled", 2, *LONG).end()
     assert code == 0, err
-    ledger, plain = rows(run_dir, "ledger.jsonl"), rows(expected[1], "ledger.jsonl")
+    ledger, plain = rows(run_dir, "ledger.jsonl"), rows(expected_long[1], "ledger.jsonl")
     assert [row["step"] for row in ledger] == list(range(len(plain)))
     assert [row["position"] for row in ledger if row["causes"] == ["user"]] == [
         event["position"] + 64 * number for number in range(10)
@@ -66,7 +78,7 @@ def test_orders_from_another_terminal_are_obeyed_recorded_and_survive_a_stop(whe
 
 def test_a_client_that_the_cluster_does_not_know_changes_nothing(where, tmp_path):
     run_dir = where / "guarded"
-    run = start(where, "guarded", 1, "--epochs", "12")
+    run = start(where, "guarded", 1, *LONG)
     wait_until(ledger_is_longer_than(run_dir, 0), "an update")
     (tmp_path / "token").write_text("0" * 64)
     refused = ctl(where, "guarded", "stop", RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"))
@@ -81,8 +93,8 @@ def test_a_client_that_the_cluster_does_not_know_changes_nothing(where, tmp_path
 
 def test_a_run_on_a_full_disk_says_so_while_it_trains_and_has_failed(where, small_disk):
     path, enlarge = small_disk
-    enlarge("3m")  # for the rows and the result, and no weights of this model
-    flags = ["--model.name", "cnn-large", "--epochs", "2", "--checkpoint.every", "1ep", "--trackers", "none"]
+    enlarge("2m")  # for the rows and the result, and no weights of this model with their momentum
+    flags = ["--model.width", "1", "--epochs", "2", "--checkpoint.every", "1ep", "--trackers", "none"]
     code, out, err = start(where, "full", 2, *flags, "--failure.stall-s", "20", storage=str(path)).end()
     assert (code, err) == (1, "")
     result = json.loads(out.splitlines()[-1])
@@ -161,7 +173,7 @@ class Greedy(nn.Module):
 def test_a_micro_batch_that_does_not_fit_ends_the_run_in_one_line_without_another_try(where):
     (where / "greedy.py").write_text(GREEDY)
     path = os.pathsep.join([str(where), os.environ.get("PYTHONPATH", "")])
-    run = start(where, "greedy", 2, "--model.name", "greedy:Greedy", "--model.dropout", "0", PYTHONPATH=path)
+    run = start(where, "greedy", 2, "--model.name", "greedy:Greedy", *OWN, PYTHONPATH=path)
     code, out, err = run.end()
     assert code == 1, err
     result = json.loads(out.splitlines()[-1])
@@ -195,7 +207,7 @@ def is_first():
 
 def test_an_error_of_ones_own_model_in_one_rank_ends_the_run_at_once_with_its_traceback(where):
     (where / "failing.py").write_text(FAILING)
-    model = ["--model.name", "failing.py:Failing", "--model.dropout", "0", "--failure.mode", "restart"]
+    model = ["--model.name", "failing.py:Failing", *OWN, "--failure.mode", "restart"]
     code, out, err = start(where, "failing", 2, *model, ONE_RANK_ONLY=str(where / "claimed")).end()
     assert code == 1, err
     result = json.loads(out.splitlines()[-1])

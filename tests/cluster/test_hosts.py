@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import hosts as own_hosts
-from tests.cluster.commands import SMALL, assert_same, members, rows, wait_until
+from tests.cluster.commands import LONG, SMALL, assert_same, members, rows, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 PORT = 6379
@@ -101,10 +101,10 @@ def test_hosts_that_do_not_reach_each_other_end_the_run_in_a_line_that_names_bot
 
 
 def test_a_run_on_hosts_whose_names_mislead_keeps_the_local_hash_over_a_cut_link_and_a_lost_host(
-    where, expected, cluster
+    where, expected_long, cluster
 ):
     hosts, run_dir = cluster.hosts, where / "three"
-    run = cluster.train(where, "three", "--failure.stall-s", "3")
+    run = cluster.train(where, "three", *LONG, "--failure.stall-s", "3")
 
     def is_further(by: int) -> Any:
         before = len(rows(run_dir, "ledger.jsonl"))
@@ -123,5 +123,5 @@ def test_a_run_on_hosts_whose_names_mislead_keeps_the_local_hash_over_a_cut_link
     wait_until(lambda: hosts.address(2) not in those_that_train(), "the others go on without the lost host", 60)
     code, out, err = ended(run)
     assert code == 0, err
-    assert_same(where, "three", json.loads(out.splitlines()[-1]), expected)
+    assert_same(where, "three", json.loads(out.splitlines()[-1]), expected_long)
     assert hosts.address(2) not in those_that_train()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from raylr.running.ray_internals.features import features
-from tests.cluster.commands import Command, assert_same, kill, members, needs, rows, said_by, start, wait_until
+from tests.cluster.commands import LONG, Command, assert_same, kill, members, needs, rows, said_by, start, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -101,8 +101,8 @@ def test_a_checkpoint_of_another_version_is_refused_and_stays(where):
 
 @needs("replace_one_worker")
 @needs("quiet_agent")
-def test_a_stopped_run_goes_on_with_other_workers_and_through_a_kill(where, expected):
-    first = start(where, "stopped", 2)
+def test_a_stopped_run_goes_on_with_other_workers_and_through_a_kill(where, expected_long):
+    first = start(where, "stopped", 2, *LONG)
     wait_until(lambda: len(rows(where / "stopped", "ledger.jsonl")) > 20, "20 updates")
     processes = processes_of(first)
     assert all(name in processes for name in ("/gcs_server", "/raylet", "ray::Hub", "ray::RayTrainWorker"))
@@ -129,15 +129,15 @@ def test_a_stopped_run_goes_on_with_other_workers_and_through_a_kill(where, expe
     assert code == 143, err
     assert json.loads(out.splitlines()[-1])["status"] == "stopped"
     done = len(rows(where / "stopped", "ledger.jsonl"))
-    assert done < expected[0]["steps"]
+    assert done < expected_long[0]["steps"]
 
-    second = start(where, "stopped", 4, "--failure.stall-s", "20")
+    second = start(where, "stopped", 4, *LONG, "--failure.stall-s", "20")
     wait_until(lambda: len(rows(where / "stopped", "ledger.jsonl")) > done + 5, "5 more updates")
     victim = members(where / "stopped")[0]
     kill(victim)
     code, out, err = second.end()
     assert code == 0, err
-    assert_same(where, "stopped", json.loads(out.splitlines()[-1]), expected)
+    assert_same(where, "stopped", json.loads(out.splitlines()[-1]), expected_long)
     kinds = [row["kind"] for row in rows(where / "stopped", "events.jsonl")]
     assert kinds[0] == "start"
     assert "restart" in kinds
