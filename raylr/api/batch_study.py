@@ -18,6 +18,7 @@ from typing import Any, get_args
 from raylr.api.compare import one_ray, quietly
 from raylr.api.fork import follow
 from raylr.api.plan import plan as planned
+from raylr.api.seeds import mean
 from raylr.api.sides import NAME_LENGTH, Side, content_of
 from raylr.api.train import Train
 from raylr.config import Config, Scaling
@@ -308,8 +309,7 @@ def _loss(folder: Folder, orders: _Orders) -> float | None:
     """The mean held-out loss of the tests in the second half of the window; None where one of them is no number."""
     half = orders.position + orders.window / 2
     losses = [row["test_loss"] for row in tests_of(folder) if row["position"] > half]
-    known = [float(one) for one in losses if one is not None and math.isfinite(one)]
-    return fmean(known) if known and len(known) == len(losses) else None
+    return mean([one if one is not None and math.isfinite(one) else None for one in losses])
 
 
 def _noise_scale(keeps: Branch, orders: _Orders) -> float | None:

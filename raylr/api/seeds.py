@@ -1,4 +1,4 @@
-"""What the runs of several seeds come to; nothing where one of them has no value, since the others alone would flatter."""
+"""What the runs of several seeds, or several tests, come to; nothing where one has no value, since the others alone would flatter."""
 
 from collections.abc import Sequence
 from statistics import fmean, stdev
