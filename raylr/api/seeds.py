@@ -1,4 +1,4 @@
-"""What the runs of several seeds, or several tests, come to; nothing where one has no value, since the others alone would flatter."""
+"""What the values of several seeds, or tests, come to; nothing where one is missing, since the others alone would flatter."""
 
 from collections.abc import Sequence
 from statistics import fmean, stdev
