@@ -15,9 +15,13 @@ with p < 0.05 for both? All other differences are for the eye. A run or a search
 A second question was fixed when the first table of 5,000 images was known, and before its own first run: the same of `shape`
 alone, where it, `linear` and `cosine` have twice the examples, a fifth held out, and seeds that the first table had not.
 
+The table of 20,000 images was fixed next, before its own first run: 4 epochs, which are twice the updates of the first table,
+the same seeds and shares, and the first question among `linear`, `cosine` and `shape`. Other methods may follow, for the eye.
+
     python -m benchmarks.schedule_table --data PATH --train-examples 5000 --epochs 8 --write
     python -m benchmarks.schedule_table --data PATH --train-examples 5000 --epochs 8 --methods linear cosine shape \
         --trials 10 --validation 0.2 --seed 1 --first-seed 2000 --write
+    python -m benchmarks.schedule_table --data PATH --train-examples 20000 --epochs 4 --methods linear cosine shape --write
     python -m benchmarks.schedule_table --data PATH --train-examples 50000 --epochs 13 --config jobs/accuracy88.yaml --write
 """
 
