@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raylr.config import Config
+from raylr.config.load import load_config
 from raylr.running.local_cluster.commands import LocalCluster
 from raylr.running.ray_internals.features import features
 
@@ -39,6 +41,12 @@ def wait_until(holds: Callable[[], Any], what: str, timeout_s: float = DEADLINE_
         assert time.monotonic() < deadline, f"{what}: not so after {timeout_s:g} s"
         time.sleep(0.05)
     return value
+
+
+def config_of(flags: Sequence[str]) -> Config:
+    """The config that flags and their values, in turns, make."""
+    pairs = zip(flags[::2], flags[1::2], strict=True)
+    return load_config(None, {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs})
 
 
 class Command:

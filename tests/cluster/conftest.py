@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.commands import LONG, SMALL
+from tests.cluster.commands import LONG, SMALL, config_of
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +27,12 @@ def expected_long(ranks: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 def plain(ranks: Any, where: Path, *more: str) -> tuple[dict[str, Any], Path]:
-    from raylr.config.load import load_config
     from raylr.planning.facts import Hardware
     from raylr.planning.resolve import resolve
     from raylr.training.data import load, prepare
     from tests.training.runs import train
 
     flags = [*SMALL, str(where / "cache"), *more]
-    pairs = zip(flags[::2], flags[1::2], strict=True)
-    config = load_config(None, {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs})
+    config = config_of(flags)
     plan, policy = resolve(config, prepare(config.data), Hardware(bf16=False, num_gpus=0))
     return ranks.run(train, 1, plan, policy, load(config.data), str(where / "run"))[0], where / "run"

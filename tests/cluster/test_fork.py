@@ -6,12 +6,11 @@ import signal
 
 import pytest
 
-from raylr.config.load import load_config
 from raylr.planning.facts import Hardware
 from raylr.planning.resolve import resolve
 from raylr.running.job import identity
 from raylr.training.data import prepare
-from tests.cluster.commands import SMALL, Command, assert_same, rows, wait_until
+from tests.cluster.commands import SMALL, Command, assert_same, config_of, rows, wait_until
 from tests.json_page import lacking
 
 pytestmark = pytest.mark.timeout(300)
@@ -23,8 +22,7 @@ def base(where, expected):
     result, plain_dir = expected
     shutil.copytree(plain_dir, where / "base")
     flags = [*SMALL, str(plain_dir.parent / "cache"), "--storage", str(where)]
-    pairs = zip(flags[::2], flags[1::2], strict=True)
-    config = load_config(None, {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs})
+    config = config_of(flags)
     info = prepare(config.data)
     plan, policy = resolve(config, info, Hardware(bf16=False, num_gpus=0))
     files = {

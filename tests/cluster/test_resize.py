@@ -5,7 +5,6 @@ import signal
 
 import pytest
 
-from raylr.config.load import load_config
 from raylr.events import StopOrder
 from raylr.planning.facts import Hardware
 from raylr.planning.resolve import resolve
@@ -17,6 +16,7 @@ from tests.cluster.commands import (
     SMALL,
     Command,
     assert_same,
+    config_of,
     drain,
     kill,
     kinds,
@@ -97,8 +97,7 @@ def test_nodes_come_and_go_and_the_others_train_on_to_the_same_bits(where, nodes
     assert (kinds(run_dir).count("start"), kinds(run_dir).count("restart"), result["restarts"]) == (1, 0, 0)
     assert kinds(run_dir).count("rejoin") == result["rejoins"] >= 2
 
-    pairs = zip(flags[::2], flags[1::2], strict=True)
-    config = load_config(None, {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs})
+    config = config_of(flags)
     plan, policy = resolve(config, prepare(config.data), Hardware(bf16=False, num_gpus=0))
     alone = where / "alone"
     plain = ranks.run(trained_alone, 1, plan, policy, load(config.data), str(alone), result["steps"])[0]

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from raylr.config.load import load_config
-from tests.cluster.commands import SMALL, TIMES, rows
+from tests.cluster.commands import SMALL, TIMES, config_of, rows
 
 OWN = "tests.training.watched"
 WATCHED = {
@@ -39,8 +38,7 @@ pytestmark = pytest.mark.timeout(300)
 def shown(where: Path) -> str:
     """What a terminal of 100 columns has shown of the run, and of asking for it again in silence."""
     flags = [*SMALL, str(where / "cache")]
-    pairs = zip(flags[::2], flags[1::2], strict=True)
-    small = load_config(None, {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs})
+    small = config_of(flags)
     config = {**small.record(), **WATCHED, "storage": str(where)}
     (where / "config.json").write_text(json.dumps(config))
     return in_a_terminal(where)
