@@ -24,6 +24,7 @@ from raylr.lr import Policy
 from raylr.lr.stability import BEARABLE, LIMIT, edge, highest
 from raylr.planning.lr import OF_THE_RUN, parts_of
 from raylr.planning.plan import Plan
+from raylr.storage import finite
 
 NAME = "advise"
 SHORTEST = 5  # updates of the first warmup that is tried
@@ -63,14 +64,13 @@ class Arm:
 
     def row(self) -> dict[str, Any]:
         """The arm as plain data."""
-        top = self.highest
         bounds = [vars(one) for one in self.bounds]
         return {
             **vars(self),
             "headrooms": list(self.headrooms),
             "losses": list(self.losses),
             "bounds": bounds,
-            "highest": top if math.isfinite(top) else None,
+            "highest": finite(self.highest),
             "is_calm": self.is_calm,
         }
 

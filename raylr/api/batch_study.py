@@ -30,7 +30,7 @@ from raylr.planning.lr import parts_of
 from raylr.reporting.rows import tests_of
 from raylr.running.driver import RunResult
 from raylr.running.forking import ForkOrder
-from raylr.storage import Folder, open_run, run_folder
+from raylr.storage import Folder, finite, open_run, run_folder
 
 TrainFork = Callable[[ForkOrder], RunResult]
 VALIDATION = 0.1  # share of the training images that a config without a validation split holds out
@@ -309,7 +309,7 @@ def _loss(folder: Folder, orders: _Orders) -> float | None:
     """The mean held-out loss of the tests in the second half of the window; None where one of them is no number."""
     half = orders.position + orders.window / 2
     losses = [row["test_loss"] for row in tests_of(folder) if row["position"] > half]
-    return mean([one if one is not None and math.isfinite(one) else None for one in losses])
+    return mean([finite(one) for one in losses])
 
 
 def _noise_scale(keeps: Branch, orders: _Orders) -> float | None:

@@ -28,7 +28,7 @@ from raylr.errors import ConfigError, RaylrError
 from raylr.lr.policy import Schedule
 from raylr.running.population.driver import PopulationResult
 from raylr.running.population.space import NEEDS
-from raylr.storage import folder_at
+from raylr.storage import finite, folder_at
 
 NAME = "compare-start"
 SWEPT = 8  # LRs of the brute force
@@ -162,7 +162,7 @@ def _best(swept: Study) -> float:
 
 
 def _sweep(swept: Study) -> tuple[tuple[float, float | None], ...]:
-    return tuple((cell.lr, cell.loss if math.isfinite(cell.loss) else None) for cell in swept.cells)
+    return tuple((cell.lr, finite(cell.loss)) for cell in swept.cells)
 
 
 def _range_test(

@@ -15,7 +15,7 @@ from raylr.errors import ConfigError, RaylrError
 from raylr.lr.fields import nearest
 from raylr.planning.watching import ACCURACY, LOSS, as_tested, by_split, column
 from raylr.reporting.rows import tests_of
-from raylr.storage import folder_at
+from raylr.storage import finite, folder_at
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,7 @@ WHAT = ("examples", "seconds")
 
 def _plain(found: Spread | Test | None) -> dict[str, Any] | None:
     """Its fields; a value that is not finite is None."""
-    return (
-        None if found is None else {key: value if math.isfinite(value) else None for key, value in vars(found).items()}
-    )
+    return None if found is None else {key: finite(value) for key, value in vars(found).items()}
 
 
 def z_test(a: Spread, b: Spread) -> Test | None:

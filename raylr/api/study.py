@@ -21,6 +21,7 @@ from raylr.errors import ConfigError
 from raylr.lr.range_test import parabola_top
 from raylr.planning.defaults import tuned_for
 from raylr.planning.lr import parts_of
+from raylr.storage import finite
 
 NAME = "study"
 VALIDATION = 0.2  # of the training images, where the config holds none out
@@ -68,8 +69,7 @@ class Cell:
 
     def row(self) -> dict[str, Any]:
         """The cell as plain data."""
-        loss = self.loss if math.isfinite(self.loss) else None
-        numbers = {"loss": loss, "spread": self.spread, "accuracy": self.accuracy}
+        numbers = {"loss": finite(self.loss), "spread": self.spread, "accuracy": self.accuracy}
         return {**vars(self.place), "lr": self.lr, "decay": self.decay, **numbers, "losses": list(self.losses)}
 
 
@@ -221,8 +221,7 @@ def judged(config: Config) -> Config:
 
 
 def _known(result: dict[str, Any], name: str) -> float | None:
-    value = result.get(name)
-    return value if result["status"] == "complete" and value is not None and math.isfinite(value) else None
+    return finite(result.get(name)) if result["status"] == "complete" else None
 
 
 def _check(

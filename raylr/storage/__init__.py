@@ -1,6 +1,6 @@
 """Where a run's files are: a folder on a path or on an object store."""
 
-from raylr.storage.folder import Appender, Folder
+from raylr.storage.folder import Appender, Folder, finite
 from raylr.storage.local import LocalFolder
 from raylr.storage.locate import (
     PICTURES,
@@ -30,6 +30,7 @@ __all__ = [
     "Folder",
     "LocalFolder",
     "best_trial",
+    "finite",
     "folder_at",
     "is_uri",
     "open_run",

@@ -1,12 +1,22 @@
 """A run's folder, wherever it is: whole files that appear at once or not at all, and files of rows."""
 
 import json
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from raylr.errors import ConfigError
+
+
+def finite(number: float | None) -> float | None:
+    """The number as JSON has it: None where it is infinite or none.
+
+    >>> finite(0.5), finite(float("nan")), finite(None)
+    (0.5, None, None)
+    """
+    return number if number is not None and math.isfinite(number) else None
 
 
 class Appender(Protocol):

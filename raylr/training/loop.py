@@ -43,7 +43,7 @@ from raylr.events import (
     row,
 )
 from raylr.planning.watching import by_split
-from raylr.storage import Folder
+from raylr.storage import Folder, finite
 from raylr.training import checkpoint, early, gallery, measured, plateau
 from raylr.training.checkpoint_index import names
 from raylr.training.diagnosis import diagnose
@@ -56,7 +56,6 @@ from raylr.training.instrument import Unsteady
 from raylr.training.membership import Membership, Quorum, RunEnded
 from raylr.training.memory import peak_gpu_mib
 from raylr.training.noise import Noise
-from raylr.training.norms import finite
 from raylr.training.recheck import Corrupted, Unreliable, blamed
 from raylr.training.rows import Rows
 from raylr.training.scores import Scores

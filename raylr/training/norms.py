@@ -4,7 +4,6 @@ Both are computed on the device from weights that are equal on all ranks, so the
 by a copy that nothing waits for, and are read once the next update's numbers have come too.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,8 +63,3 @@ class NormReader:
 
     def _none(self) -> Norms:
         return Norms({}, {})
-
-
-def finite(number: float) -> float | None:
-    """The number as JSON has it: None where it is infinite or none."""
-    return number if math.isfinite(number) else None

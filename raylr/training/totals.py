@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, Self
 
+from raylr.storage import finite
 from raylr.training.headroom import Reading
 from raylr.training.noise import Noise
-from raylr.training.norms import finite
 from raylr.training.scores import Scores
 from raylr.training.trainer import Update
 

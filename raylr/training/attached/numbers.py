@@ -1,10 +1,10 @@
 """Metrics of one's own as plain numbers that JSON holds."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from raylr.errors import ConfigError
+from raylr.storage import finite
 
 TAKEN = frozenset({"step", "position", "epoch", "lr", "world_size", "global_batch", "wall_s"})
 
@@ -22,4 +22,4 @@ def _number(name: str, value: Any) -> float | None:
     except (TypeError, ValueError, RuntimeError):  # the last: a tensor of several elements
         kind = f"{type(value).__name__} {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
         raise ConfigError(f"{name}={kind} is no number; report one number, such as its mean") from None
-    return number if math.isfinite(number) else None
+    return finite(number)
