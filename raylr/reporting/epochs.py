@@ -23,7 +23,7 @@ COLUMNS = (
     Column("train loss", 10, lambda row: f"{row.train_loss:.4f}"),
     Column("test loss", 9, lambda row: f"{row.test_loss:.4f}"),
     Column("test accuracy", 13, lambda row: "" if row.test_accuracy is None else f"{row.test_accuracy:.2%}"),
-    Column("images/s", 9, lambda row: f"{row.images_per_s:,.0f}"),
+    Column("examples/s", 10, lambda row: f"{row.images_per_s:,.0f}"),
     Column("workers", 7, lambda row: str(row.world_size)),
     Column("seconds", 8, lambda row: f"{row.wall_s:.1f}"),
 )
@@ -31,7 +31,7 @@ DROPPED = (
     "seconds",
     "workers",
     "step",
-    "images/s",
+    "examples/s",
     "LR",
     "train loss",
     "test loss",
@@ -81,4 +81,4 @@ def line(metrics: Metrics) -> str:
     own += "".join(f"  {name.removeprefix('test_')} {value:.4g}" for name, value in metrics.own.items())
     tested = f"{split} loss {metrics.test_loss:.4f}{own}"
     trained = f"epoch {metrics.epoch:6.2f}  lr {rates(metrics.lr)}  train loss {metrics.train_loss:.4f}"
-    return f"{trained}  {tested}  {metrics.images_per_s:,.0f} images/s"
+    return f"{trained}  {tested}  {metrics.images_per_s:,.0f} examples/s"

@@ -126,7 +126,7 @@ class NotebookDisplay:
         if news.train_loss is not None:
             self._head += f", loss {news.train_loss:.4f}"
         if news.images_per_s is not None:
-            self._head += f", {news.images_per_s:,.0f} images/s on {news.world_size} workers"
+            self._head += f", {news.images_per_s:,.0f} examples/s on {news.world_size} workers"
         self._keep_rate(news.epoch, news.lr)
 
     def _take_event(self, event: RunEvent) -> None:

@@ -141,7 +141,7 @@ class Display:
             accuracy = "" if last.test_accuracy is None else f"{last.split} accuracy {last.test_accuracy:.2%}"
             details.append(accuracy or f"{last.split} loss {last.test_loss:.4f}")
         if progress.images_per_s is not None:
-            details.append(f"{progress.images_per_s:,.0f} images/s")
+            details.append(f"{progress.images_per_s:,.0f} examples/s")
         if progress.grad_norm is not None:
             details.append(f"grad norm {progress.grad_norm:.3g}")
         if progress.headroom is not None:

@@ -127,7 +127,7 @@ class Totals:
         return {f"train_{name}": value / max(1, self.num_examples) for name, value in self.train_own.items()}
 
     def averages(self) -> dict[str, Any]:
-        """Training loss, accuracy and images/s since the last evaluation."""
+        """Training loss, accuracy and examples/s since the last evaluation."""
         count = max(1, self.num_examples)
         return {
             "train_loss": self.loss / count,

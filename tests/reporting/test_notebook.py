@@ -56,7 +56,7 @@ def test_every_state_of_a_run_is_drawn() -> None:
     assert "warning: a doubt" in found[1]
     assert "waiting for 2 CPUs" in found[2]
     assert "starting 2 workers" in found[3]
-    assert "epoch 1.00 of 4, LR 0.1, loss 1.5000, 1,234 images/s on 2 workers" in found[4]
+    assert "epoch 1.00 of 4, LR 0.1, loss 1.5000, 1,234 examples/s on 2 workers" in found[4]
     assert "<td" in found[5]
     assert "25.00%" in found[5]
     assert 'value="1.0000"' in found[6]

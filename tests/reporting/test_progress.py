@@ -89,8 +89,8 @@ def test_a_log_gets_plain_lines_without_control_characters(tmp_path: Path) -> No
     text = shown(PROGRESS, METRICS, finished(tmp_path))
     assert "\x1b" not in text
     assert "\r" not in text
-    assert " 26%  0.5/2 epochs  lr 0.125  loss 1.5000  1,234 images/s  2 workers" in text
-    assert "epoch   1.02  lr 0.1  train loss 1.2500  test loss 1.1250  test accuracy 62.50%  1,000 images/s" in text
+    assert " 26%  0.5/2 epochs  lr 0.125  loss 1.5000  1,234 examples/s  2 workers" in text
+    assert "epoch   1.02  lr 0.1  train loss 1.2500  test loss 1.1250  test accuracy 62.50%  1,000 examples/s" in text
 
 
 def test_the_end_tells_length_accuracy_and_folder_and_in_a_terminal_what_to_do_next(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_rows_in_a_terminal_have_the_columns_that_fit(width: int, left: int) -> 
     assert len(heading(columns)) == len(row(columns, METRICS)) <= width
     assert [one.heading for one in columns][:: left - 1] == [
         "epoch",
-        {9: "seconds", 7: "images/s"}.get(left, "test accuracy"),
+        {9: "seconds", 7: "examples/s"}.get(left, "test accuracy"),
     ]
 
 

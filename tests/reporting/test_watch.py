@@ -58,7 +58,7 @@ def test_rows_that_appear_are_shown_as_the_run_itself_would_show_them(run_dir: P
     rejoin = write(run_dir, "events.jsonl", event("rejoin", 500, world_size=2))
     text, status = shown(run_dir, write(run_dir, "metrics.jsonl", report(10)), rejoin, finish(run_dir))
     assert " 1. data " in text
-    assert "epoch   1.00  lr 0.2  train loss 2.0000  test loss 1.5000  test accuracy 62.50%  1,000 images/s\n" in text
+    assert "epoch   1.00  lr 0.2  train loss 2.0000  test loss 1.5000  test accuracy 62.50%  1,000 examples/s\n" in text
     assert "a new worker has joined, going on with 2 workers from epoch 0.50 (step 5)\n" in text
     assert "\x1b" not in text
     assert status == "complete"
@@ -75,7 +75,7 @@ def test_a_terminal_gets_a_live_line_with_images_a_second(run_dir: Path) -> None
     steps = [write(run_dir, "ledger.jsonl", update(step)) for step in (10, 11, 13)]
     text, _ = shown(run_dir, *steps, finish(run_dir), terminal=True, seconds=2.0)
     assert "1.4/4 epochs" in text
-    assert "lr 0.2  loss 2.0000  test accuracy 62.50%  75 images/s  2 workers" in text  # 300 in 4 s
+    assert "lr 0.2  loss 2.0000  test accuracy 62.50%  75 examples/s  2 workers" in text  # 300 in 4 s
 
 
 def test_rows_that_were_there_before_are_shown_in_their_order(run_dir: Path) -> None:
