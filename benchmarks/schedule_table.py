@@ -18,6 +18,11 @@ alone, where it, `linear` and `cosine` have twice the examples, a fifth held out
 The table of 20,000 images was fixed next, before its own first run: 4 epochs, which are twice the updates of the first table,
 the same seeds and shares, and the first question among `linear`, `cosine` and `shape`. Other methods may follow, for the eye.
 
+`jobs/accuracy88.yaml` on all images, 12 minutes a run, would take two days. Fixed before its first run, for the eye: once each,
+with seed 1000, the config as it is; with `wsd(cooldown=0.2dur)` at its LR; with what `raylr refine` makes of the first run's
+norms; and with the schedule found on 20,000 images that has the best validation accuracy (of the six named above), distilled,
+its peak LR replaced by that of the config. RESULTS.md has the commands.
+
     python -m benchmarks.schedule_table --data PATH --train-examples 5000 --epochs 8 --write
     python -m benchmarks.schedule_table --data PATH --train-examples 5000 --epochs 8 --methods linear cosine shape \
         --trials 10 --validation 0.2 --seed 1 --first-seed 2000 --write
