@@ -42,6 +42,7 @@ def explain_step(folder: Folder, step: int) -> str:
             lines.append(f"  the files of this run do not give the LR of its ledger, {lr!r}")
         lines += _progress(row, folder)
         lines += _layers(row, name)
+        lines += _step_size(row, name)
         lines += _norms(row, name)
         lines += _headroom(rows[: index + 1], name)
     lines += _noise(rows[: index + 1], folder)
@@ -95,6 +96,16 @@ def _layers(row: dict[str, Any], name: str) -> list[str]:
     lr = row["lr"][name]
     share = f", x {lowest / lr:.4g}" if lr else ""
     return [f"  x layer decay: {lr:.6g} in the model's top layer, {lowest:.6g} in the lowest{share}"]
+
+
+def _step_size(row: dict[str, Any], name: str) -> list[str]:
+    """What Prodigy had found by then; nothing of other optimizers."""
+    found = (row.get("step_size") or {}).get(name)
+    if found is None:
+        return []
+    return [
+        f"  x step size {found:.6g}, which prodigy had found: an LR of {found * row['lr'][name]:.6g} in this update"
+    ]
 
 
 def _norms(row: dict[str, Any], name: str) -> list[str]:

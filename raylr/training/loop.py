@@ -531,8 +531,8 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
 
     `grad_norm` and `loss` are null where they are not finite, and `update_norm` and `weight_norm` where the guard took the
     update back. `headroom`, `critical_lr` and `sharpness` stand where they were read, and `lowest_lr`, the LR of the lowest
-    layer, where `lr.layer_decay` is on; `gradient_square` and `gradient_variance` with `instruments.noise`,
-    and these and `tau` with `lr.scaling=adascale`.
+    layer, where `lr.layer_decay` is on; `step_size`, by which Prodigy multiplied the LR; `gradient_square` and
+    `gradient_variance` with `instruments.noise`, and these and `tau` with `lr.scaling=adascale`.
     """
     norms = None if update.norms is None else update.norms()
     reading = update.reading if isinstance(update.reading, Reading) else None
@@ -555,6 +555,7 @@ def ledger_row(update: Update, num_train: int) -> dict[str, Any]:
         "weight_norm": None if norms is None else {name: finite(one) for name, one in norms.weights.items()},
         "loss": finite(update.loss),
         **({"lowest_lr": dict(update.lowest_lr)} if update.lowest_lr else {}),
+        **({"step_size": dict(update.step_size)} if update.step_size else {}),
         **({} if update.tau is None else {"tau": update.tau}),
         **read,
         **sharp,

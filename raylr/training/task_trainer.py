@@ -175,6 +175,7 @@ class TaskTrainer(Trainer):
             None if diverged else self.norms.taken,
             own=sums,
             lowest_lr=self.lowest_lr(),
+            step_size=self.step_size,
         )
         self.position, self.step = position + batch, self.step + 1
         self._settle(update)

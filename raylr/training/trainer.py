@@ -84,6 +84,7 @@ class Update:
     noise: Noise | None = None  # of the gradient, with `instruments.noise`
     own: Mapping[str, float] = field(default_factory=dict)  # other sums of a task over the examples
     lowest_lr: Mapping[str, float] = field(default_factory=dict)  # of the lowest layer, where LRs fall with the depth
+    step_size: Mapping[str, float] = field(default_factory=dict)  # that Prodigy had found, and which multiplied the LR
     tau: float | None = (
         None  # updates of the reference batch that those before it were worth, under `lr.scaling=adascale`
     )
@@ -100,6 +101,7 @@ class Trainer:
     still: Sequence[nn.Module] = ()  # BatchNorms that normalise by their running statistics, which never move
     own_statistics = True  # BatchNorm's running statistics are moved here, not by the modules
     captures = True  # on a GPU, run a micro-batch as a CUDA graph where model and loss are our own
+    step_size: Mapping[str, float] = {}  # with which Prodigy took the last step
 
     def __init__(self, plan: Plan, policy: Policy, dataset: Dataset) -> None:
         dataset = self._seen(dataset, plan)
@@ -291,6 +293,7 @@ class Trainer:
             norm,
             None if diverged else self.norms.taken,
             lowest_lr=self.lowest_lr(),
+            step_size=self.step_size,
         )
         self.position, self.step = self.position + batch, self.step + 1
         self._settle(update)
@@ -326,7 +329,12 @@ class Trainer:
             self.guard.keep(self.position, self._tensors())
 
     def write_lr(self, batch: int) -> dict[str, Factors]:
-        """Write the policy's LR, and what else it drives, into the optimizers; return its factors."""
+        """Write the policy's LR, and what else it drives, into the optimizers, which step next; return its factors."""
+        self.step_size = {
+            name: optimizer.param_groups[0]["d"]
+            for name, optimizer in self.optimizers.items()
+            if self.plan.optimizers[name].kind == "prodigy"
+        }
         return {
             name: write_lr(group, optimizer.defaults, self.policy, self.position, batch, name)
             for name, optimizer in self.optimizers.items()

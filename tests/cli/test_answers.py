@@ -90,6 +90,7 @@ def test_explain_runs_and_report_answer(capsys: pytest.CaptureFixture[str], tmp_
         "headroom",
         "critical_lr",
         "lowest_lr",
+        "step_size",
         "sharpness",
         "gradient_square",
         "gradient_variance",

@@ -86,7 +86,16 @@ def test_each_command_answers_with_the_fields_that_are_shown(story: Any) -> None
 NOT_ASKED = {
     "explore": ("trained_examples", "shared_examples"),
     "plan": ("rank[].shape", "rank[].bound"),
-    "explain": ("headroom", "critical_lr", "sharpness", "lowest_lr", "gradient_square", "gradient_variance", "tau"),
+    "explain": (
+        "headroom",
+        "critical_lr",
+        "sharpness",
+        "lowest_lr",
+        "step_size",
+        "gradient_square",
+        "gradient_variance",
+        "tau",
+    ),
 }  # of flags that are not given
 
 

@@ -17,6 +17,7 @@ from raylr.lr import Policy
 from raylr.planning.facts import Hardware
 from raylr.planning.plan import Plan
 from raylr.planning.resolve import resolve
+from raylr.reporting.runs import explain_step
 from raylr.storage import LocalFolder
 from raylr.training import checkpoint, trained
 from raylr.training.averaging import statistics_in
@@ -68,8 +69,10 @@ def test_updates_are_the_librarys_own_steps_at_the_policys_lr(kind: str) -> None
             group["lr"] = lr_of(of).lr(trainer.position, 32)
         theirs.zero_grad()
         torch.nn.functional.cross_entropy(model(inputs), labels, label_smoothing=0.1).backward()
+        before = theirs.param_groups[0].get("d")
         theirs.step()
-        trainer.update(Group())
+        told = trainer.update(Group()).step_size
+        assert told == ({} if before is None else {"main": pytest.approx(before, rel=1e-3)})
     for mine, other in zip(trainer.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5)
     if kind == "prodigy":
@@ -86,12 +89,27 @@ def test_bits_and_tests_are_the_same_at_every_world_size_and_after_a_resume(
     assert len(set(found.values())) == 1
     metrics = [rows(tmp_path / str(size), "metrics.jsonl", TIMES) for size in found]
     assert metrics[0] == metrics[1] == metrics[2]
+    ledgers = [rows(tmp_path / str(size), "ledger.jsonl", ("world_size",)) for size in found]
+    assert ledgers[0] == ledgers[1] == ledgers[2]
     shutil.copytree(tmp_path / "2", tmp_path / "again")
     for newest in (tmp_path / "again" / "checkpoints").glob("000000000160.*"):
         newest.unlink()
     assert hashes(ranks, 1, tmp_path / "again", of, lr_of(of)) == found[1]
     assert rows(tmp_path / "again", "metrics.jsonl", TIMES) == metrics[0]
     assert hashes(ranks, 1, tmp_path / "seldom", of_kind(kind), lr_of(of)) == found[1]  # tests change no bit
+
+
+def test_explain_tells_what_prodigy_had_found(tmp_path: Path, ranks: Ranks) -> None:
+    of = of_kind("prodigy")
+    hashes(ranks, 1, tmp_path, of, lr_of(of))
+    (tmp_path / "plan.json").write_text(of.model_dump_json())
+    (tmp_path / "policy.json").write_text(lr_of(of).to_json())
+    ledger = rows(tmp_path, "ledger.jsonl")
+    found, lr = ledger[3]["step_size"]["main"], ledger[3]["lr"]["main"]
+    assert ledger[0]["step_size"] == {"main": 1e-4}  # d0: nothing was found before the first step
+    assert found > 1e-4
+    told = f"  x step size {found:.6g}, which prodigy had found: an LR of {found * lr:.6g} in this update"
+    assert told in explain_step(LocalFolder(tmp_path), 3).splitlines()
 
 
 def by_hand(trainer: Trainer) -> dict[str, Tensor]:
