@@ -24,6 +24,9 @@ OFF = ("off", "all", "none", "no", "0", "0.0", "0ep")  # defaults that null may 
 EXCLUSIVE = tuple(
     permutations(("batch.global_size", "batch.per_worker_size", "batch.ramp"), 2)
 )  # one, and another that it replaces
+CURVE = re.compile(
+    r"(optimizers\.[^.]+\.)?lr\.(base|reference_batch|scaling|warmup|warmup_from|warmup_rise|shape|momentum_low|momentum_high)"
+)  # fields that a policy replaces
 INSTEAD_OF_NULL = {
     **dict.fromkeys(("scaling", "trackers", "flip"), "none"),
     **dict.fromkeys(("warmup", "rewarm", "hold", "ramp"), "0ep"),
@@ -72,6 +75,9 @@ def config_of_record(record: Mapping[str, Any], overrides: Mapping[str, str] | N
 def _not_replaced(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values without the fields that one which is `given` excludes: flags take precedence over a file."""
     others = {other for one, other in EXCLUSIVE if one in given}
+    if "policy" in given:
+        others |= {key for key in values if CURVE.fullmatch(key)}
+        others |= set() if "stretch" in {**values, **given} else {"epochs"}
     mappings = tuple(f"{key}." for key in given if key.endswith("optimizer.options"))
     return {key: value for key, value in values.items() if key not in others and not key.startswith(mappings)}
 

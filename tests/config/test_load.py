@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raylr.cli import main
-from raylr.config import Config
+from raylr.config import Config, LRConfig
 from raylr.config.fields import settings
 from raylr.config.load import load_config
 from raylr.config.population import PopulationConfig
@@ -360,6 +360,20 @@ def test_plan_takes_a_record(run: Path, capsys: pytest.CaptureFixture[str]) -> N
         warnings.simplefilter("error")
         assert main(["plan", str(run / "config.json")]) == 0
     assert capsys.readouterr().out.startswith(" 1. data ")
+
+
+def test_a_flag_with_a_policy_takes_the_place_of_the_curve_and_the_length_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "epochs: 8\nlr: {base: 0.4, warmup: 2ep, shape: cosine, layer_decay: 0.75, plateau: {patience: 5ep}}\n"
+        "optimizers: {body: {match: '*', lr: {base: 0.1, momentum_low: 0.8}}}\n"
+    )
+    config = load_config(path, {"policy": "policy.json"})
+    assert (config.epochs, config.lr.base, config.lr.warmup, config.lr.shape) == (None, None, None, None)
+    assert (config.lr.layer_decay, str(config.lr.plateau.patience)) == (0.75, "5ep")
+    assert (config.optimizers["body"].match, config.optimizers["body"].lr) == ("*", LRConfig())
+    assert load_config(path, {"policy": "policy.json", "stretch": "yes"}).epochs == 8
+    assert load_config(path, {"policy": "policy.json", "lr.base": "1"}).lr.base == 1  # refused with the policy
 
 
 def test_a_flag_takes_the_place_of_the_batch_that_a_file_gives_in_another_way(tmp_path: Path) -> None:
