@@ -26,7 +26,7 @@ its peak LR replaced by that of the config. RESULTS.md has the commands.
     python -m benchmarks.schedule_table --data PATH --train-examples 5000 --epochs 8 --write
     python -m benchmarks.schedule_table --data PATH --train-examples 5000 --epochs 8 --methods linear cosine shape \
         --trials 10 --validation 0.2 --seed 1 --first-seed 2000 --write
-    python -m benchmarks.schedule_table --data PATH --train-examples 20000 --epochs 4 --methods linear cosine shape --write
+    python -m benchmarks.schedule_table --data PATH --train-examples 20000 --epochs 4 --distilled shape refine --write
     python -m benchmarks.schedule_table --data PATH --train-examples 50000 --epochs 13 --config jobs/accuracy88.yaml --write
 """
 
@@ -168,14 +168,14 @@ def slug(method: str) -> str:
     return method.lower().replace(",", "").replace(" ", "-")
 
 
-def found_by(store: Store, setting: Setting, methods: Sequence[str]) -> list[Schedule]:
-    """What each method came to; each search is made once."""
+def found_by(store: Store, setting: Setting, methods: Sequence[str], simplified: Sequence[str]) -> list[Schedule]:
+    """What each method came to, and the distilled forms of those `simplified`; each search is made once."""
     made = []
     for method in methods:
         row = store.measured({"method": method, "what": "search"}, searched, setting, method)
         path = Path(row["path"])
         made.append(Schedule(method, path, row["score"], row["spent"]))
-        if method in FOUND:
+        if method in simplified:
             made.append(Schedule(f"{method}, distilled", distilled(path), row["score"], row["spent"]))
     return made
 
@@ -248,6 +248,9 @@ def main() -> None:
         "--config", type=Path, help="of all runs, with the LR that grids are around [cnn-small, batch 128]"
     )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="linear and cosine among them")
+    parser.add_argument(
+        "--distilled", nargs="*", choices=FOUND, default=FOUND, help="whose simple forms are trained too"
+    )
     parser.add_argument("--trials", type=int, default=TRIALS, help="runs' worth of examples of a search")
     parser.add_argument("--validation", type=float, default=VALIDATION)
     parser.add_argument("--seed", type=int, default=SEED, help="of the searches")
@@ -269,7 +272,7 @@ def main() -> None:
     path = str(given.config) if given.config else None
     setting = Setting(out / name, path, fields, given.epochs, given.trials, given.validation, given.seed)
     with own_cluster(max(AT_ONCE, given.trials)):  # those that exchange train all at once
-        schedules = found_by(store, setting, given.methods)
+        schedules = found_by(store, setting, given.methods, given.distilled)
         found: dict[str, list[float]] = {one.method: [] for one in schedules}
         for seed in range(given.first_seed, given.first_seed + NUM_SEEDS):
             for one in schedules:
