@@ -18,11 +18,11 @@ from raylr.api.seeds import mean
 from raylr.api.short import short
 from raylr.api.sides import Side, side_of, sides_of
 from raylr.api.train import Train
-from raylr.config import Config
+from raylr.config import OF_THE_RUN, Config
 from raylr.errors import ConfigError, RaylrError
 from raylr.lr import Policy
 from raylr.lr.stability import BEARABLE, LIMIT, edge, highest
-from raylr.planning.lr import OF_THE_RUN, parts_of
+from raylr.planning.lr import parts_of
 from raylr.planning.plan import Plan
 from raylr.storage import finite
 

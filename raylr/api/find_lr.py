@@ -16,12 +16,12 @@ from raylr.api.plan import plan as planned
 from raylr.api.short import short
 from raylr.api.sides import Side, side_of
 from raylr.api.train import Train
-from raylr.config import Config
+from raylr.config import BESIDE_A_POLICY, Config
 from raylr.errors import ConfigError, RaylrError
 from raylr.lr import range_test
 from raylr.lr.range_test import Suggestion
 from raylr.planning.defaults import TUNED
-from raylr.planning.lr import BESIDE_A_POLICY, Part, parts_of
+from raylr.planning.lr import Part, parts_of
 from raylr.planning.plan import Plan
 
 NAME = "find-lr"

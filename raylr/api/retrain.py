@@ -12,11 +12,11 @@ from typing import Any
 from raylr.api.plan import plan
 from raylr.api.seeds import mean, spread
 from raylr.api.train import Train
-from raylr.config import Config, LRConfig
+from raylr.config import BESIDE_A_POLICY, Config, LRConfig
 from raylr.errors import ConfigError
 from raylr.lr import Policy
 from raylr.planning.loop_plan import refuse_loop
-from raylr.planning.lr import BESIDE_A_POLICY, policy_of_file
+from raylr.planning.lr import policy_of_file
 from raylr.storage import POPULATION_RESULT, Folder, LocalFolder, open_run
 
 FOUND = ("best_policy.json", "policy.json")  # of a population, of a run

@@ -1,7 +1,9 @@
 """Read the config tree of a run or a population from YAML, flags and Python."""
 
 from raylr.config.run import (
+    BESIDE_A_POLICY,
     MODELS,
+    OF_THE_RUN,
     ORDERS,
     TRACKERS,
     BatchConfig,
@@ -25,7 +27,9 @@ from raylr.config.run import (
 )
 
 __all__ = [
+    "BESIDE_A_POLICY",
     "MODELS",
+    "OF_THE_RUN",
     "ORDERS",
     "TRACKERS",
     "BatchConfig",

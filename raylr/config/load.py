@@ -14,7 +14,7 @@ import yaml
 
 from raylr.config.fields import Setting, settings, shown
 from raylr.config.own_task import NAME, SHORT
-from raylr.config.run import ORDERS, Config
+from raylr.config.run import OF_A_POLICY, ORDERS, Config
 from raylr.config.yaml_text import NULL, load_text
 from raylr.errors import ConfigError
 
@@ -24,9 +24,6 @@ OFF = ("off", "all", "none", "no", "0", "0.0", "0ep")  # defaults that null may 
 EXCLUSIVE = tuple(
     permutations(("batch.global_size", "batch.per_worker_size", "batch.ramp"), 2)
 )  # one, and another that it replaces
-CURVE = re.compile(
-    r"(optimizers\.[^.]+\.)?lr\.(base|reference_batch|scaling|warmup|warmup_from|warmup_rise|shape|momentum_low|momentum_high)"
-)  # fields that a policy replaces
 INSTEAD_OF_NULL = {
     **dict.fromkeys(("scaling", "trackers", "flip"), "none"),
     **dict.fromkeys(("warmup", "rewarm", "hold", "ramp"), "0ep"),
@@ -76,10 +73,16 @@ def _not_replaced(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
     """Return the values without the fields that one which is `given` excludes: flags take precedence over a file."""
     others = {other for one, other in EXCLUSIVE if one in given}
     if "policy" in given:
-        others |= {key for key in values if CURVE.fullmatch(key)}
+        others |= {key for key in values if _is_of_a_policy(key)}
         others |= set() if "stretch" in {**values, **given} else {"epochs"}
     mappings = tuple(f"{key}." for key in given if key.endswith("optimizer.options"))
     return {key: value for key, value in values.items() if key not in others and not key.startswith(mappings)}
+
+
+def _is_of_a_policy(key: str) -> bool:
+    """Whether a field, of one optimizer or of one of several, says what a policy would."""
+    section, _, last = key.rpartition(".")
+    return section.rpartition(".")[2] == "lr" and last in OF_A_POLICY
 
 
 def config_of(

@@ -298,6 +298,17 @@ class LRConfig(Section):
     adascale: AdaScaleConfig = AdaScaleConfig()
 
 
+OF_THE_RUN = (
+    "rewarm",
+    "plateau",
+    "grad_norm",
+    "hypergradient",
+    "adascale",
+)  # fields of lr that all optimizers share, beside any policy
+BESIDE_A_POLICY = ("layer_decay",)  # fields of lr that say nothing of the LR's curve
+OF_A_POLICY = LRConfig.model_fields.keys() - {*OF_THE_RUN, *BESIDE_A_POLICY}  # the others, which a policy replaces
+
+
 class GroupConfig(Section):
     """One of several optimizers, each with a policy of its own, on one clock."""
 

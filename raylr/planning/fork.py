@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raylr.config import Config, LRConfig
+from raylr.config import BESIDE_A_POLICY, OF_THE_RUN, Config, LRConfig
 from raylr.config.free import is_free
 from raylr.config.load import config_of_record, leaves
 from raylr.errors import ConfigError
@@ -18,7 +18,7 @@ from raylr.lr.shapes import Knot, Knots, Product, Wsd
 from raylr.planning.facts import ALL_FEATURES, DatasetInfo, Features, Hardware
 from raylr.planning.legs import Leg, legs_of, own_policy
 from raylr.planning.loop_plan import refuse_loop
-from raylr.planning.lr import BESIDE_A_POLICY, OF_THE_RUN, GivenPolicy, run_length
+from raylr.planning.lr import GivenPolicy, run_length
 from raylr.planning.plan import Parent, Plan, Reason
 from raylr.planning.resolve import resolve
 from raylr.storage import Folder

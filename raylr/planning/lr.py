@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from raylr.config import Config, LRConfig, OptimizerConfig
+from raylr.config import BESIDE_A_POLICY, OF_THE_RUN, Config, LRConfig, OptimizerConfig
 from raylr.config.own_options import is_own, short_name
 from raylr.errors import ConfigError
 from raylr.lr import (
@@ -27,15 +27,6 @@ from raylr.lr.durations import rounded_half_up
 from raylr.lr.shapes import Seesaw
 from raylr.planning.defaults import tuned_for, warmup_epochs
 from raylr.planning.plan import Reason
-
-OF_THE_RUN = (
-    "rewarm",
-    "plateau",
-    "grad_norm",
-    "hypergradient",
-    "adascale",
-)  # fields of lr that all optimizers share, beside any policy
-BESIDE_A_POLICY = ("layer_decay",)  # fields of lr that say nothing of the LR's curve
 
 WHY_SHAPE = {  # of the defaults
     "linear": "ends at its floor, 0",
