@@ -8,7 +8,6 @@ are not used. resnet18 and vit-small have small batches and few images: they are
 """
 
 import argparse
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -19,6 +18,7 @@ from benchmarks.common import Row, Store
 from raylr.api.advise import advise
 from raylr.config import Config
 from raylr.planning.defaults import TUNED
+from raylr.storage import finite
 
 FALLBACK = 20  # updates of warmup that are trained beside none
 LIMIT = 40  # updates of the longest warmup that is tried
@@ -81,11 +81,7 @@ def trained(config: Config, warmup: int, seed: int) -> Row:
     multiple = own["lr"]["base"]
     name = f"{config.model.name}-{multiple:g}-{warmup}-{seed}"
     result = in_process.train(Config(**{**own, "seed": seed, "name": name})).model_dump()
-    loss = result.get("validation_loss")
-    return {
-        "accuracy": result["validation_accuracy"],
-        "loss": loss if loss is not None and math.isfinite(loss) else None,
-    }
+    return {"accuracy": result["validation_accuracy"], "loss": finite(result.get("validation_loss"))}
 
 
 def warmup_of(advice: dict[str, Any]) -> int:

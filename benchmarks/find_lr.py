@@ -20,6 +20,7 @@ from raylr.planning.defaults import TUNED
 from raylr.planning.facts import local_hardware
 from raylr.planning.resolve import resolve
 from raylr.reporting.lr_ranges import save_png
+from raylr.storage import finite
 from raylr.training.data.dataset import Dataset
 from raylr.training.group import Group
 from raylr.training.headroom import Reading
@@ -42,7 +43,7 @@ def curve(setting: Setting, limits: tuple[float, float], seed: int, data: Datase
     headrooms: dict[int, float] = {}
     while trainer.fits(1):
         update = trainer.update(group)
-        losses.append(update.loss if math.isfinite(update.loss) else None)
+        losses.append(finite(update.loss))
         if isinstance(update.reading, Reading):
             headrooms[update.step] = update.reading.headroom
     return {"losses": losses, "headrooms": headrooms}

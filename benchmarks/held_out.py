@@ -1,6 +1,5 @@
 """Short trainings in this process whose LR is judged on training images that were held out, and never on test images."""
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +8,7 @@ from benchmarks.common import Row
 from raylr.config import Config
 from raylr.planning.facts import local_hardware
 from raylr.planning.resolve import resolve
+from raylr.storage import finite
 from raylr.training.data import load, prepare
 from raylr.training.data.dataset import Dataset
 from raylr.training.evaluate import evaluate
@@ -72,19 +72,14 @@ def train(setting: Setting, lr: float, data: Dataset) -> Row:
     """Train to the end: the loss of each update, the readings of the headroom, loss and accuracy on the held-out images."""
     plan, policy = resolve(setting.config(lr), data.info, local_hardware())
     trainer, group = Trainer(plan, policy, data), Group()
-    losses: list[float] = []
+    losses: list[float | None] = []
     readings: list[tuple[int, float, int]] = []
     while trainer.fits(1):
         update = trainer.update(group)
-        losses.append(update.loss)
+        losses.append(finite(update.loss))
         if isinstance(update.reading, Reading):
             readings.append((update.step, update.reading.headroom, update.reading.passes))
-        if not math.isfinite(update.loss):
-            return {"losses": _finite(losses), "readings": readings, "held_out_loss": None, "accuracy": 0.0}
+        if losses[-1] is None:
+            return {"losses": losses, "readings": readings, "held_out_loss": None, "accuracy": 0.0}
     scores = evaluate(trainer, group)
-    found = scores.loss if math.isfinite(scores.loss) else None
-    return {"losses": _finite(losses), "readings": readings, "held_out_loss": found, "accuracy": scores.accuracy}
-
-
-def _finite(losses: list[float]) -> list[float | None]:
-    return [loss if math.isfinite(loss) else None for loss in losses]
+    return {"losses": losses, "readings": readings, "held_out_loss": finite(scores.loss), "accuracy": scores.accuracy}

@@ -8,9 +8,9 @@ from typing import Any
 from raylr.events import Copied, OfTrial, TrialEnded, TrialReport
 from raylr.planning.watching import by_split
 from raylr.running.job import without_traceback, write_failure
-from raylr.running.population.population import WORST, Population
+from raylr.running.population.population import Population
 from raylr.running.population.space import BASE
-from raylr.storage import Folder, run_folder
+from raylr.storage import Folder, finite, run_folder
 
 BEST_POLICY = "best_policy.json"
 
@@ -67,7 +67,7 @@ class Results:
             "search": population.space.config.search,
             "score": population.score_name,
             "best": best["trial"] if best else None,
-            "best_score": _finite(best["score"]) if best else None,
+            "best_score": finite(best["score"]) if best else None,
             "best_policy_sha256": policy.sha256 if policy else None,
             "weights_sha256": best["weights_sha256"] if best else None,
             "ancestry": population.ancestry(best["trial"]) if best else [],
@@ -110,8 +110,4 @@ def _row(row: dict[str, Any], split: str) -> dict[str, Any]:
     )
     own = {"metrics": row["own"]} if "own" in row else {}
     numbers = {by_split(name, split): row[name] for name in kept}
-    return {**numbers, **own, "score": _finite(row["score"]), "base": row["settings"][BASE]}
-
-
-def _finite(score: float) -> float | None:
-    return None if score == WORST else score
+    return {**numbers, **own, "score": finite(row["score"]), "base": row["settings"][BASE]}
