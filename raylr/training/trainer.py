@@ -101,7 +101,7 @@ class Trainer:
     still: Sequence[nn.Module] = ()  # BatchNorms that normalise by their running statistics, which never move
     own_statistics = True  # BatchNorm's running statistics are moved here, not by the modules
     captures = True  # on a GPU, run a micro-batch as a CUDA graph where model and loss are our own
-    step_size: Mapping[str, float] = {}  # with which Prodigy took the last step
+    step_size: Mapping[str, float]  # with which Prodigy took the last step, by optimizer
 
     def __init__(self, plan: Plan, policy: Policy, dataset: Dataset) -> None:
         dataset = self._seen(dataset, plan)
