@@ -5,6 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+OF_OTHER_FLAGS = {
+    "explore": ("trained_examples", "shared_examples"),
+    "plan": ("rank[].shape", "rank[].bound"),
+    "explain": (
+        "headroom",
+        "critical_lr",
+        "sharpness",
+        "lowest_lr",
+        "step_size",
+        "gradient_square",
+        "gradient_variance",
+        "tau",
+    ),
+}  # fields of a verb that an answer has with certain flags alone
 PAGE = (Path(__file__).parents[1] / "docs" / "json.md").read_text()
 
 

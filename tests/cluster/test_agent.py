@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.json_page import lacking
+from tests.json_page import OF_OTHER_FLAGS, lacking
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "agent.md").read_text()
@@ -83,28 +83,12 @@ def test_each_command_answers_with_the_fields_that_are_shown(story: Any) -> None
         assert refute(answer, json.loads(done[0].stdout)) == [], done[0].args
 
 
-NOT_ASKED = {
-    "explore": ("trained_examples", "shared_examples"),
-    "plan": ("rank[].shape", "rank[].bound"),
-    "explain": (
-        "headroom",
-        "critical_lr",
-        "sharpness",
-        "lowest_lr",
-        "step_size",
-        "gradient_square",
-        "gradient_variance",
-        "tau",
-    ),
-}  # of flags that are not given
-
-
 def test_each_answer_has_the_fields_of_the_page_about_json(story: Any) -> None:
     looked_at, found = set(), dict[str, list[str]]()
     for command in (one for _, _, done in story for one in done if "--json" in one.args and not one.returncode):
         verb, answer = command.args[3], json.loads(command.stdout)
         looked_at.add(verb)
-        found[verb] = [*found.get(verb, []), *lacking(verb, answer, NOT_ASKED.get(verb, ()))]
+        found[verb] = [*found.get(verb, []), *lacking(verb, answer, OF_OTHER_FLAGS.get(verb, ()))]
     assert {verb: wrong for verb, wrong in found.items() if wrong} == {}
     assert {"train", "plan", "explain", "explore", "runs", "evaluate"} <= looked_at
 

@@ -70,7 +70,7 @@ def test_progress_is_the_end_of_the_ledger(run_dir: Path) -> None:
     assert "\n  5%  0.2/4 epochs  lr 0.2  2 workers\n" in text
 
 
-def test_a_terminal_gets_a_live_line_with_images_a_second(run_dir: Path) -> None:
+def test_a_terminal_gets_a_live_line_with_examples_a_second(run_dir: Path) -> None:
     write(run_dir, "metrics.jsonl", report(10))()
     steps = [write(run_dir, "ledger.jsonl", update(step)) for step in (10, 11, 13)]
     text, _ = shown(run_dir, *steps, finish(run_dir), terminal=True, seconds=2.0)
